@@ -1,4 +1,40 @@
 # yolo-prune, AGPL-3.0 license
-"""Prune YOLO models while they train."""
+"""Prune YOLO models while they train.
+
+This module runs at every interpreter start, so it imports nothing but `_startup` (which needs `sys` and `os` alone); the
+public names load what they need on first use. Importing it by hand installs the hook as well, for environments in which
+start-up files do not run (a folder on `PYTHONPATH`, a zip file).
+"""
+
+from __future__ import annotations
+
+from yolo_prune import _startup
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "prune": "yolo_prune.api",
+    "attach": "yolo_prune.api",
+    "register": "yolo_prune.importance",
+    "PruneError": "yolo_prune.errors",
+}
+
+__all__ = ["PruneError", "__version__", "attach", "prune", "register"]  # noqa: F822 (lazy, see __getattr__)
+
+_startup.install()
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the lazy names too."""
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,282 @@
+# yolo-prune, AGPL-3.0 license
+"""The `yolo-prune` command: read `key=value` arguments, call the function that answers, print faults as one line.
+
+Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an exported artifact failed its proof.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from yolo_prune import __version__
+from yolo_prune.errors import HostError, PruneError, VerifyError
+
+HELP = """\
+yolo-prune {version}: prune YOLO models while they train.
+
+  yolo train model=yolov8n.pt data=my.yaml epochs=100 prune=0.5     half the FLOPs, with the stock command
+
+  yolo-prune demo                                the whole job offline, from nothing to a verified ONNX file
+  yolo-prune check                               what is installed, and whether the hook is live
+  yolo-prune inspect model=best.pt               every convolution: prunable, or protected and why
+  yolo-prune apply model=best.pt flops=50%       prune once, without training
+  yolo-prune export model=best.pt format=onnx    export, then prove parity, mAP and latency
+  yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
+  yolo-prune help [command]                      this text, or a command's arguments
+  yolo-prune version
+
+Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the plugin off.
+"""
+
+# Where each command's function lives. Its signature is the list of arguments that the command takes.
+_COMMANDS = {
+    "demo": ("yolo_prune.demo", "run"),
+    "apply": ("yolo_prune.api", "apply"),
+    "inspect": ("yolo_prune.api", "inspect"),
+    "export": ("yolo_prune.export", "export"),
+}
+_OTHERS = ("check", "train", "help", "version")
+_UNSUPPORTED = ("profile",)
+
+# What `check` looks for, and what brings it.
+_PACKAGES = (
+    ("torch", "torch"),
+    ("torch-pruning", "torch-pruning"),
+    ("onnx", "onnx"),
+    ("onnxruntime", "onnxruntime"),
+    ("openvino", '"yolo-prune[openvino]"'),
+    ("ncnn", '"yolo-prune[ncnn]"'),
+    ("tensorrt", '"yolo-prune[tensorrt]"'),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after `yolo-prune`; those of this process when None.
+
+    Returns:
+        The exit code: 0, 1 or 2 (see the module's docstring).
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(words)
+    except PruneError as error:
+        sys.stderr.write(f"yolo-prune: {error}\n")
+        return 2 if isinstance(error, VerifyError) else 1
+
+
+def _run(words: list[str]) -> int:
+    """Find the command and do it."""
+    if not words or words[0].lstrip("-") in ("help", "h"):
+        return _help(words[1:])
+    command, rest = words[0], words[1:]
+    if command.lstrip("-") in ("version", "V"):
+        print(__version__)
+        return 0
+    if command in _UNSUPPORTED:
+        raise PruneError(f"{command}: not supported by this version")
+    if command == "check":
+        parse(command, rest, [])
+        return check()
+    if command == "train":
+        return train(rest)
+    if command not in _COMMANDS:
+        raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
+    function = _function(command)
+    parameters = inspect.signature(function).parameters
+    arguments = parse(command, rest, list(parameters))
+    missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in arguments]
+    if missing:
+        raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")
+    function(**arguments)
+    return 0
+
+
+def _function(command: str) -> Callable[..., object]:
+    """Import the function behind a command."""
+    module, name = _COMMANDS[command]
+    function: Callable[..., object] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _help(words: list[str]) -> int:
+    """Print the general help, or what one command takes."""
+    if not words:
+        print(HELP.format(version=__version__), end="")
+        return 0
+    command = words[0]
+    if command not in _COMMANDS:
+        print(HELP.format(version=__version__), end="")
+        return 0 if command in _OTHERS else 1
+    print(f"{_usage(command)}\n\n{inspect.getdoc(_function(command))}")
+    return 0
+
+
+def _usage(command: str) -> str:
+    """Write one command's arguments with their defaults: "yolo-prune apply model=... [out=None]"."""
+    parts = (
+        f"{name}=..." if parameter.default is inspect.Parameter.empty else f"[{name}={parameter.default}]"
+        for name, parameter in inspect.signature(_function(command)).parameters.items()
+    )
+    return " ".join(("yolo-prune", command, *parts))
+
+
+def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
+    """Read `key=value` words, all faults at once.
+
+    Args:
+        command: The command they belong to, for the message.
+        words: The words after the command.
+        known: Names of the arguments that it takes.
+
+    Returns:
+        Name -> value, read by `value`.
+
+    Raises:
+        PruneError: A word without "=", with leading dashes, with an empty value, given twice, or with a name that is not known.
+    """
+    arguments: dict[str, Any] = {}
+    faults = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if name.startswith("-"):
+            faults.append(f"{word}: arguments have no leading dashes, write {name.lstrip('-')}={text or '...'}")
+        elif name not in known:
+            faults.append(f"{word}: no such argument.{_near(name, known)}")
+        elif not equals or not text.strip():
+            faults.append(f"{word}: a value is missing, write {name}=...")
+        elif name in arguments:
+            faults.append(f"{word}: {name} is given twice")
+        else:
+            arguments[name] = value(text.strip())
+    if faults:
+        raise PruneError(f"{command}: " + "\n  ".join(faults))
+    return arguments
+
+
+def value(text: str) -> Any:
+    """Read one value as the host does: None, True and False in any case, a Python literal, else the text itself.
+
+    Only `ast.literal_eval` is used, which builds numbers, strings, lists and the like, and calls nothing.
+    """
+    constants = {"none": None, "true": True, "false": False}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Name the nearest known names, or all of them when none is near and they are few."""
+    near = difflib.get_close_matches(name, known, n=2)
+    if near:
+        return f" Did you mean {' or '.join(near)}?"
+    return f" There are: {', '.join(known)}." if known else " It takes none."
+
+
+# train ----------------------------------------------------------------------------------------------------------------
+
+
+def train(words: list[str]) -> int:
+    """Do what `yolo train ...` does, with the hook put in by this process.
+
+    Args:
+        words: The words after `train`, read by the host alone.
+
+    Raises:
+        HostError: The hook cannot be put in.
+    """
+    from yolo_prune import _startup
+
+    if os.environ.get("YOLO_PRUNE") == "0":
+        raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, or use `yolo train`")
+    _startup.install()
+    sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
+    from ultralytics.cfg import entrypoint
+
+    from yolo_prune import host
+
+    host.require_supported()
+    if "ultralytics.cfg" not in host.installed:
+        raise HostError("the plugin could not be put into ultralytics: run `yolo-prune check`")
+    entrypoint()
+    return 0
+
+
+# check ----------------------------------------------------------------------------------------------------------------
+
+
+def check() -> int:
+    """Print what is installed and whether the hook is live.
+
+    Returns:
+        0 when `yolo train prune=...` will work in this environment, else 1.
+    """
+    print(f"{'yolo-prune':16}{__version__}  ({Path(__file__).resolve().parent})")
+    print(f"{'python':16}{platform.python_version()}  ({sys.executable})")
+    good = _check_host()
+    for name, source in _PACKAGES:
+        found = _distribution(name)
+        print(f"{name:16}{found or f'not installed: pip install {source}'}")
+    off = os.environ.get("YOLO_PRUNE") == "0"
+    print(f"{'YOLO_PRUNE':16}{'0: the plugin is off' if off else os.environ.get('YOLO_PRUNE', 'not set: the plugin is on')}")
+    live, words = _hook()
+    print(f"{'hook':16}{words}")
+    yolo = shutil.which("yolo")
+    print(f"{'yolo command':16}{yolo or 'not on PATH: use `yolo-prune train ...`'}")
+    if yolo and Path(yolo).parent.resolve() != Path(sys.executable).parent.resolve():
+        print(f"{'':16}of another environment than this one: activate this one, or use `yolo-prune train ...`")
+    return 0 if good and live else 1
+
+
+def _check_host() -> bool:
+    """Print the line on ultralytics; tell whether it is supported."""
+    from yolo_prune import host
+
+    wanted = f">={host.LOWEST},<{host.BELOW}"
+    found = _distribution("ultralytics")
+    good = found is not None and host.supported(found)
+    verdict = f"supported: {wanted}" if good else f'not supported: pip install "ultralytics{wanted}"'
+    print(f"{'ultralytics':16}{found or 'not installed'}  ({verdict})")
+    return good
+
+
+def _distribution(name: str) -> str | None:
+    """Return the version of an installed distribution, or of one of its GPU builds."""
+    for candidate in (name, f"{name}-gpu"):
+        try:
+            return metadata.version(candidate)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _hook() -> tuple[bool, str]:
+    """Start a fresh interpreter that knows nothing of us, import the host there, and see whether `prune` is known to it."""
+    code = "import ultralytics.cfg as cfg; print('prune' in cfg.DEFAULT_CFG_DICT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    answer = (done.stdout.strip().splitlines() or [""])[-1]
+    if done.returncode != 0:
+        return False, f"a fresh python cannot import ultralytics: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    if answer == "True":
+        return True, "live: `yolo train ... prune=0.5` works"
+    if os.environ.get("YOLO_PRUNE") == "0":
+        return False, "off, because of YOLO_PRUNE=0"
+    warning = next((line for line in done.stderr.splitlines() if "yolo-prune" in line), "")
+    return False, warning or "start-up files do not run here: use `yolo-prune train ...`, or `import yolo_prune` in a script"
