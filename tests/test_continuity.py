@@ -1,0 +1,142 @@
+# yolo-prune, AGPL-3.0 license
+"""After a cut the optimizer goes on as if the model had always been this small."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.nn import tasks
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import ModelEMA
+
+from yolo_prune import architecture, continuity, graph, recipe, session, step
+from yolo_prune.step import Baseline
+
+OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
+WANTED = recipe.from_arguments({"prune_flops": "50%"})
+assert WANTED is not None
+
+
+def host_optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
+    trainer = SimpleNamespace(args=SimpleNamespace(lr0=0.01, warmup_bias_lr=0.1), data={"nc": 3})
+    return BaseTrainer.build_optimizer(trainer, model, name=name, lr=0.01, momentum=0.9, decay=5e-4)
+
+
+def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    """A training step on a loss that reaches every parameter."""
+    torch.manual_seed(seed)
+    raw = model(torch.rand(2, 3, 64, 64))
+    loss = sum(value.float().pow(2).mean() for value in (raw["boxes"], raw["scores"]))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    model.model[-1].dfl.requires_grad_(False)
+    optimizer = host_optimizer(model, name)
+    for seed in range(2):
+        one_step(model, optimizer, seed)
+    return model, ModelEMA(model).ema, optimizer
+
+
+def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> graph.ChannelGraph:
+    baseline = Baseline.of(ema, graph.build(ema))
+    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline.size))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_next_step_is_the_step_of_a_model_built_small(name: str) -> None:
+    model, ema, optimizer = trained(name)
+    layout = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    lengths = [len(group["params"]) for group in optimizer.param_groups]
+    found = cut(model, ema, optimizer)
+    assert layout == [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    assert lengths == [len(group["params"]) for group in optimizer.param_groups]
+    assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in model.parameters()}
+    assert set(optimizer.state) <= set(model.parameters())
+
+    architecture.stamp(model, found.protected)
+    small = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    stock = getattr(tasks.parse_model, "__wrapped__", tasks.parse_model)
+    small.model, _ = architecture.build(stock, deepcopy(model.yaml), 3, False)
+    for block in small.modules():
+        if isinstance(block, nn.BatchNorm2d):
+            block.eps, block.momentum = 1e-3, 0.03  # the host's initialize_weights
+    small.load_state_dict(model.state_dict())
+    small.model[-1].dfl.requires_grad_(False)
+    twin = host_optimizer(small, name)
+    twin.load_state_dict(deepcopy(optimizer.state_dict()))
+
+    one_step(model, optimizer, 7)
+    one_step(small, twin, 7)
+    for (key, value), (_, other) in zip(model.named_parameters(), small.named_parameters()):
+        assert torch.equal(value, other), key
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "MuSGD"])
+def test_state_follows_its_own_weights(name: str) -> None:
+    model, ema, optimizer = trained(name)
+    tagged = 0
+    for p, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == p.shape:
+                state[key] = p.detach().clone()  # each entry is marked with the weight it belongs to
+    cut(model, ema, optimizer)
+    for p, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim:
+                assert torch.equal(value, p.detach()), key
+                tagged += 1
+    assert tagged >= 100
+
+
+def test_the_ema_is_cut_by_the_same_plan_and_keeps_its_own_values() -> None:
+    model, ema, optimizer = trained("SGD")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2)
+    cut(model, ema, optimizer)
+    for (name, live), (_, averaged) in zip(model.named_parameters(), ema.named_parameters()):
+        if "dfl" not in name:
+            assert torch.equal(live, 2 * averaged), name
+    assert all(not p.requires_grad for p in ema.parameters())
+
+
+def test_frozen_layers_dtype_and_memory_format_stay() -> None:
+    model, ema, optimizer = trained("SGD")
+    model.to(memory_format=torch.channels_last)
+    frozen = {name for name, p in model.named_parameters() if name.startswith(("model.0.", "model.1."))}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name not in frozen and ".dfl" not in name)
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    cut(model, ema, optimizer)
+    assert any(p.shape != shapes[name] for name, p in model.named_parameters())
+    for name, p in model.named_parameters():
+        assert p.requires_grad == (name not in frozen and ".dfl" not in name)
+        if p.ndim == 4:
+            assert p.is_contiguous(memory_format=torch.channels_last), name
+    assert all(m.c == m.cv1.conv.out_channels // 2 for m in model.modules() if type(m).__name__ == "C2f")
+
+
+def test_pending_gradients_are_cut_with_their_weights() -> None:
+    model, ema, optimizer = trained("SGD")
+    for p in model.parameters():
+        p.grad = p.detach().clone()
+    cut(model, ema, optimizer)
+    assert all(torch.equal(p.grad, p.detach()) for p in model.parameters())
+
+
+def test_an_optimizer_without_state_is_carried() -> None:
+    model = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    optimizer = host_optimizer(model, "AdamW")
+    cut(model, ModelEMA(model).ema, optimizer)
+    one_step(model, optimizer, 0)
+    assert continuity.carry_optimizer(optimizer, []) is None

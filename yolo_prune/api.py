@@ -1,0 +1,275 @@
+# yolo-prune, AGPL-3.0 license
+"""From Python and from `yolo-prune apply|inspect`: prune without training, attach to one YOLO object, look at groups."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+from torch import nn
+from ultralytics.utils import LOGGER
+
+import yolo_prune
+from yolo_prune import architecture, checkpoint, graph, measure, recipe, report, session, step, text
+from yolo_prune.errors import PruneError
+from yolo_prune.recipe import Recipe
+from yolo_prune.step import Baseline
+
+
+def prune(
+    model: Any,
+    *,
+    flops: str | None = None,
+    params: str | None = None,
+    recipe: str | Path | Recipe | None = None,
+    data: str | Path | None = None,
+    imgsz: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Prune once, in place, without training.
+
+    Args:
+        model: an `ultralytics.YOLO` object or a stock detection model (nn.Module).
+        flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
+        recipe: a Recipe, the name of a shipped recipe or a file; default: `oneshot`, whose own bound gives way to yours.
+        data: a data set yaml; with it, a YOLO object's mAP50-95 is measured before and after.
+        imgsz: image size in pixels of that measurement; default: the one the model was trained with.
+        settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
+
+    Returns:
+        The record: `baseline`, `final`, `steps`, `layers` as in record.json.
+
+    Raises:
+        PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
+    """
+    wanted = _recipe(flops, params, recipe, settings)
+    network = model.model if hasattr(model, "model") and not isinstance(model, nn.Module) else model
+    if not isinstance(network, nn.Module):
+        raise PruneError(f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}")
+    checkpoint.require_detection_v8(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
+    if getattr(network, "is_fused", lambda: False)():
+        raise PruneError("this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict")
+    if data is not None and network is model:
+        raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
+    before = _fitness(model, data, imgsz)
+    start = time.perf_counter()
+    baseline = Baseline.of(network, graph.build(network, wanted.protect))
+    found, _ = step.cut([network], wanted, baseline, step.limits(wanted, baseline.size))
+    architecture.stamp(network, found.protected)
+    size, seconds = measure.size_of(network), time.perf_counter() - start
+    _refresh(model, network)
+    after = _fitness(model, data, imgsz)
+    counts = {name: m.out_channels for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    figures = {"params": size.params, "gflops": size.gflops}
+    return {
+        "yolo_prune": yolo_prune.__version__,
+        "recipe": wanted.as_dict(),
+        "baseline": {
+            "params": baseline.size.params,
+            "gflops": baseline.size.gflops,
+            "fitness": before,
+            "latency_ms": None,
+        },
+        "final": {**figures, "fitness": after, "latency_ms": None},
+        "steps": [
+            {
+                "step": 1,
+                "epoch": 0,
+                **figures,
+                "fitness_before": before,
+                "fitness_after": after,
+                "seconds": round(seconds, 3),
+            }
+        ],
+        "layers": [{"name": k, "before": v, "after": counts[k]} for k, v in baseline.layers.items()],
+        "history": [],
+        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
+    }
+
+
+def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:
+    """Prune in the next `model.train(...)`, through callbacks on this one YOLO object.
+
+    Args:
+        model: an `ultralytics.YOLO` object.
+        recipe: a Recipe, a shipped recipe's name, a file, or a number r (the share of FLOPs to remove).
+        settings: plugin arguments without their prefix, such as flops="40%".
+
+    Raises:
+        RecipeError: the recipe or a setting is wrong.
+    """
+    wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
+    for event, callback in session.CALLBACKS.items():
+        model.add_callback(event, partial(callback, asked=wanted) if event == "on_pretrain_routine_start" else callback)
+
+
+def apply(
+    model: str,
+    flops: str | None = None,
+    params: str | None = None,
+    recipe: str | None = None,
+    data: str | None = None,
+    imgsz: int | None = None,
+    out: str | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """`yolo-prune apply`: one-shot pruning of a checkpoint, without training; writes `out` and prints a table.
+
+    Args:
+        model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
+        Others as in `prune`.
+    """
+    source = Path(model)
+    target = Path(out) if out else source.with_name(f"{source.stem}-pruned.pt")
+    if target.suffix != ".pt":
+        raise PruneError(f"out={out}: the pruned checkpoint is a .pt file, such as out=pruned.pt")
+    if not target.resolve().parent.is_dir():
+        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
+    if target.exists() and target.resolve() == source.resolve():
+        raise PruneError(f"out={out} is the model itself; name another file, such as out=pruned.pt")
+    _recipe(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
+    network, ckpt = checkpoint.load(source)
+    yolo = ultralytics.YOLO(str(source)) if data is not None else None
+    if yolo is not None:
+        yolo.model = network
+    record = prune(
+        yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings
+    )
+    _save(network, ckpt, target)
+    _print(record, source.name, target)
+    return record
+
+
+def inspect(model: str, data: str | None = None, protect: str | None = None) -> dict[str, Any]:
+    """`yolo-prune inspect`: every convolution of a checkpoint, as prunable with its group or protected with the reason.
+
+    Args:
+        model: the checkpoint. data: reserved for sensitivity, which this version does not measure.
+        protect: patterns of names that a recipe would protect, separated by commas.
+    """
+    if data is not None:
+        raise PruneError("inspect data=: the sensitivity of groups is not supported by this version; leave data= out")
+    network, _ = checkpoint.load(Path(model))
+    checkpoint.require_detection_v8(network, model)
+    patterns = [item.strip() for item in protect.split(",")] if protect else []
+    found = graph.build(network, patterns)
+    groups: dict[str, list[str]] = {}
+    for group in found.groups:
+        for member in group.members:
+            if member.side == "out":
+                groups.setdefault(member.module, []).append(group.name)
+    rows = []
+    for layer in found.layers:
+        reason = found.protected.get(layer.name)
+        rows.append(
+            {
+                "name": layer.name,
+                "out": layer.out,
+                "in": layer.inp,
+                "weights": layer.out * layer.inp // layer.groups * layer.kernel,
+                "prunable": reason is None,
+                "group": ", ".join(groups.get(layer.name, [])) if reason is None else None,
+                "reason": reason,
+            }
+        )
+    weights = sum(row["weights"] for row in rows)
+    share = sum(row["weights"] for row in rows if row["prunable"]) / weights
+    LOGGER.info(
+        text.table(
+            [
+                {
+                    "convolution": row["name"],
+                    "out": row["out"],
+                    "in": row["in"],
+                    "prunable": "yes" if row["prunable"] else "no",
+                    "group, or why not": row["group"] or row["reason"],
+                }
+                for row in rows
+            ]
+        )
+    )
+    size = measure.size_of(network)
+    LOGGER.info(
+        f"{len(found.groups)} channel groups hold {share:.1%} of the convolution weights; {len(found.protected)} "
+        f"convolutions are protected; {size.params:,} params, {size.gflops:.2f} GFLOPs"
+    )
+    return {"groups": {g.name: g.size for g in found.groups}, "layers": rows, "prunable_share": share}
+
+
+def _recipe(flops: Any, params: Any, given: str | Path | Recipe | None, settings: Mapping[str, Any]) -> Recipe:
+    if isinstance(given, Recipe):
+        if flops is not None or params is not None or settings:
+            raise PruneError("prune(recipe=Recipe(...)) takes no further bounds or settings; put them into the recipe")
+        return given
+    bounds = {"prune_flops": flops, "prune_params": params}
+    asked = {"prune": given} if given is not None else {}
+    if not asked and flops is None and params is None:
+        raise PruneError('nothing to aim at: give a bound, such as flops="50%" or params="1.5M", or a recipe')
+    return _arguments({**asked, **{key: value for key, value in bounds.items() if value is not None}}, settings)
+
+
+def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
+    unknown = sorted(set(named) - set(recipe.ARGUMENTS))
+    if unknown:
+        raise PruneError(
+            f"unknown setting {', '.join(key.removeprefix('prune_') for key in unknown)}; known are "
+            f"{', '.join(sorted(key.removeprefix('prune_') for key in recipe.ARGUMENTS if key != 'prune'))}"
+        )
+    wanted = recipe.from_arguments({**asked, **named})
+    if wanted is None:
+        raise PruneError("nothing asks for pruning: give a recipe or a bound")
+    return wanted
+
+
+def _fitness(model: Any, data: str | Path | None, imgsz: int | None) -> float | None:
+    """mAP50-95 of a YOLO object on a data set; its model is copied, because the host fuses what it validates."""
+    if data is None:
+        return None
+    network = model.model
+    model.model = deepcopy(network)
+    try:
+        size = {} if imgsz is None else {"imgsz": imgsz}
+        return float(model.val(data=str(data), plots=False, verbose=False, **size).box.map)
+    finally:
+        model.model = network
+
+
+def _refresh(model: Any, network: nn.Module) -> None:
+    """Tell a YOLO object that its network changed: a cached predictor and a checkpoint's EMA would be the old width."""
+    if network is not model:
+        model.predictor = None
+        if getattr(model, "ckpt", None):
+            model.ckpt = {**model.ckpt, "ema": None, "model": network, "optimizer": None}
+
+
+def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
+    """Write a checkpoint as the host's `Model.save` does (8.4.190, engine/model.py), in one step."""
+    buffer = io.BytesIO()
+    content = {**ckpt, "model": deepcopy(network).half(), "ema": None, "optimizer": None, "epoch": -1, "updates": None}
+    torch.save(content, buffer)
+    report.replace(target, buffer.getvalue())
+
+
+def _print(record: Mapping[str, Any], name: str, target: Path) -> None:
+    rows = []
+    for label, key in ((name, "baseline"), (target.name, "final")):
+        figures = record[key]
+        fitness = figures["fitness"]
+        rows.append(
+            {
+                "model": label,
+                "params": f"{figures['params']:,}",
+                "GFLOPs": f"{figures['gflops']:.2f}",
+                "mAP50-95": "not measured" if fitness is None else f"{fitness:.4f}",
+            }
+        )
+    LOGGER.info(text.table(rows))
+    LOGGER.info(f"saved {target}; train it to recover: yolo train model={target} data=...")

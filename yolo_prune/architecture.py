@@ -1,0 +1,117 @@
+# yolo-prune, AGPL-3.0 license
+"""The widths of a pruned model as data, carried in the yaml that every YOLO checkpoint already holds.
+
+The host rebuilds a model from `model.yaml` at each `train` and `resume` (ultralytics 8.4.190, nn/tasks.py:
+`parse_model`); that yaml knows one width factor, so a rebuilt model would be full width again. A stamped yaml says more:
+
+    yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "run": {...}}
+
+With yolo-prune installed, `build` stands in for `parse_model` and gives the stock classes at these widths. Without it,
+stock `parse_model` must not succeed in silence: the name of the first module is replaced by a sentence, which the host
+looks up as a class, fails, and prints. Predict, val, track and export never read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune import blocks
+from yolo_prune.errors import HostError
+
+SPEC_KEY = "yolo_prune"
+REFUSAL = "This model was pruned by yolo-prune. To train it at its pruned width: pip install yolo-prune"
+
+
+def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None = None) -> None:
+    """Write the widths of a cut model into its yaml, in place.
+
+    Args:
+        model: a stock model with a `yaml` dict.
+        fixed: convolutions whose output counts belong to the task (graph.ChannelGraph.protected); they follow the
+            class count of whatever data the model is trained on next.
+        run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
+    """
+    yaml = deepcopy(model.yaml)
+    spec = yaml.get(SPEC_KEY, {})
+    if not spec:
+        spec["first_module"] = yaml["backbone"][0][2]
+        yaml["backbone"][0][2] = REFUSAL
+    spec["widths"] = {
+        name: [None if name in fixed else m.out_channels, m.in_channels]
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d)
+    }
+    spec["run"] = deepcopy(run)
+    yaml[SPEC_KEY] = spec
+    model.yaml = yaml
+
+
+def run_of(model: nn.Module) -> dict[str, Any] | None:
+    """What `stamp` was given as `run`, or None."""
+    return (getattr(model, "yaml", None) or {}).get(SPEC_KEY, {}).get("run")
+
+
+def is_pruned(model: nn.Module) -> bool:
+    """Whether a model carries pruned widths."""
+    return SPEC_KEY in (getattr(model, "yaml", None) or {})
+
+
+def build(
+    parse_model: Callable[..., tuple[nn.Sequential, list[int]]], d: dict[str, Any], ch: int, verbose: bool = True
+) -> tuple[nn.Sequential, list[int]]:
+    """What `parse_model` returns, at the widths that the yaml carries.
+
+    Args:
+        parse_model: the host's own function. d: a stamped yaml dict. ch: input channels. verbose: log a line.
+
+    Returns:
+        The layers, freshly initialised, and the host's list of layers whose outputs are saved.
+
+    Raises:
+        HostError: the yaml names a layer that this host does not build.
+    """
+    spec = d[SPEC_KEY]
+    stock = {key: value for key, value in d.items() if key != SPEC_KEY}
+    stock["backbone"][0][2] = spec["first_module"]
+    layers, save = parse_model(stock, ch, False)
+    narrowed = 0
+    holder = nn.Module()
+    holder.model = layers  # so that names read as they do in the whole model
+    for name, (out, inp) in spec["widths"].items():
+        try:
+            conv = holder.get_submodule(name)
+        except AttributeError:
+            raise HostError(
+                f"the pruned checkpoint has a layer {name} that this ultralytics does not build from its yaml; "
+                "install the ultralytics that trained it"
+            ) from None
+        out = conv.out_channels if out is None else out
+        if (out, inp) != (conv.out_channels, conv.in_channels):
+            _resize(holder, name, conv, out, inp)
+            narrowed += 1
+    blocks.settle(holder)
+    if verbose:
+        LOGGER.info(
+            f"{colorstr('prune:')} built at the pruned widths that the checkpoint carries: {narrowed} of "
+            f"{len(spec['widths'])} convolutions differ from {d.get('yaml_file', 'the stock model')}"
+        )
+    return layers, save
+
+
+def _resize(holder: nn.Module, name: str, conv: nn.Conv2d, out: int, inp: int) -> None:
+    """Give a convolution, and the BatchNorm behind it, new counts and fresh weights (they are loaded afterwards)."""
+    conv.out_channels, conv.in_channels = out, inp
+    conv.weight = nn.Parameter(torch.empty(out, inp // conv.groups, *conv.kernel_size))
+    if conv.bias is not None:
+        conv.bias = nn.Parameter(torch.empty(out))
+    conv.reset_parameters()
+    block = holder.get_submodule(name.rpartition(".")[0])
+    bn = getattr(block, "bn", None)
+    if name.endswith(".conv") and isinstance(bn, nn.BatchNorm2d) and bn.num_features != out:
+        block.bn = nn.BatchNorm2d(out, eps=bn.eps, momentum=bn.momentum)

@@ -1,0 +1,28 @@
+# yolo-prune, AGPL-3.0 license
+"""The errors that yolo-prune raises for a user's mistake: one clear line each, no traceback at the top level.
+
+`PruneError` is a `ValueError`, so a training script can catch it as it catches the host's own argument errors. The
+excepthook that `host.install()` sets prints the message alone when nobody catches it.
+"""
+
+from __future__ import annotations
+
+
+class PruneError(ValueError):
+    """A request that cannot be served: what was given, what is wrong, what would be right."""
+
+
+class RecipeError(PruneError):
+    """A plugin argument or a recipe file is wrong."""
+
+
+class BoundError(PruneError):
+    """A FLOPs or params bound that no legal width of this model reaches."""
+
+
+class HostError(PruneError):
+    """The installed ultralytics, or a mode of it, cannot be pruned by this version."""
+
+
+class VerifyError(PruneError):
+    """An exported artifact that differs from the torch model it came from."""

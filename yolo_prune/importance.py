@@ -1,0 +1,120 @@
+# yolo-prune, AGPL-3.0 license
+"""Which channels matter: a channel group -> one score a channel, larger is more important.
+
+The scores come from torch-pruning's importance classes where they fit; they read the group that was traced on the
+lowered copy, whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's own:
+
+    import yolo_prune
+
+    @yolo_prune.register("mine")
+    def mine(group, model):
+        conv = model.get_submodule(group.members[0].module)
+        return conv.weight.detach().abs().amax(dim=(1, 2, 3))[group.members[0].positions]
+
+    # yolo train ... prune=0.5 prune_importance=mine     (from a script that imported the above)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import ChannelGraph, ChannelGroup, library
+
+
+class Importance(Protocol):
+    """A function of a channel group and the stock model it is of.
+
+    Returns:
+        (size,) non-negative scores, one for each of the group's channels.
+    """
+
+    def __call__(self, group: ChannelGroup, model: nn.Module) -> torch.Tensor | np.ndarray: ...
+
+
+def _library(kind: str, **options: object) -> Importance:
+    score = library(kind, **options)
+    return lambda group, model: score(group.traced)
+
+
+def _random(group: ChannelGroup, model: nn.Module) -> np.ndarray:
+    """Uniform scores, the same for the same group at the same size: a baseline that any other must beat."""
+    seed = [group.size, *group.name.encode()]
+    return np.random.default_rng(seed).random(group.size)
+
+
+IMPORTANCES: dict[str, Importance] = {
+    "l1": _library("magnitude", p=1),  # Li et al., arXiv 1608.08710
+    "l2": _library("magnitude", p=2),  # grouped as in DepGraph, arXiv 2301.12900
+    "bn": _library("bn"),  # network slimming, arXiv 1708.06519
+    "lamp": _library("lamp"),  # Lee et al., arXiv 2010.07611
+    "fpgm": _library("fpgm"),  # He et al., CVPR 2019
+    "random": _random,
+}
+
+
+def register(name: str) -> Callable[[Importance], Importance]:
+    """Add an importance under a name that `prune_importance=` and recipes then take.
+
+    Args:
+        name: a new name, letters, digits and underscores.
+
+    Returns:
+        A decorator for a function (group, model) -> (size,) scores.
+
+    Raises:
+        PruneError: the name is not an identifier or is taken, or what is decorated is not callable.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise PruneError(f"register({name!r}): the name of an importance is letters, digits and underscores")
+    if name in IMPORTANCES:
+        raise PruneError(f"register({name!r}): this importance exists already; known are {', '.join(names())}")
+
+    def add(function: Importance) -> Importance:
+        if not callable(function):
+            raise PruneError(f"register({name!r}) wants a function (group, model) -> scores, given {function!r}")
+        IMPORTANCES[name] = function
+        return function
+
+    return add
+
+
+def names() -> list[str]:
+    """The importances that can be asked for."""
+    return sorted(IMPORTANCES)
+
+
+def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, np.ndarray]:
+    """Score every channel of every group.
+
+    Args:
+        graph: the channel groups of `model`.
+        model: the stock model they are of.
+        importance: a name in `IMPORTANCES`.
+
+    Returns:
+        group name -> (size,) float64 scores with mean 1, so that groups of unlike layers can be compared.
+
+    Raises:
+        PruneError: the name is unknown, or a function returned something else than (size,) finite non-negative scores.
+    """
+    if importance not in IMPORTANCES:
+        raise PruneError(f"prune_importance={importance!r} is unknown; known are {', '.join(names())}")
+    function = IMPORTANCES[importance]
+    return {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
+
+
+def _checked(scores: torch.Tensor | np.ndarray, group: ChannelGroup, importance: str) -> np.ndarray:
+    given = np.asarray(scores.detach().cpu() if isinstance(scores, torch.Tensor) else scores, dtype=np.float64)
+    if given.shape != (group.size,) or not np.isfinite(given).all() or (given < 0).any():
+        raise PruneError(
+            f"importance {importance!r} must return {group.size} finite scores >= 0 for {group.name}, "
+            f"returned shape {given.shape}, smallest {given.min() if given.size else None}"
+        )
+    mean = given.mean()
+    return given / mean if mean > 0 else np.ones(group.size)

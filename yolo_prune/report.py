@@ -1,0 +1,91 @@
+# yolo-prune, AGPL-3.0 license
+"""A run's record -> record.json, record.csv and pruning.png. Every file is written beside and then renamed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+CSV_COLUMNS = ("step", "epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds")
+
+
+def write(record: dict[str, Any], save_dir: Path) -> None:
+    """Write pruning/record.json and pruning/record.csv under `save_dir`.
+
+    Args:
+        record: plain data with `steps`, each with the keys of `CSV_COLUMNS`.
+        save_dir: the host's folder of the run.
+    """
+    folder = save_dir / "pruning"
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+    table = io.StringIO()
+    writer = csv.DictWriter(table, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record["steps"])
+    replace(folder / "record.csv", table.getvalue().encode())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file in one step: whoever opens it sees the old content or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def picture(record: dict[str, Any], path: Path) -> None:
+    """Draw pruning.png: channels of each layer before and after; fitness and GFLOPs over the epochs.
+
+    Args:
+        record: as in record.json. path: the PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: a user's own figures stay untouched
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    top, bottom = figure.subplots(2, 1)
+    layers = record["layers"]
+    places = range(len(layers))
+    top.bar(places, [layer["before"] for layer in layers], color="#c9d3df", label="before")
+    top.bar(places, [layer["after"] for layer in layers], color="#1f6feb", label="after")
+    top.set_xticks(list(places), [_short(layer["name"]) for layer in layers], rotation=90, fontsize=6)
+    top.set_xlim(-1, len(layers))
+    top.set_ylabel("output channels")
+    before, after = record["baseline"], record["final"]
+    top.set_title(
+        f"{before['params'] / 1e6:.2f}M -> {after['params'] / 1e6:.2f}M params, "
+        f"{before['gflops']:.1f} -> {after['gflops']:.1f} GFLOPs"
+    )
+    top.legend(frameon=False)
+    _curves(bottom, record)
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
+    replace(path, png.getvalue())
+
+
+def _curves(axes: Any, record: dict[str, Any]) -> None:
+    history = record.get("history", [])
+    seen = [row for row in history if row["fitness"] is not None]
+    axes.plot([row["epoch"] for row in seen], [row["fitness"] for row in seen], "o-", color="#1f6feb", ms=3)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("fitness (mAP50-95)", color="#1f6feb")
+    axes.set_ylim(bottom=0)
+    for step in record["steps"]:
+        axes.axvline(step["epoch"], color="#8b949e", lw=0.8, ls=":")
+    right = axes.twinx()
+    right.step(
+        [row["epoch"] for row in history], [row["gflops"] for row in history], where="mid", color="#d1570a", lw=1.5
+    )
+    right.set_ylabel("GFLOPs at 640", color="#d1570a")
+    right.set_ylim(bottom=0)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("model.").removesuffix(".conv")

@@ -1,0 +1,385 @@
+# yolo-prune, AGPL-3.0 license
+"""One training run that prunes: what happens at each of the host's callbacks, and the state between them.
+
+A step happens at the start of its epoch, before the learning rate moves: the EMA is scored, both the EMA and the live
+model are cut by one plan, the optimizer's state follows, best fitness and early stopping start anew, and last.pt is
+written at once, so that the host's NaN recovery, which loads last.pt strictly, finds the width it runs at.
+
+Read in ultralytics 8.4.190: engine/trainer.py (`_setup_train`, `_do_train`, `save_model`, `_handle_nan_recovery`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ultralytics
+from torch import nn
+from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils.torch_utils import unwrap_model
+
+import yolo_prune
+from yolo_prune import architecture, checkpoint, continuity, graph, measure, recipe, report, schedule, step
+from yolo_prune.errors import HostError
+from yolo_prune.recipe import Recipe
+from yolo_prune.step import Baseline
+
+_ATTRIBUTE = "yolo_prune_session"  # where a trainer carries its session
+
+
+@dataclass
+class Session:
+    """The state of one run.
+
+    Attributes:
+        recipe: what is asked for. baseline: the model before its first cut. epochs: 0-based epoch of each step.
+        record: what record.json will hold; plain data.
+        done: steps that have been taken. fitness: the latest validated fitness, or None.
+    """
+
+    recipe: Recipe
+    baseline: Baseline
+    epochs: list[int]
+    record: dict[str, Any]
+    done: int = 0
+    fitness: float | None = None
+    epoch: int = -1
+    size: measure.Size | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether steps are still to come."""
+        return self.done < len(self.epochs)
+
+
+def _say(text: str) -> None:
+    LOGGER.info(f"{colorstr('prune:')} {text}")
+
+
+def of(trainer: Any) -> Session | None:
+    """The session of a trainer, or None where nothing is pruned."""
+    return getattr(trainer, _ATTRIBUTE, None)
+
+
+def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None:
+    """Check everything that can be checked before data and model are read.
+
+    Args:
+        trainer: the host's trainer. asked: a recipe from `attach`; None reads the run's arguments.
+
+    Raises:
+        RecipeError: an argument or the recipe file is wrong. HostError: a mode that cannot be pruned.
+    """
+    wanted = asked or recipe.from_arguments(vars(trainer.args))
+    if wanted is None:
+        return
+    _refuse_modes(trainer)
+    recipe.check_epochs(wanted, trainer.epochs)
+    trainer.yolo_prune_recipe = wanted
+
+
+def _refuse_modes(trainer: Any) -> None:
+    args = trainer.args
+    refusals = (
+        (bool(args.compile), f"compile={args.compile}", "train without compile=; compile or export the pruned best.pt"),
+        (
+            str(getattr(args, "quantize", None)) in {"8", "int8"},
+            f"quantize={getattr(args, 'quantize', None)}",
+            "prune first without quantize=, then train the pruned best.pt with quantize=8",
+        ),
+        (
+            getattr(args, "distill_model", None) is not None,
+            f"distill_model={getattr(args, 'distill_model', None)}",
+            "prune first without distill_model=, then train the pruned best.pt with it",
+        ),
+        (bool(args.time), f"time={args.time}", "give epochs=, whose number the pruning schedule needs"),
+        (trainer.world_size > 1, f"device={args.device}", "name one device, such as device=0"),
+    )
+    for refused, given, instead in refusals:
+        if refused:
+            raise HostError(f"prune= together with {given} is not supported by this version: {instead}")
+
+
+def on_pretrain_routine_end(trainer: Any) -> None:
+    """The model is built: find its groups, see that the bounds can be reached, and pick up a resumed run."""
+    wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None)
+    if wanted is None:
+        return
+    model = unwrap_model(trainer.model)
+    checkpoint.require_detection_v8(model, str(trainer.args.model))
+    found = graph.build(model, wanted.protect)
+    run = architecture.run_of(model) if trainer.resume else None
+    baseline = _baseline_from(run) if run else Baseline.of(model, found)
+    step.check_reachable(model, found, wanted, baseline)
+    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
+    session.record = {
+        "yolo_prune": yolo_prune.__version__,
+        "recipe": wanted.as_dict(),
+        "baseline": _figures(baseline.size, None),
+        "bounds": step.limits(wanted, baseline.size),
+        "steps": list(run["steps"]) if run else [],
+        "history": list(run["history"]) if run else [],
+        "versions": {"ultralytics": ultralytics.__version__, "torch": _torch_version()},
+    }
+    if run:
+        session.record["baseline"]["fitness"] = run["fitness"]
+        session.done = run["done"]
+    session.size = measure.size_of(model)
+    setattr(trainer, _ATTRIBUTE, session)
+    _announce(session, found)
+
+
+def _announce(session: Session, found: graph.ChannelGraph) -> None:
+    base = session.baseline.size
+    bounds = step.limits(session.recipe, base)
+    if all(value >= {"flops": base.flops, "params": base.params}[key] for key, value in bounds.items()):
+        session.epochs = []
+        LOGGER.warning(
+            f"{colorstr('prune:')} the model ({base.gflops:.1f} GFLOPs, {base.params:,} params) already meets every "
+            "bound; nothing will be pruned"
+        )
+        return
+    target = ", ".join(
+        f"{value / 1e9:.2f} GFLOPs" if key == "flops" else f"{value:,.0f} params" for key, value in bounds.items()
+    )
+    at = ", ".join(str(epoch + 1) for epoch in session.epochs[session.done :]) or "none left"
+    _say(
+        f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params to at most {target}; "
+        f"{len(found.groups)} channel groups, {len(found.protected)} convolutions protected; steps at epochs {at}"
+    )
+
+
+def on_train_start(trainer: Any) -> None:
+    """Where the first step comes before the first validation, validate the dense model once, for the record."""
+    session = of(trainer)
+    if session is None or session.done or not session.epochs or session.epochs[0] != trainer.start_epoch:
+        return
+    if trainer.start_epoch == 0:
+        session.fitness = session.record["baseline"]["fitness"] = _validate(trainer)
+
+
+def _validate(trainer: Any) -> float | None:
+    """Fitness of the EMA on the validation set, outside the epoch loop; its training state is not touched."""
+    from copy import deepcopy
+
+    validator = trainer.get_validator()
+    validator.args.plots = False
+    results = validator(model=deepcopy(trainer.ema.ema))
+    fitness = (results or {}).get("fitness")
+    return None if fitness is None else float(fitness)
+
+
+def on_train_epoch_start(trainer: Any) -> None:
+    """Take the step of this epoch, once: the host may start an epoch again after running out of memory or NaN."""
+    session = of(trainer)
+    if session is None:
+        return
+    session.epoch = trainer.epoch
+    while session.unfinished and session.epochs[session.done] <= trainer.epoch:
+        _take_step(trainer, session)
+
+
+def _take_step(trainer: Any, session: Session) -> None:
+    start = time.perf_counter()
+    number, steps = session.done + 1, len(session.epochs)
+    model, ema = unwrap_model(trainer.model), trainer.ema.ema
+    before = session.size or measure.size_of(model)
+    if session.record["baseline"]["fitness"] is None:
+        session.record["baseline"]["fitness"] = max(
+            (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
+        )
+    found = cut_training(
+        model,
+        ema,
+        trainer.optimizer,
+        session.recipe,
+        session.baseline,
+        step.limits(session.recipe, session.baseline.size, schedule.share(session.recipe.schedule, number, steps)),
+    )
+    session.size = measure.size_of(model)
+    session.done = number
+    seconds = time.perf_counter() - start
+    session.record["steps"].append(
+        {
+            "step": number,
+            "epoch": trainer.epoch + 1,
+            "params": session.size.params,
+            "gflops": session.size.gflops,
+            "fitness_before": session.fitness,
+            "fitness_after": None,
+            "seconds": round(seconds, 3),
+        }
+    )
+    _stamp(session, model, ema, found)
+    _forget_the_best(trainer)
+    if trainer.epoch > trainer.start_epoch:
+        _save_now(trainer)
+    _say(
+        f"step {number}/{steps} at epoch {trainer.epoch + 1}/{trainer.epochs}: params {before.params:,} -> "
+        f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}, fitness before "
+        f"{_fitness(session.fitness)}, {seconds:.2f} s"
+    )
+
+
+def cut_training(
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: Any,
+    wanted: Recipe,
+    baseline: Baseline,
+    bounds: dict[str, float],
+) -> graph.ChannelGraph:
+    """Cut a model in training: EMA scored and cut, live model cut by the same plan, optimizer state carried over.
+
+    Returns:
+        The groups as they were before the cut.
+    """
+    for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
+        found, (_, replaced) = step.cut([ema, model], wanted, baseline, bounds)
+        continuity.carry_optimizer(optimizer, replaced)
+        size = measure.size_of(model)
+        if all({"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()):
+            return found
+    raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
+
+
+def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.ChannelGraph) -> None:
+    run = {
+        "done": session.done,
+        "steps": session.record["steps"],
+        "history": session.record["history"],
+        "fitness": session.record["baseline"]["fitness"],
+        "params": session.baseline.size.params,
+        "gflops": session.baseline.size.gflops,
+        "channels": session.baseline.channels,
+        "layers": session.baseline.layers,
+    }
+    for item in (model, ema):
+        architecture.stamp(item, found.protected, run)
+
+
+def _baseline_from(run: dict[str, Any]) -> Baseline:
+    return Baseline(measure.Size(run["params"], run["gflops"]), dict(run["channels"]), dict(run["layers"]))
+
+
+def _forget_the_best(trainer: Any) -> None:
+    """Best means best at the width the model has now; patience counts from now on."""
+    trainer.best_fitness = None
+    trainer.fitness = None
+    trainer.stopper.best_fitness = 0.0
+    trainer.stopper.best_epoch = trainer.epoch
+    trainer.stopper.possible_stop = False
+
+
+def _save_now(trainer: Any) -> None:
+    """Write last.pt, and best.pt until a better one is validated, as of the end of the epoch before; each in one step."""
+    if RANK not in {-1, 0} or not trainer.args.save:
+        return
+    real = trainer.last, trainer.best, trainer.save_period
+    beside = tuple(path.with_name(f".{path.name}.{os.getpid()}") for path in real[:2])
+    trainer.epoch -= 1
+    try:
+        trainer.last, trainer.best = beside
+        trainer.save_period = -1
+        trainer.save_model()
+        for new, path in zip(beside, real):
+            if new.exists():
+                os.replace(new, path)
+    finally:
+        trainer.epoch += 1
+        trainer.last, trainer.best, trainer.save_period = real
+        for path in beside:
+            path.unlink(missing_ok=True)
+
+
+def on_train_epoch_end(trainer: Any) -> None:
+    """Let every logger of the host see params and GFLOPs, and keep early stopping away while steps are to come."""
+    session = of(trainer)
+    if session is None or session.size is None:
+        return
+    # The host's CSV, TensorBoard, W&B and MLflow all log trainer.lr, which it makes anew before this callback.
+    trainer.lr = {**trainer.lr, "model/parameters": session.size.params, "model/GFLOPs": round(session.size.gflops, 4)}
+    if session.unfinished:
+        trainer.stopper.best_epoch = trainer.epoch + 1
+
+
+def on_fit_epoch_end(trainer: Any) -> None:
+    """Note the epoch's fitness; the first one after a step completes that step's row."""
+    session = of(trainer)
+    if session is None or session.size is None or trainer.epoch != session.epoch:
+        return  # the host calls this once more after training, for best.pt
+    fitness = None if trainer.fitness is None else float(trainer.fitness)
+    session.fitness = fitness if fitness is not None else session.fitness
+    record = session.record
+    record["history"] = [row for row in record["history"] if row["epoch"] != trainer.epoch + 1]
+    record["history"].append(
+        {"epoch": trainer.epoch + 1, "fitness": fitness, "params": session.size.params, "gflops": session.size.gflops}
+    )
+    if record["steps"] and record["steps"][-1]["fitness_after"] is None and fitness is not None:
+        for row in record["steps"]:
+            row["fitness_after"] = fitness if row["fitness_after"] is None else row["fitness_after"]
+        row = record["steps"][-1]
+        _say(
+            f"step {row['step']}/{len(session.epochs)}: fitness {_fitness(row['fitness_before'])} before, "
+            f"{fitness:.4f} after epoch {trainer.epoch + 1}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
+        )
+    _finish(trainer, session, fitness)
+
+
+def _finish(trainer: Any, session: Session, fitness: float | None) -> None:
+    """The record as it stands, on disk, so that a run that ends early has told what it did."""
+    record, size = session.record, session.size
+    assert size is not None
+    best = trainer.best_fitness
+    record["final"] = _figures(size, float(best) if best is not None else fitness)
+    now = {name: m.out_channels for name, m in unwrap_model(trainer.model).named_modules() if isinstance(m, nn.Conv2d)}
+    record["layers"] = [
+        {"name": name, "before": count, "after": now[name]} for name, count in session.baseline.layers.items()
+    ]
+    if RANK in {-1, 0}:
+        report.write(record, trainer.save_dir)
+
+
+def on_train_end(trainer: Any) -> None:
+    """Draw the picture and say what came out."""
+    session = of(trainer)
+    if session is None or "final" not in session.record:
+        return
+    path = trainer.save_dir / "pruning.png"
+    report.picture(session.record, path)
+    trainer.on_plot(path)
+    before, after = session.record["baseline"], session.record["final"]
+    _say(
+        f"done: params {before['params']:,} -> {after['params']:,} ({after['params'] / before['params']:.0%}), "
+        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "
+        f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}; {trainer.save_dir / 'pruning' / 'record.json'}, {path}"
+    )
+
+
+def _figures(size: measure.Size, fitness: float | None) -> dict[str, Any]:
+    return {"params": size.params, "gflops": size.gflops, "fitness": fitness, "latency_ms": None}
+
+
+def _fitness(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+CALLBACKS: dict[str, Callable[[Any], None]] = {
+    "on_pretrain_routine_start": on_pretrain_routine_start,
+    "on_pretrain_routine_end": on_pretrain_routine_end,
+    "on_train_start": on_train_start,
+    "on_train_epoch_start": on_train_epoch_start,
+    "on_train_epoch_end": on_train_epoch_end,
+    "on_fit_epoch_end": on_fit_epoch_end,
+    "on_train_end": on_train_end,
+}
