@@ -1,9 +1,9 @@
 # yolo-prune, AGPL-3.0 license
 """Prune YOLO models while they train.
 
-This module runs at every interpreter start, so it imports nothing but `_startup` (which needs `sys` and `os` alone); the
-public names load what they need on first use. Importing it by hand installs the hook as well, for environments in which
-start-up files do not run (a folder on `PYTHONPATH`, a zip file).
+This module runs at every interpreter start, so it imports nothing but `_startup` (which needs `sys` and `os` alone);
+the public names load what they need on first use. Importing it by hand installs the hook as well, for environments in
+which start-up files do not run (a folder on `PYTHONPATH`, a zip file).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HOME = {
     "PruneError": "yolo_prune.errors",
 }
 
-__all__ = ["PruneError", "__version__", "attach", "prune", "register"]  # noqa: F822 (lazy, see __getattr__)
+__all__ = ["PruneError", "__version__", "attach", "prune", "register"]
 
 _startup.install()
 

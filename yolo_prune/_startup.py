@@ -2,8 +2,8 @@
 """Wait for the host's modules and hand each to `host.install` once it has run.
 
 `yolo_prune.pth` (and `yolo_prune.start` from Python 3.15 on, PEP 829) imports this at every interpreter start, whatever
-that interpreter is for. So it imports `sys` and `os` alone, touches nothing but `sys.meta_path`, and lets no fault of ours
-reach a plain `python` or a plain `yolo`: one warning line, then the host goes on without the plugin.
+that interpreter is for. So it imports `sys` and `os` alone, touches nothing but `sys.meta_path`, and lets no fault of
+ours reach a plain `python` or a plain `yolo`: one warning line, then the host goes on without the plugin.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Finder:
             spec = find(name, path, target) if find else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):  # a namespace package has no loader, and is not the host
-                    spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
+                    spec.loader = _Loader(spec.loader, self)
                 return spec
         return None
 

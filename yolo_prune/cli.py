@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """The `yolo-prune` command: read `key=value` arguments, call the function that answers, print faults as one line.
 
-Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an exported artifact failed its proof.
+Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an export failed its proof.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         Name -> value, read by `value`.
 
     Raises:
-        PruneError: A word without "=", with leading dashes, with an empty value, given twice, or with a name that is not known.
+        PruneError: A word without "=", with leading dashes, with an empty value, given twice, or of an unknown name.
     """
     arguments: dict[str, Any] = {}
     faults = []
@@ -234,8 +234,8 @@ def check() -> int:
     for name, source in _PACKAGES:
         found = _distribution(name)
         print(f"{name:16}{found or f'not installed: pip install {source}'}")
-    off = os.environ.get("YOLO_PRUNE") == "0"
-    print(f"{'YOLO_PRUNE':16}{'0: the plugin is off' if off else os.environ.get('YOLO_PRUNE', 'not set: the plugin is on')}")
+    switch = os.environ.get("YOLO_PRUNE", "not set")
+    print(f"{'YOLO_PRUNE':16}{switch}: the plugin is {'off' if switch == '0' else 'on'}")
     live, words = _hook()
     print(f"{'hook':16}{words}")
     yolo = shutil.which("yolo")
@@ -268,7 +268,7 @@ def _distribution(name: str) -> str | None:
 
 
 def _hook() -> tuple[bool, str]:
-    """Start a fresh interpreter that knows nothing of us, import the host there, and see whether `prune` is known to it."""
+    """Import the host in a fresh interpreter that was told nothing of us, and see whether it knows `prune`."""
     code = "import ultralytics.cfg as cfg; print('prune' in cfg.DEFAULT_CFG_DICT)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     answer = (done.stdout.strip().splitlines() or [""])[-1]
@@ -279,4 +279,7 @@ def _hook() -> tuple[bool, str]:
     if os.environ.get("YOLO_PRUNE") == "0":
         return False, "off, because of YOLO_PRUNE=0"
     warning = next((line for line in done.stderr.splitlines() if "yolo-prune" in line), "")
-    return False, warning or "start-up files do not run here: use `yolo-prune train ...`, or `import yolo_prune` in a script"
+    return (
+        False,
+        warning or "start-up files do not run here: use `yolo-prune train ...`, or `import yolo_prune` in a script",
+    )

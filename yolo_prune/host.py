@@ -1,14 +1,14 @@
 # yolo-prune, AGPL-3.0 license
 """What is put into ultralytics, and the check that this ultralytics is one we know.
 
-The host has no plugin system, so this is the one module that changes it. Everything below was read in ultralytics 8.4.190
-and found in the same shape in 8.4.0, 8.4.30, 8.4.60, 8.4.100, 8.4.140 and 8.4.170. `install` is called by `_startup` once
-for each host module, right after that module has run:
+The host has no plugin system, so this is the one module that changes it. Everything below was read in ultralytics
+8.4.190 and found in the same shape in 8.4.0, 8.4.30, 8.4.60, 8.4.100, 8.4.140 and 8.4.170. `install` is called by
+`_startup` once for each host module, right after that module has run:
 
     ultralytics.cfg                    the plugin's arguments, default None; `check_cfg` checks ours after its own
     ultralytics.utils.callbacks.base   `default_callbacks`, which forward to yolo_prune.session
     ultralytics.nn.tasks               `parse_model` builds a pruned model's widths from its yaml
-    ultralytics.engine.model           `Model.benchmark` and `Model.export` refuse the plugin's arguments at once
+    ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once
     ultralytics.engine.trainer         several GPUs are refused before workers start
 
 Nothing heavier than `recipe` is imported until a run asks for pruning.
@@ -115,8 +115,8 @@ def refuse_outside_train(settings: Mapping[str, Any], mode: object) -> None:
     if given and mode not in (None, "train"):
         what = " ".join(f"{name}={value}" for name, value in given.items())
         raise HostError(
-            f"{what}: pruning happens in `yolo train`, not in `yolo {mode}`. Leave it out here (a model that was pruned "
-            f"needs no argument to {mode}), or train first: yolo train model=... data=... {what}"
+            f"{what}: pruning happens in `yolo train`, not in `yolo {mode}`. Leave it out here (a model that was "
+            f"pruned needs no argument to {mode}), or train first: yolo train model=... data=... {what}"
         )
 
 
@@ -140,7 +140,7 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
         recipe.from_arguments(settings)
 
 
-def _install_cfg(cfg: ModuleType) -> None:
+def _install_cfg(cfg: Any) -> None:
     """Add our arguments to the host's, in place: every module of the host shares these objects (8.4.190)."""
     defaults, namespace, keys = cfg.DEFAULT_CFG_DICT, cfg.DEFAULT_CFG, sys.modules["ultralytics.utils"].DEFAULT_CFG_KEYS
     stock = cfg.check_cfg
@@ -166,13 +166,13 @@ def _install_cfg(cfg: ModuleType) -> None:
     _install_excepthook()
 
 
-def _install_model(model: ModuleType) -> None:
-    """Refuse our arguments in the two methods that `check_cfg` cannot cover (8.4.190).
+def _install_model(model: Any) -> None:
+    """Refuse our arguments in the methods that do something else before any `get_cfg` (8.4.190).
 
-    `Model.benchmark` drops what it does not know before any `get_cfg`, and `Model.export` answers every error with a line of
-    its own on top.
+    `Model.benchmark` drops what it does not know, `Model.export` answers every error with a line of its own on top, and
+    `Model.track` installs a package first.
     """
-    for mode in ("benchmark", "export"):
+    for mode in ("benchmark", "export", "track"):
         stock = getattr(model.Model, mode)
         if not hasattr(stock, "yolo_prune"):
             setattr(model.Model, mode, _refusing(stock, mode))
@@ -290,7 +290,7 @@ def _install_callbacks(base: ModuleType) -> None:
 # The model and the workers --------------------------------------------------------------------------------------------
 
 
-def _install_tasks(tasks: ModuleType) -> None:
+def _install_tasks(tasks: Any) -> None:
     """Let `parse_model` build a pruned model's widths.
 
     Every task's model is built there, and `Model.train` builds it anew at full width from the yaml before it copies
@@ -302,7 +302,9 @@ def _install_tasks(tasks: ModuleType) -> None:
         return
     found = list(inspect.signature(stock).parameters)
     if found[:3] != ["d", "ch", "verbose"]:
-        raise HostError(f"ultralytics {version()} changed: parse_model takes ({', '.join(found)}), not (d, ch, verbose)")
+        raise HostError(
+            f"ultralytics {version()} changed: parse_model takes ({', '.join(found)}), not (d, ch, verbose)"
+        )
 
     @functools.wraps(stock)
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
@@ -315,8 +317,8 @@ def _install_tasks(tasks: ModuleType) -> None:
     tasks.parse_model = _mark(parse_model)
 
 
-def _install_trainer(trainer: ModuleType) -> None:
-    """Refuse several GPUs in the parent of a DDP run, which runs no callback of its own (8.4.190, engine/trainer.py)."""
+def _install_trainer(trainer: Any) -> None:
+    """Refuse several GPUs in the parent of a DDP run, which runs no callback (8.4.190, engine/trainer.py)."""
     stock = trainer.generate_ddp_command
     if hasattr(stock, "yolo_prune"):
         return

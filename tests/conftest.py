@@ -1,0 +1,234 @@
+# yolo-prune, AGPL-3.0 license
+"""What the tests share: small data, real weights where they are at hand, and environments with and without the wheel.
+
+Nothing here reaches for the network. Tests on real weights or real data skip, with the reason, where there are none.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share few cores
+os.environ["YOLO_OFFLINE"] = "True"
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+# The host reads its settings when it is imported, so the user's own must be out of reach before the first import.
+_SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
+os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test out of the user's settings and out of the working tree, where the host would put `runs/`."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Use one thread: faster for such small models, and results do not depend on the machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+# Data and weights -----------------------------------------------------------------------------------------------------
+
+
+def shared(name: str) -> Path | None:
+    """Return `shared/<name>` of the nearest folder at or above the checkout that has it."""
+    for folder in (ROOT, *ROOT.parents):
+        found = folder / "shared" / name
+        if found.exists():
+            return found
+    return None
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[[str], Path]:
+    """Return a function: name of a weights file, such as "yolov8n.pt" -> its path. It skips where there is none."""
+
+    def find(name: str) -> Path:
+        found = shared(f"weights/{name}")
+        if found is None:
+            pytest.skip(f"no shared/weights/{name} at or above {ROOT.name}/")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def bccd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a `data=` file of the BCCD blood cell set, with absolute paths. Skips the test when there is none."""
+    import yaml
+
+    found = shared("datasets/bccd")
+    if found is None:
+        pytest.skip(f"no shared/datasets/bccd at or above {ROOT.name}/")
+    source = next(iter(sorted(found.glob("*.yaml"))))
+    data = yaml.safe_load(source.read_text(encoding="utf-8"))
+    data["path"] = str(found)
+    data.pop("download", None)
+    copy = tmp_path_factory.mktemp("bccd") / "bccd.yaml"
+    copy.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a `data=` file of 8 train and 4 val images of 64 x 64 pixels: bright and dark rectangles, two classes."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("tiny")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        for index in range(count):
+            image = random.integers(90, 130, (64, 64, 3), dtype=np.uint8)
+            lines = []
+            for kind, shade in enumerate((230, 20)):
+                left, top = (int(v) for v in random.integers(2, 30, 2) + np.array([kind * 2, kind * 2]))
+                wide, high = (int(v) for v in random.integers(16, 30, 2))
+                cv2.rectangle(image, (left, top), (left + wide, top + high), (shade, shade, shade), -1)
+                box = ((left + wide / 2) / 64, (top + high / 2) / 64, wide / 64, high / 64)
+                lines.append(" ".join((str(kind), *(f"{v:.6f}" for v in box))))
+            cv2.imwrite(str(folder / "images" / split / f"{index}.png"), image)
+            (folder / "labels" / split / f"{index}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = folder / "tiny.yaml"
+    data.write_text(
+        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: bright\n  1: dark\n", encoding="utf-8"
+    )
+    return data
+
+
+# Environments ---------------------------------------------------------------------------------------------------------
+
+
+class Done(NamedTuple):
+    """How a command ended: its exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
+
+class Environment(NamedTuple):
+    """A virtual environment of its own that sees the packages of this one, but none of its start-up files."""
+
+    folder: Path
+
+    @property
+    def bin(self) -> Path:
+        """The folder of its commands."""
+        return self.folder / ("Scripts" if os.name == "nt" else "bin")
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.bin / ("python.exe" if os.name == "nt" else "python")
+
+    @property
+    def site(self) -> Path:
+        """Its site-packages."""
+        scheme = sysconfig.get_preferred_scheme("prefix")
+        return Path(sysconfig.get_path("purelib", scheme, {"base": str(self.folder), "platbase": str(self.folder)}))
+
+    def run(
+        self,
+        *words: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        timeout: float = 300,
+    ) -> Done:
+        """Run one of its commands, "python" and "yolo" among them, in a fresh process with settings of its own.
+
+        Args:
+            words: The command's name, then its arguments.
+            cwd: Where to run it; a fresh folder when None, so that nothing is imported from the checkout.
+            env: Variables to set, or, with None as the value, to remove.
+            timeout: In seconds.
+        """
+        with tempfile.TemporaryDirectory(prefix="yolo-prune-run-") as scratch:
+            variables: dict[str, str | None] = {
+                **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "YOLO", "COV"))},
+                "YOLO_CONFIG_DIR": scratch,
+                "YOLO_OFFLINE": "True",
+                "OMP_NUM_THREADS": "1",
+                "PATH": f"{self.bin}{os.pathsep}{os.environ.get('PATH', '')}",
+                **(env or {}),
+            }
+            done = subprocess.run(
+                [str(self.bin / str(words[0])), *map(str, words[1:])],
+                cwd=cwd or scratch,
+                env={k: v for k, v in variables.items() if v is not None},
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+def make_environment(folder: Path, wheels: Sequence[Path] = ()) -> Environment:
+    """Make a virtual environment and install wheels into it, all from this machine.
+
+    A `.pth` file with this environment's site-packages as a plain path line lends it torch and ultralytics. Such a line
+    does not run the start-up files of the folder it names, so an editable install of yolo-prune here is not live there.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    environment = Environment(folder)
+    (environment.site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    for wheel in wheels:
+        pip = [str(environment.python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        # --ignore-installed: the borrowed folder may hold an editable install, which must not count as this wheel.
+        subprocess.run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], check=True)
+    script = environment.bin / "yolo"  # as pip writes it for the host's entry point
+    script.write_text(
+        f"#!{environment.python}\nimport sys\nfrom ultralytics.cfg import entrypoint\n"
+        "if __name__ == '__main__':\n    sys.exit(entrypoint())\n",
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel of this checkout, without isolation."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def wheel_env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return an environment in which the wheel is installed."""
+    return make_environment(tmp_path_factory.mktemp("with") / "venv", [wheel])
+
+
+@pytest.fixture(scope="session")
+def stock_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return an environment that has ultralytics and not yolo-prune."""
+    environment = make_environment(tmp_path_factory.mktemp("without") / "venv")
+    probe = environment.run("python", "-c", "import importlib.util as u; print(u.find_spec('yolo_prune'))")
+    assert probe.out.strip() == "None", f"yolo_prune can be imported in the stock environment: {probe.text}"
+    return environment

@@ -1,0 +1,161 @@
+# yolo-prune, AGPL-3.0 license
+"""The `yolo-prune` command: its words, its faults, its exit codes, and `check` against the truth."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import ROOT, Environment
+
+from yolo_prune import __version__, cli
+from yolo_prune.errors import BoundError, PruneError, VerifyError
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Put a stand-in behind `apply` that notes its arguments."""
+    noted: list[dict[str, Any]] = []
+
+    def apply(model: str, flops: object = None, imgsz: int = 640, out: str | None = None) -> None:
+        """Prune once."""
+        noted.append({"model": model, "flops": flops, "imgsz": imgsz, "out": out})
+
+    monkeypatch.setitem(sys.modules, "stand_in", SimpleNamespace(apply=apply))  # type: ignore[arg-type]
+    monkeypatch.setitem(cli._COMMANDS, "apply", ("stand_in", "apply"))
+    return noted
+
+
+def _fault(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run words that must fail, and return what stderr says."""
+    assert cli.main(list(words)) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("yolo-prune: ")
+    return captured.err.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("320", 320),
+        ("0.5", 0.5),
+        ("true", True),
+        ("None", None),
+        ("[320, 640]", [320, 640]),
+        ("50%", "50%"),
+        ("4.0G", "4.0G"),
+        ("best.pt", "best.pt"),
+        ("onnx,ncnn", "onnx,ncnn"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+        ("(", "("),
+    ],
+)
+def test_values(text: str, value: object) -> None:
+    assert cli.value(text) == value
+    assert type(cli.value(text)) is type(value)
+
+
+def test_a_command_gets_its_arguments(calls: list[dict[str, Any]]) -> None:
+    assert cli.main(["apply", "model=a=b.pt", "flops=50%", "imgsz=320"]) == 0
+    assert calls == [{"model": "a=b.pt", "flops": "50%", "imgsz": 320, "out": None}]
+
+
+def test_all_faults_of_the_words_at_once(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    text = _fault(capsys, "apply", "--model=a.pt", "flop=50%", "imgsz", "out=", "flops=1", "flops=2")
+    assert "--model=a.pt: arguments have no leading dashes, write model=a.pt" in text
+    assert "flop=50%: no such argument. Did you mean flops?" in text
+    assert "imgsz: a value is missing, write imgsz=..." in text
+    assert "out=: a value is missing" in text
+    assert "flops=2: flops is given twice" in text
+    assert calls == []
+
+
+def test_a_missing_argument_shows_the_usage(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    text = _fault(capsys, "apply", "flops=50%")
+    assert "apply: model= is missing" in text
+    assert "yolo-prune apply model=... [flops=None] [imgsz=640] [out=None]" in text
+
+
+def test_unknown_and_unsupported_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "aply: no such command. Did you mean apply?" in _fault(capsys, "aply")
+    assert _fault(capsys, "profile", "model=best.pt") == "yolo-prune: profile: not supported by this version"
+    assert "verbose=1: no such argument. It takes none." in _fault(capsys, "check", "verbose=1")
+
+
+@pytest.mark.parametrize(("error", "code"), [(BoundError, 1), (PruneError, 1), (VerifyError, 2)])
+def test_exit_codes(
+    error: type[PruneError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(model: str) -> None:
+        raise error("raw output differs")
+
+    monkeypatch.setitem(sys.modules, "stand_in", SimpleNamespace(export=export))  # type: ignore[arg-type]
+    monkeypatch.setitem(cli._COMMANDS, "export", ("stand_in", "export"))
+    assert cli.main(["export", "model=best.pt"]) == code
+    assert capsys.readouterr().err == "yolo-prune: raw output differs\n"
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"], ["help", "train"]])
+def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    for command in (*cli._COMMANDS, *cli._OTHERS):
+        assert f"yolo-prune {command}" in text
+
+
+def test_help_of_one_command(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "apply"]) == 0
+    assert capsys.readouterr().out.endswith("\n\nPrune once.\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("version", "--version"):
+        assert cli.main([word]) == 0
+        assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("command", sorted(cli._COMMANDS))
+def test_every_command_has_its_function(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", command]) == 0
+    assert capsys.readouterr().out.startswith(f"yolo-prune {command}")
+
+
+# In environments of their own -----------------------------------------------------------------------------------------
+
+
+def test_check_where_it_is_installed(wheel_env: Environment) -> None:
+    done = wheel_env.run("yolo-prune", "check")
+    assert done.code == 0, done.text
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines() if line[:1].strip())
+    assert rows["yolo-prune"].startswith(__version__)
+    assert "supported: >=" in rows["ultralytics"]
+    assert rows["hook"].startswith("live")
+    assert "plugin is on" in rows["YOLO_PRUNE"]
+    assert {"torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "ncnn", "tensorrt"} <= set(rows)
+
+
+def test_check_where_it_is_off(wheel_env: Environment) -> None:
+    done = wheel_env.run("yolo-prune", "check", env={"YOLO_PRUNE": "0"})
+    assert done.code == 1
+    assert "0: the plugin is off" in done.out
+    assert "off, because of YOLO_PRUNE=0" in done.out
+
+
+def test_check_where_start_up_files_do_not_run(stock_env: Environment) -> None:
+    done = stock_env.run("python", "-m", "yolo_prune", "check", env={"PYTHONPATH": str(ROOT)})
+    assert done.code == 1
+    assert "start-up files do not run here" in done.out
+
+
+def test_train_is_the_hosts_with_the_hook(stock_env: Environment) -> None:
+    words = ("model=yolov8n.yaml", "data=none.yaml", "epochs=1", "prune=1.5")
+    done = stock_env.run("python", "-m", "yolo_prune", "train", *words, env={"PYTHONPATH": str(ROOT)})
+    assert done.code == 1, done.text
+    assert done.err.splitlines()[-1].startswith("yolo-prune: ")
+    assert "prune=1.5" in done.err.splitlines()[-1]
+    off = {"PYTHONPATH": str(ROOT), "YOLO_PRUNE": "0"}
+    done = stock_env.run("python", "-m", "yolo_prune", "train", *words, env=off)
+    assert (done.code, "unset it" in done.err) == (1, True)

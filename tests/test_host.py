@@ -1,0 +1,329 @@
+# yolo-prune, AGPL-3.0 license
+"""What is put into ultralytics: arguments, callbacks, parse_model, refusals. And plain runs, which must not notice."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import ROOT, Environment
+
+import yolo_prune
+from yolo_prune import host, recipe
+from yolo_prune.errors import HostError, PruneError, RecipeError
+
+cfg = pytest.importorskip("ultralytics.cfg")
+
+
+def _trainer(**settings: Any) -> SimpleNamespace:
+    """Make a stand-in for the host's trainer, with all of its arguments."""
+    return SimpleNamespace(args=SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings}), model=None)
+
+
+# Installing -----------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_known_everywhere_and_unset() -> None:
+    from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, DEFAULT_CFG_KEYS
+
+    for name in recipe.ARGUMENTS:
+        assert DEFAULT_CFG_DICT[name] is None
+        assert getattr(DEFAULT_CFG, name) is None
+        assert name in DEFAULT_CFG_KEYS
+
+
+def test_installing_twice_changes_nothing() -> None:
+    import ultralytics.engine.model
+    import ultralytics.engine.trainer
+    import ultralytics.nn.tasks
+    from ultralytics.utils.callbacks import default_callbacks
+
+    def state() -> tuple[object, ...]:
+        return (
+            dict(cfg.DEFAULT_CFG_DICT),
+            cfg.check_cfg,
+            copy.deepcopy(default_callbacks),
+            ultralytics.nn.tasks.parse_model,
+            ultralytics.engine.trainer.generate_ddp_command,
+            ultralytics.engine.model.Model.export,
+            ultralytics.engine.model.Model.benchmark,
+            ultralytics.engine.model.Model.track,
+            sys.excepthook,
+        )
+
+    before = state()
+    assert {"ultralytics.engine.trainer", "ultralytics.nn.tasks"} <= host.installed
+    for name in tuple(host.installed):
+        host.install(name, sys.modules[name])
+    assert state() == before
+    assert not host.faults
+
+
+def test_a_changed_host_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "faults", [])
+    with pytest.raises(HostError, match=r"ultralytics 8\.\d+\.\d+ changed: parse_model takes \(cfg, ch\), not"):
+        host.install("ultralytics.nn.tasks", SimpleNamespace(parse_model=lambda cfg, ch: None))  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=r"no event on_pretrain_routine_start, .*teardown any more"):
+        host.install("ultralytics.utils.callbacks.base", SimpleNamespace(default_callbacks={}))  # type: ignore[arg-type]
+    with pytest.raises(HostError, match="generate_ddp_command"):
+        host.install("ultralytics.engine.trainer", SimpleNamespace())  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=r"could not be installed into 8.*parse_model takes.*pip install"):
+        host.check_arguments({"prune": 0.5, "mode": "train"})
+
+
+def test_an_argument_of_the_hosts_own_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "faults", [])
+    module = SimpleNamespace(DEFAULT_CFG_DICT={"prune": 0.3}, DEFAULT_CFG=SimpleNamespace(), check_cfg=lambda c: None)
+    with pytest.raises(HostError, match="arguments of its own called prune"):
+        host.install("ultralytics.cfg", module)  # type: ignore[arg-type]
+    assert module.DEFAULT_CFG_DICT == {"prune": 0.3}
+
+
+# The version ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_range_is_the_one_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"ultralytics>={host.LOWEST},<{host.BELOW}"' in text
+
+
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [("8.4.0", True), ("8.4.190", True), ("8.4.999", True), ("8.3.250", False), ("8.5.0", False), ("9.0.0rc1", False)],
+)
+def test_supported(version: str, good: bool) -> None:
+    assert host.supported(version) is good
+
+
+def test_an_unsupported_host_is_refused_only_when_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "version", lambda: "8.5.3")
+    host.check_arguments(cfg.DEFAULT_CFG_DICT)
+    with pytest.raises(HostError) as caught:
+        host.check_arguments({**cfg.DEFAULT_CFG_DICT, "prune": 0.5})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "8.5.3" in message
+    assert yolo_prune.__version__ in message
+
+
+# The arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_unset_arguments_pass() -> None:
+    for unset in (None, False):
+        for mode in ("train", "predict", "export"):
+            assert cfg.get_cfg(overrides={"prune": unset, "mode": mode}).mode == mode
+
+
+def test_a_good_request_passes() -> None:
+    assert cfg.get_cfg(overrides={"prune": 0.5, "prune_flops": "40%"}).prune == 0.5
+
+
+@pytest.mark.parametrize("mode", ["predict", "val", "track", "export"])
+def test_outside_train_it_is_refused(mode: str) -> None:
+    with pytest.raises(HostError) as caught:
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_flops": "40%", "mode": mode})
+    message = str(caught.value)
+    assert message.startswith(f"prune=0.5 prune_flops=40%: pruning happens in `yolo train`, not in `yolo {mode}`")
+    assert "\n" not in message
+
+
+def test_wrong_values_are_refused_by_get_cfg() -> None:
+    with pytest.raises(RecipeError, match="prune"):
+        cfg.get_cfg(overrides={"prune": 1.5})
+
+
+def test_a_run_past_its_start_does_not_read_the_recipe_again() -> None:
+    settings = {"prune": "a-recipe-file-that-has-moved.yaml"}
+    with pytest.raises(RecipeError):
+        cfg.get_cfg(overrides=settings)
+    assert cfg.get_cfg({**cfg.DEFAULT_CFG_DICT, **settings, "save_dir": "runs/x"}).save_dir == "runs/x"
+
+
+@pytest.mark.parametrize("mode", ["benchmark", "export", "track"])
+def test_some_modes_refuse_before_they_start(mode: str) -> None:
+    from ultralytics import YOLO
+
+    model = YOLO("yolov8n.yaml")
+    with pytest.raises(HostError, match=f"not in `yolo {mode}`"):
+        getattr(model, mode)(prune=0.5)
+
+
+# The callbacks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a session in place that notes its events."""
+    events: list[str] = []
+    names = [callback.__name__ for callback in host.CALLBACKS]
+    session = SimpleNamespace(CALLBACKS={name: (lambda _, name=name: events.append(name)) for name in names[:-1]})
+    monkeypatch.setitem(sys.modules, "yolo_prune.session", session)
+    monkeypatch.setattr(yolo_prune, "session", session, raising=False)
+    return events
+
+
+def test_a_plain_run_does_not_reach_the_session(seen: list[str]) -> None:
+    for callback in host.CALLBACKS:
+        callback(_trainer())
+    assert seen == []
+
+
+def test_a_plain_run_does_not_even_import_it(wheel_env: Environment) -> None:
+    code = """
+import sys
+from types import SimpleNamespace
+from ultralytics.utils.callbacks import default_callbacks
+import ultralytics.cfg as cfg
+from yolo_prune import host
+trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
+for callback in host.CALLBACKS:
+    assert callback in default_callbacks[callback.__name__]
+    callback(trainer)
+print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
+print("torch_pruning" in sys.modules)
+"""
+    done = wheel_env.run("python", "-c", code)
+    modules, pruning = done.out.splitlines()[-2:]
+    assert pruning == "False", done.text
+    assert "session" not in modules
+    assert "architecture" not in modules
+
+
+def test_a_pruning_run_reaches_it(seen: list[str]) -> None:
+    for callback in host.CALLBACKS:
+        callback(_trainer(prune=0.5))
+    assert seen == [callback.__name__ for callback in host.CALLBACKS[:-1]]  # the stand-in has none for teardown
+
+
+@pytest.mark.parametrize("wrappers", [[], ["module"], ["_orig_mod"], ["_orig_mod", "module"], ["student_model"]])
+def test_a_pruned_model_reaches_it_without_arguments(seen: list[str], wrappers: list[str]) -> None:
+    model = SimpleNamespace(yaml={host.SPEC_KEY: {}})
+    for wrapper in reversed(wrappers):
+        model = SimpleNamespace(**{wrapper: model})
+    trainer = _trainer()
+    host.on_train_epoch_start(trainer)
+    trainer.model = model
+    host.on_train_epoch_start(trainer)
+    assert seen == ["on_train_epoch_start"]
+
+
+def test_callbacks_survive_what_the_host_does_to_them() -> None:
+    from ultralytics.utils.callbacks import get_default_callbacks
+
+    assert get_default_callbacks() == get_default_callbacks()
+    for callback in host.CALLBACKS:
+        assert copy.deepcopy(callback) is callback
+        assert pickle.loads(pickle.dumps(callback)) is callback
+        assert callback in get_default_callbacks()[callback.__name__]
+
+
+def test_callbacks_survive_cloudpickle() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    from ultralytics.utils.callbacks import get_default_callbacks
+
+    data = cloudpickle.dumps(dict(get_default_callbacks()))
+    code = "import pickle, sys; from yolo_prune import host; c = pickle.loads(sys.stdin.buffer.read())"
+    check = "assert all(f in c[f.__name__] for f in host.CALLBACKS)"
+    subprocess.run([sys.executable, "-c", f"{code}; {check}"], input=data, check=True, cwd=ROOT)
+
+
+# parse_model and the workers ------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_the_one_of_architecture() -> None:
+    from yolo_prune import architecture
+
+    assert architecture.SPEC_KEY == host.SPEC_KEY
+
+
+def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolo_prune import architecture
+
+    calls: list[tuple[Any, ...]] = []
+
+    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> str:
+        calls.append((d, ch, verbose))
+        return "stock"
+
+    module = SimpleNamespace(parse_model=parse_model)
+    host.install("ultralytics.nn.tasks", module)  # type: ignore[arg-type]
+    assert module.parse_model({"nc": 2}, ch=3, verbose=False) == "stock"
+    assert calls == [({"nc": 2}, 3, False)]
+
+    monkeypatch.setattr(architecture, "build", lambda stock, d, ch, verbose: (stock, d, ch, verbose))
+    pruned = {host.SPEC_KEY: {}}
+    assert module.parse_model(pruned, 3) == (parse_model, pruned, 3, True)
+
+
+def test_several_gpus_are_refused_in_the_parent() -> None:
+    started: list[object] = []
+    module = SimpleNamespace(generate_ddp_command=started.append)
+    host.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
+    module.generate_ddp_command(plain := _trainer(device="0,1"))
+    assert started == [plain]
+    with pytest.raises(HostError, match=r"^prune=0.5 with device=2,3: .*one device only\. Give one: device=2$"):
+        module.generate_ddp_command(_trainer(prune=0.5, device="2,3"))
+    with pytest.raises(RecipeError):
+        module.generate_ddp_command(_trainer(prune=1.5, device="0,1"))
+    assert started == [plain]
+
+
+# One line, no traceback -----------------------------------------------------------------------------------------------
+
+
+def _one_line(environment: Environment, *words: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that must fail with one line of ours, and return that line."""
+    done = environment.run(*words, cwd=cwd)
+    assert done.code == 1, done.text
+    assert "Traceback" not in done.text
+    lines = [line for line in done.err.splitlines() if line.startswith("yolo-prune: ")]
+    assert len(lines) == 1, done.text
+    assert done.err.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize("mode", ["predict", "val", "export", "track", "benchmark"])
+def test_yolo_refuses_other_modes_in_one_line(wheel_env: Environment, mode: str) -> None:
+    line = _one_line(wheel_env, "yolo", mode, "model=yolov8n.yaml", "source=none.jpg", "data=none.yaml", "prune=0.5")
+    assert f"prune=0.5: pruning happens in `yolo train`, not in `yolo {mode}`" in line
+
+
+def test_yolo_train_refuses_a_wrong_value_and_leaves_nothing(wheel_env: Environment, tmp_path: Path) -> None:
+    words = ("yolo", "train", "model=yolov8n.yaml", "data=none.yaml", "epochs=1", "prune=1.5")
+    assert "prune=1.5" in _one_line(wheel_env, *words, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all\n", b"PK\x03\x04 cut off"])
+def test_a_model_file_that_is_none(wheel_env: Environment, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.pt").write_bytes(content)
+    line = _one_line(
+        wheel_env, "yolo", "train", "model=broken.pt", "data=none.yaml", "epochs=1", "prune=0.5", cwd=tmp_path
+    )
+    assert "model=broken.pt: cannot be pruned" in line
+
+
+def test_the_hosts_errors_stay_as_they_are(wheel_env: Environment, stock_env: Environment, tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no model at all\n")
+    words = ("yolo", "predict", "model=broken.pt", "source=none.jpg")
+    with_plugin, without = (environment.run(*words, cwd=tmp_path) for environment in (wheel_env, stock_env))
+    assert with_plugin.code == without.code == 1
+    assert with_plugin.err.splitlines()[-1] == without.err.splitlines()[-1]
+    assert re.search(r"^Traceback", with_plugin.err, re.MULTILINE)
+
+
+def test_python_gets_an_exception_to_catch() -> None:
+    from ultralytics import YOLO
+
+    with pytest.raises(PruneError):
+        YOLO("yolov8n.yaml").train(data="none.yaml", epochs=1, prune="abc")
+    with pytest.raises(ValueError, match="prune"):
+        YOLO("yolov8n.yaml").train(data="none.yaml", epochs=1, prune=1.5)

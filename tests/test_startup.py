@@ -1,0 +1,160 @@
+# yolo-prune, AGPL-3.0 license
+"""The start-up files, in fresh interpreters: live, off, absent, cheap, and harmless when something is broken."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Environment, make_environment
+
+from yolo_prune import _startup
+
+SHOW = "import ultralytics.cfg as c; print('prune' in c.DEFAULT_CFG_DICT, hasattr(c.DEFAULT_CFG, 'prune'))"
+IMPORT_US = 5000  # what our line may cost a plain python, in microseconds
+
+
+# Live, off, absent ----------------------------------------------------------------------------------------------------
+
+
+def test_live_in_a_fresh_interpreter(wheel_env: Environment) -> None:
+    done = wheel_env.run("python", "-c", SHOW)
+    assert done.out.split()[-2:] == ["True", "True"], done.text
+    assert "yolo-prune" not in done.err
+
+
+def test_off_with_yolo_prune_0(wheel_env: Environment) -> None:
+    done = wheel_env.run("python", "-c", SHOW, env={"YOLO_PRUNE": "0"})
+    assert done.out.split()[-2:] == ["False", "False"], done.text
+
+
+def test_absent_without_the_wheel(stock_env: Environment) -> None:
+    assert stock_env.run("python", "-c", SHOW).out.split()[-2:] == ["False", "False"]
+
+
+@pytest.mark.parametrize("off", [None, "0"])
+def test_plain_yolo_goes_on(wheel_env: Environment, stock_env: Environment, off: str | None) -> None:
+    plain = stock_env.run("yolo", "version")
+    done = wheel_env.run("yolo", "version", env={"YOLO_PRUNE": off})
+    assert (done.code, done.out.split()[-1], done.err) == (0, plain.out.split()[-1], plain.err)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_import_by_hand_installs_it_too(stock_env: Environment, when: str) -> None:
+    words = ["import yolo_prune", "import ultralytics.cfg"]
+    code = "; ".join(words if when == "before" else reversed(words))
+    done = stock_env.run("python", "-c", f"{code}; {SHOW}", env={"PYTHONPATH": str(ROOT)})
+    assert done.out.split()[-2:] == ["True", "True"], done.text
+
+
+def test_import_by_hand_honours_yolo_prune_0(stock_env: Environment) -> None:
+    done = stock_env.run("python", "-c", f"import yolo_prune; {SHOW}", env={"PYTHONPATH": str(ROOT), "YOLO_PRUNE": "0"})
+    assert done.out.split()[-2:] == ["False", "False"], done.text
+
+
+def test_the_finder_leaves_when_all_is_served(wheel_env: Environment) -> None:
+    code = """
+import sys
+from yolo_prune import _startup, host
+count = lambda: sum(isinstance(f, _startup._Finder) for f in sys.meta_path)
+before = count()
+from ultralytics import YOLO
+import ultralytics.engine.trainer, ultralytics.cfg, ultralytics.nn.tasks
+from importlib.machinery import SourceFileLoader
+assert type(ultralytics.cfg.__spec__.loader) is type(ultralytics.cfg.__loader__) is SourceFileLoader
+assert host.installed == set(_startup.WAITED) and not host.faults, (host.installed, host.faults)
+print(before, count(), _startup.active())
+"""
+    done = wheel_env.run("python", "-c", code)
+    assert done.out.split()[-3:] == ["1", "0", "True"], done.text
+
+
+# Cheap and harmless ---------------------------------------------------------------------------------------------------
+
+
+def _imports(environment: Environment, off: str | None) -> dict[str, int]:
+    """Return what `python -c pass` imports: module -> its own import time in microseconds."""
+    done = environment.run("python", "-X", "importtime", "-c", "pass", env={"YOLO_PRUNE": off})
+    rows = [line.split("|") for line in done.err.splitlines() if line.startswith("import time:") and "self" not in line]
+    return {name.strip(): int(own.removeprefix("import time:")) for own, _, name in rows}
+
+
+def test_a_plain_python_pays_little(wheel_env: Environment) -> None:
+    without = _imports(wheel_env, "0")
+    runs = [_imports(wheel_env, None) for _ in range(5)]
+    ours = set(runs[0]) - set(without)
+    assert ours - {"__future__"} == {"yolo_prune", "yolo_prune._startup"}
+    assert min(sum(run[name] for name in ours) for run in runs) < IMPORT_US
+
+
+@pytest.mark.parametrize("broken", ["gone", "init", "startup", "host"])
+def test_a_broken_plugin_is_one_line_and_no_more(broken: str, tmp_path: Path) -> None:
+    environment = make_environment(tmp_path / "venv")
+    package = environment.site / "yolo_prune"
+    shutil.copy(ROOT / "yolo_prune.pth", environment.site)
+    shutil.copytree(ROOT / "yolo_prune", package)
+    if broken == "gone":
+        shutil.rmtree(package)
+    else:
+        module = {"init": "__init__", "startup": "_startup", "host": "host"}[broken]
+        (package / f"{module}.py").write_text("raise RuntimeError('no good')\n", encoding="utf-8")
+    done = environment.run("yolo", "version")
+    assert (done.code, done.out.split()[-1].count(".")) == (0, 2), done.text
+    warnings = [line for line in done.err.splitlines() if "yolo-prune is off" in line]
+    assert len(warnings) == 1
+    assert "Traceback" not in done.err
+    assert "No module named" in warnings[0] if broken == "gone" else "no good" in warnings[0]
+
+
+# The finder and the files themselves ----------------------------------------------------------------------------------
+
+
+def test_install_twice_is_install_once() -> None:
+    before = list(sys.meta_path)
+    _startup.install()
+    _startup.install()
+    assert sys.meta_path == before or sum(isinstance(f, _startup._Finder) for f in sys.meta_path) == 1
+
+
+def test_start_file_names_a_callable() -> None:
+    (line,) = (ROOT / "yolo_prune.start").read_text(encoding="utf-8").split()
+    module, _, name = line.partition(":")
+    assert getattr(importlib.import_module(module), name) is _startup.install
+
+
+def test_pth_is_one_import_line() -> None:
+    (line,) = (ROOT / "yolo_prune.pth").read_text(encoding="utf-8").splitlines()
+    assert line.startswith("import ")  # `site` runs such lines and takes every other one for a path
+
+
+def test_the_loader_is_the_modules_own_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "waited_for.py").write_text("'''text'''\nvalue = __spec__.loader\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    served: list[str] = []
+    monkeypatch.setattr(_startup, "_serve", served.append)
+    monkeypatch.setattr(_startup, "_remove", lambda: served.append("removed"))
+    finder = _startup._Finder(["waited_for", "never_imported"])
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+
+    spec = importlib.util.find_spec("waited_for")
+    assert spec is not None
+    assert spec.loader is not None
+    assert spec.loader.get_data(str(tmp_path / "waited_for.py")).startswith(b"'''text'''")  # type: ignore[attr-defined]
+    assert not spec.loader.is_package("waited_for")  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(spec.loader)).loader.path == spec.loader.path  # type: ignore[attr-defined]
+
+    module = importlib.import_module("waited_for")
+    monkeypatch.delitem(sys.modules, "waited_for")
+    assert served == ["waited_for"]
+    assert not isinstance(module.value, _startup._Loader)
+    assert module.__loader__ is module.value is module.__spec__.loader
+    assert finder.names == {"never_imported"}
+
+
+def test_other_modules_are_not_touched() -> None:
+    assert _startup._Finder(["waited_for"]).find_spec("json") is None
