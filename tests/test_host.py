@@ -122,6 +122,19 @@ def test_unset_arguments_pass() -> None:
             assert cfg.get_cfg(overrides={"prune": unset, "mode": mode}).mode == mode
 
 
+def test_a_plain_run_has_the_arguments_of_the_host_alone(wheel_env: Environment, stock_env: Environment) -> None:
+    code = "from ultralytics.cfg import get_cfg; print(sorted(vars(get_cfg(overrides={'epochs': 3}))))"
+    with_plugin, without = (environment.run("python", "-c", code) for environment in (wheel_env, stock_env))
+    assert with_plugin.out.splitlines()[-1] == without.out.splitlines()[-1], with_plugin.text
+
+
+def test_the_hosts_defaults_keep_the_arguments() -> None:
+    cfg.get_cfg()
+    cfg.get_cfg(cfg.DEFAULT_CFG)
+    assert set(recipe.ARGUMENTS) <= set(cfg.DEFAULT_CFG_DICT)
+    assert set(recipe.ARGUMENTS) <= set(vars(cfg.DEFAULT_CFG))
+
+
 def test_a_good_request_passes() -> None:
     assert cfg.get_cfg(overrides={"prune": 0.5, "prune_flops": "40%"}).prune == 0.5
 

@@ -160,10 +160,23 @@ def _install_cfg(cfg: Any) -> None:
         def check_cfg(settings: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             stock(settings, *args, **kwargs)
             check_arguments(settings)
+            if settings is not defaults and settings is not vars(namespace):  # `get_cfg()` checks these very objects
+                _drop_unset(settings)
 
         _mark(check_cfg)
         cfg.check_cfg = check_cfg  # `get_cfg` looks the name up in its own module at each call
     _install_excepthook()
+
+
+def _drop_unset(settings: dict[str, Any]) -> None:
+    """Take our unset arguments out of one run's arguments, so that a plain run leaves what it leaves without us.
+
+    Its log and its args.yaml then name nothing that another machine does not know, and `Model.tune`, which hands every
+    argument to new processes, works where start-up files do not run.
+    """
+    for name in recipe.ARGUMENTS:
+        if settings.get(name, False) is None:
+            del settings[name]
 
 
 def _install_model(model: Any) -> None:
