@@ -10,6 +10,12 @@ from __future__ import annotations
 
 from yolo_prune import _startup
 
+TYPE_CHECKING = False  # typing is not imported here: it would cost more than all the rest
+if TYPE_CHECKING:
+    from yolo_prune.api import attach, prune
+    from yolo_prune.errors import PruneError
+    from yolo_prune.importance import register
+
 __version__ = "0.1.0"
 
 _HOME = {
