@@ -28,18 +28,26 @@ os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep every test out of the user's settings and out of the working tree, where the host would put `runs/`."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Use one thread: faster for such small models, and results do not depend on the machine."""
+def _host() -> None:
+    """Use one thread, so that results do not depend on the machine, and let the host write where we say.
+
+    Under pytest the host (8.4.190, cfg `get_save_dir`) would put its runs beside itself, into site-packages.
+    """
     import torch
+    import ultralytics.cfg
 
     torch.set_num_threads(1)
+    ultralytics.cfg.TESTS_RUNNING = False
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test writes, the host's `runs/` among it, out of the working tree."""
+    from ultralytics.utils import SETTINGS
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
 
 
 # Data and weights -----------------------------------------------------------------------------------------------------
@@ -167,7 +175,7 @@ class Environment(NamedTuple):
         """
         with tempfile.TemporaryDirectory(prefix="yolo-prune-run-") as scratch:
             variables: dict[str, str | None] = {
-                **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "YOLO", "COV"))},
+                **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "YOLO", "COV"))},
                 "YOLO_CONFIG_DIR": scratch,
                 "YOLO_OFFLINE": "True",
                 "OMP_NUM_THREADS": "1",

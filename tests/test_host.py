@@ -75,7 +75,7 @@ def test_a_changed_host_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(HostError, match="generate_ddp_command"):
         host.install("ultralytics.engine.trainer", SimpleNamespace())  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"could not be installed into 8.*parse_model takes.*pip install"):
-        host.check_arguments({"prune": 0.5, "mode": "train"})
+        host.check_arguments({"prune": 0.5, "mode": "train", "epochs": 100})
 
 
 def test_an_argument_of_the_hosts_own_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +149,11 @@ def test_outside_train_it_is_refused(mode: str) -> None:
 
 
 def test_wrong_values_are_refused_by_get_cfg() -> None:
-    with pytest.raises(RecipeError, match="prune"):
+    with pytest.raises(RecipeError, match=r"prune=1\.5"):
         cfg.get_cfg(overrides={"prune": 1.5})
+    with pytest.raises(RecipeError, match=r"prune_steps=9 .*epochs=4"):
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4})
+    assert cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4, "time": 1.0}).prune_steps == 9
 
 
 def test_a_run_past_its_start_does_not_read_the_recipe_again() -> None:
@@ -214,18 +217,6 @@ def test_a_pruning_run_reaches_it(seen: list[str]) -> None:
     for callback in host.CALLBACKS:
         callback(_trainer(prune=0.5))
     assert seen == [callback.__name__ for callback in host.CALLBACKS[:-1]]  # the stand-in has none for teardown
-
-
-@pytest.mark.parametrize("wrappers", [[], ["module"], ["_orig_mod"], ["_orig_mod", "module"], ["student_model"]])
-def test_a_pruned_model_reaches_it_without_arguments(seen: list[str], wrappers: list[str]) -> None:
-    model = SimpleNamespace(yaml={host.SPEC_KEY: {}})
-    for wrapper in reversed(wrappers):
-        model = SimpleNamespace(**{wrapper: model})
-    trainer = _trainer()
-    host.on_train_epoch_start(trainer)
-    trainer.model = model
-    host.on_train_epoch_start(trainer)
-    assert seen == ["on_train_epoch_start"]
 
 
 def test_callbacks_survive_what_the_host_does_to_them() -> None:

@@ -128,7 +128,7 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
 
     Raises:
         HostError: They are set outside train, or this ultralytics is not supported.
-        RecipeError: They, or the recipe file they name, are wrong.
+        RecipeError: They, or the recipe file they name, are wrong, or ask for more steps than there are epochs.
     """
     if not asked(settings):
         return
@@ -137,7 +137,9 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     # A run that has its save_dir is past its start: this is a validator inside it, or the checkpoint of a run that is
     # resumed, whose recipe file may have moved since. What such a run needs is checked by the session.
     if settings.get("save_dir") is None:
-        recipe.from_arguments(settings)
+        wanted = recipe.from_arguments(settings)
+        if wanted is not None and settings.get("time") is None:  # the session refuses `time=`
+            recipe.check_epochs(wanted, settings["epochs"])
 
 
 def _install_cfg(cfg: Any) -> None:
@@ -214,21 +216,13 @@ def _mark(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _forward(event: str, trainer: Any) -> None:
-    """Hand an event to the session, if this run prunes or its model was pruned; else cost nothing."""
-    if asked(vars(trainer.args)) or _was_pruned(getattr(trainer, "model", None)):
+    """Hand an event to the session, if this run prunes; else cost nothing."""
+    if asked(vars(trainer.args)):
         from yolo_prune import session
 
         callback = session.CALLBACKS.get(event)
         if callback is not None:
             callback(trainer)
-
-
-def _was_pruned(model: Any) -> bool:
-    """Tell whether a trainer's model, which may be a name still or be wrapped, holds pruned widths."""
-    for wrapper in ("_orig_mod", "module", "student_model"):  # torch.compile, DDP, the host's DistillationModel
-        model = getattr(model, wrapper, model)
-    architecture = getattr(model, "yaml", None)
-    return isinstance(architecture, dict) and SPEC_KEY in architecture
 
 
 def on_pretrain_routine_start(trainer: Any) -> None:
