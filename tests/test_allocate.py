@@ -33,7 +33,7 @@ def asked(**settings: object) -> recipe.Recipe:
 def cut(scale: str, wanted: recipe.Recipe) -> tuple[nn.Module, step.Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
-    step.cut([small], wanted, baseline, step.limits(wanted, baseline.size))
+    surgery.apply(small, *step.choose(small, wanted, baseline, step.limits(wanted, baseline.size)))
     return small, baseline
 
 

@@ -110,6 +110,22 @@ def test_the_ema_is_cut_by_the_same_plan_and_keeps_its_own_values() -> None:
     assert all(not p.requires_grad for p in ema.parameters())
 
 
+def test_the_ema_follows_the_live_model_after_a_cut() -> None:
+    model, _, optimizer = trained("SGD")
+    averaged = ModelEMA(model)
+    averaged.update(model)  # the host pairs the tensors of both models at the first update and keeps the pairs
+    cut(model, averaged.ema, optimizer)
+    continuity.carry_ema(averaged)
+    one_step(model, optimizer, 3)
+    before = {name: value.clone() for name, value in averaged.ema.state_dict().items()}
+    averaged.update(model)
+    decay = averaged.decay(1)
+    for name, value in averaged.ema.state_dict().items():
+        if value.is_floating_point():
+            live = model.state_dict()[name]
+            torch.testing.assert_close(value, decay * before[name] + (1 - decay) * live, rtol=1e-4, atol=1e-6)
+
+
 def test_frozen_layers_dtype_and_memory_format_stay() -> None:
     model, ema, optimizer = trained("SGD")
     model.to(memory_format=torch.channels_last)

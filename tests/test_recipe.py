@@ -196,7 +196,7 @@ def test_every_scalar_can_be_overridden() -> None:
 
 def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> None:
     found = asked(prune=0.5, prune_schedule="oneshot")
-    assert (found.steps, found.start, found.end) == (1, 0.05, 0.05)
+    assert (found.steps, found.start, found.end) == (1, 0.1, 0.1)
     assert asked(prune="oneshot", prune_start=0.6).end == 0.6
     assert asked(prune=0.5, prune_schedule="oneshot", prune_start=0.6).end == 0.6
 
@@ -261,9 +261,9 @@ def test_as_dict_is_plain() -> None:
         "params": None,
         "latency": None,
         "importance": "l2",
-        "scope": "global",
+        "scope": "uniform",
         "schedule": "cubic",
-        "start": 0.05,
+        "start": 0.1,
         "end": 0.4,
         "steps": 5,
         "round": 8,

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 import ultralytics
 from torch import nn
+from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER
 
 import yolo_prune
-from yolo_prune import architecture, checkpoint, graph, measure, recipe, report, session, step, text
+from yolo_prune import architecture, checkpoint, graph, measure, recipe, report, session, step, surgery, text
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -38,7 +39,7 @@ def prune(
     Args:
         model: an `ultralytics.YOLO` object or a stock detection model (nn.Module).
         flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
-        recipe: a Recipe, the name of a shipped recipe or a file; default: `oneshot`, whose own bound gives way to yours.
+        recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
         data: a data set yaml; with it, a YOLO object's mAP50-95 is measured before and after.
         imgsz: image size in pixels of that measurement; default: the one the model was trained with.
         settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
@@ -50,7 +51,7 @@ def prune(
         PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
     """
     wanted = _recipe(flops, params, recipe, settings)
-    network = model.model if hasattr(model, "model") and not isinstance(model, nn.Module) else model
+    network = model.model if isinstance(model, Model) else model
     if not isinstance(network, nn.Module):
         raise PruneError(f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}")
     checkpoint.require_detection_v8(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
@@ -61,7 +62,8 @@ def prune(
     before = _fitness(model, data, imgsz)
     start = time.perf_counter()
     baseline = Baseline.of(network, graph.build(network, wanted.protect))
-    found, _ = step.cut([network], wanted, baseline, step.limits(wanted, baseline.size))
+    found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline.size))
+    surgery.apply(network, found, chosen)
     architecture.stamp(network, found.protected)
     size, seconds = measure.size_of(network), time.perf_counter() - start
     _refresh(model, network)

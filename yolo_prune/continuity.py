@@ -9,6 +9,7 @@ the parameter's shape: SGD, Adam and its kin, RMSprop and the host's MuSGD (ultr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -32,3 +33,17 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
                 key: item.kept.of(value) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
                 for key, value in state.items()
             }
+
+
+def carry_ema(ema: Any) -> None:
+    """After its module was cut, let the host's ModelEMA average the new tensors, from near at first.
+
+    The host pairs the tensors of average and model once and keeps the pairs (8.4.190, utils/torch_utils.py:
+    `ModelEMA._pairs`); without a new pairing it would go on averaging tensors that no model uses any more. The ramp of its
+    decay starts anew because the average remembers a model that is gone.
+
+    Args:
+        ema: the trainer's ModelEMA, whose `.ema` has been cut.
+    """
+    ema._pairs = None  # older hosts do not have it and do not read it
+    ema.updates = 0

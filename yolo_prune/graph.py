@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Literal
 
@@ -58,14 +58,14 @@ class ChannelGroup:
         size: number of channels.
         members: every layer that has these channels.
         tie: groups with the same tie keep equal counts; None for a free group.
-        traced: torch-pruning's own group on the lowered copy, which its importance classes read.
+        traced: torch-pruning's own group on the lowered copy, which its importance classes read; None once scored.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     tie: str | None
-    traced: tp.dependency.Group
+    traced: tp.dependency.Group | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,10 @@ class ChannelGraph:
     groups: tuple[ChannelGroup, ...]
     protected: dict[str, str]
     layers: tuple[Layer, ...]
+
+    def without_trace(self) -> ChannelGraph:
+        """The same groups without the lowered copy that they were traced on, which is as large as the model."""
+        return replace(self, groups=tuple(replace(group, traced=None) for group in self.groups))
 
 
 def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> ChannelGraph:
@@ -264,7 +268,7 @@ def _tie(groups: list[ChannelGroup], lowering: blocks.Lowering) -> list[ChannelG
             for i, group in enumerate(groups):
                 if any(m.module == name and m.side == "out" and offset in m.positions for m in group.members):
                     ties[i] = block
-    return [ChannelGroup(g.name, g.size, g.members, ties.get(i), g.traced) for i, g in enumerate(groups)]
+    return [replace(group, tie=ties.get(i)) for i, group in enumerate(groups)]
 
 
 def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], torch.Tensor]:

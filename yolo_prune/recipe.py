@@ -185,7 +185,7 @@ class Settings(BaseModel):
         "must be the name of an importance: l1, l2, bn, lamp, fpgm, random or a registered one",
     )
     scope: _Scope = _setting(
-        "global",
+        "uniform",
         "cut the same share of every layer, or more where it costs less (`isomorphic` and `latency` are not supported "
         "by this version)",
         "`uniform`, `global`",
@@ -198,7 +198,7 @@ class Settings(BaseModel):
         "must be oneshot, linear or cubic",
     )
     start: _Fraction = _setting(
-        0.05,
+        0.1,
         "when the first step happens, as a fraction of the epochs",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",

@@ -78,11 +78,17 @@ def _curves(axes: Any, record: dict[str, Any]) -> None:
     axes.set_ylabel("fitness (mAP50-95)", color="#1f6feb")
     axes.set_ylim(bottom=0)
     for step in record["steps"]:
-        axes.axvline(step["epoch"], color="#8b949e", lw=0.8, ls=":")
+        axes.axvline(step["epoch"] - 1, color="#8b949e", lw=0.8, ls=":")  # a step precedes its epoch
     right = axes.twinx()
+    epochs = [row["epoch"] for row in history]
     right.step(
-        [row["epoch"] for row in history], [row["gflops"] for row in history], where="mid", color="#d1570a", lw=1.5
+        [*(epoch - 1 for epoch in epochs[:1]), *epochs],
+        [*(record["baseline"]["gflops"] for _ in epochs[:1]), *(row["gflops"] for row in history)],
+        where="pre",
+        color="#d1570a",
+        lw=1.5,
     )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     right.set_ylabel("GFLOPs at 640", color="#d1570a")
     right.set_ylim(bottom=0)
 

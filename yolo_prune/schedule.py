@@ -1,9 +1,9 @@
 # yolo-prune, AGPL-3.0 license
 """When channels are cut: an epoch -> a share of the way to the target. Pure.
 
-A worked example, the recipe `balanced` (cubic, start 0.05, end 0.4, 5 steps) on 30 epochs:
+A worked example, the recipe `balanced` (cubic, start 0.1, end 0.4, 5 steps) on 30 epochs:
 
-    epoch the step happens at   1      4      7      9      12     then 18 epochs of fine-tuning
+    epoch the step happens at   3      5      8      10     12     then 18 epochs of fine-tuning
     share of the way            0.488  0.784  0.936  0.992  1.0
 """
 
@@ -64,32 +64,31 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
 
     The first step is at epoch floor(start * epochs), the last at floor(end * epochs), the others evenly between; none
     is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start.
+    Where start to end has fewer epochs than steps, every one of them has a step and there are that many steps: the last
+    one still reaches the target.
 
     Args:
         recipe: what is asked for.
         epochs: how many epochs the run has.
 
     Returns:
-        0-based epochs, strictly increasing, as many as there are steps (1 for oneshot).
+        0-based epochs, strictly increasing, at most as many as the recipe's steps (1 for oneshot).
 
     Raises:
-        RecipeError: `epochs` is no positive whole number, or the steps do not fit: there is at most one an epoch.
+        RecipeError: `epochs` is no positive whole number, or there are more steps than epochs.
     """
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise RecipeError(f"epochs={epochs} cannot be pruned in: it must be a whole number of at least 1")
     first, last = _window(recipe, epochs)
     steps = 1 if recipe.schedule == "oneshot" else recipe.steps
+    if steps > epochs:
+        raise RecipeError(
+            f"prune_steps={recipe.steps} (recipe {recipe.name}) with epochs={epochs}: more steps than epochs; write "
+            f"prune_steps={epochs} or fewer, prune_schedule=oneshot, or train for at least {steps} epochs"
+        )
+    steps = min(steps, last - first + 1)
     if steps == 1:
         return [first]
-    room = last - first + 1
-    if steps > room:
-        too_many = "more steps than epochs" if steps > epochs else "more steps than epochs between start and end"
-        fewer = f"prune_steps={room} or fewer" if room > 1 else "prune_schedule=oneshot"
-        raise RecipeError(
-            f"prune_steps={recipe.steps} (recipe {recipe.name}) with epochs={epochs}: {too_many}, where "
-            f"prune_start={recipe.start:g} to prune_end={recipe.end:g} is {_epochs(first, last)}; "
-            f"write {fewer}, widen prune_start and prune_end, or train for more epochs{_enough(recipe)}"
-        )
     gaps = steps - 1
     return [first + (2 * i * (last - first) + gaps) // (2 * gaps) for i in range(steps)]  # rounded half up, in integers
 
@@ -100,18 +99,3 @@ def _window(recipe: Timing, epochs: int) -> tuple[int, int]:
     first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (recipe.start, recipe.end))
     return first, last
 
-
-def _epochs(first: int, last: int) -> str:
-    return f"epoch {first} only" if first == last else f"epochs {first} to {last}, {last - first + 1} of them"
-
-
-def _enough(recipe: Timing) -> str:
-    """A number of epochs that has room for the steps, in words; empty where start and end are one."""
-    if recipe.end - recipe.start < 1e-6:
-        return ""
-    low, high = 1, floor((recipe.steps + 1) / (recipe.end - recipe.start)) + 2
-    while low < high:  # `high` always has room; the room grows with the epochs but for the rounding
-        middle = (low + high) // 2
-        first, last = _window(recipe, middle)
-        low, high = (low, middle) if last - first + 1 >= recipe.steps else (middle + 1, high)
-    return f" (epochs={low} has room)"

@@ -10,10 +10,12 @@ Read in ultralytics 8.4.190: engine/trainer.py (`_setup_train`, `_do_train`, `sa
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ultralytics
@@ -22,7 +24,7 @@ from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yolo_prune
-from yolo_prune import architecture, checkpoint, continuity, graph, measure, recipe, report, schedule, step
+from yolo_prune import architecture, checkpoint, continuity, graph, measure, recipe, report, schedule, step, surgery
 from yolo_prune.errors import HostError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -79,29 +81,34 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
         return
     _refuse_modes(trainer)
     recipe.check_epochs(wanted, trainer.epochs)
+    given = getattr(trainer.args, "prune", None)
+    if given is not None and Path(str(given)).is_file():
+        trainer.args.prune = str(Path(given).resolve())  # a resumed run may start in another folder
     trainer.yolo_prune_recipe = wanted
 
 
 def _refuse_modes(trainer: Any) -> None:
-    args = trainer.args
-    refusals = (
-        (bool(args.compile), f"compile={args.compile}", "train without compile=; compile or export the pruned best.pt"),
-        (
-            str(getattr(args, "quantize", None)) in {"8", "int8"},
-            f"quantize={getattr(args, 'quantize', None)}",
+    """Refuse, with what to do instead, the modes of the host that this version cannot prune in."""
+
+    def given(name: str) -> Any:
+        return getattr(trainer.args, name, None)
+
+    instead = {
+        "compile": (bool(given("compile")), "train without compile=; compile or export the pruned best.pt"),
+        "quantize": (
+            str(given("quantize")) in {"8", "int8"},
             "prune first without quantize=, then train the pruned best.pt with quantize=8",
         ),
-        (
-            getattr(args, "distill_model", None) is not None,
-            f"distill_model={getattr(args, 'distill_model', None)}",
+        "distill_model": (
+            given("distill_model") is not None,
             "prune first without distill_model=, then train the pruned best.pt with it",
         ),
-        (bool(args.time), f"time={args.time}", "give epochs=, whose number the pruning schedule needs"),
-        (trainer.world_size > 1, f"device={args.device}", "name one device, such as device=0"),
-    )
-    for refused, given, instead in refusals:
+        "time": (bool(given("time")), "give epochs=, the number that the pruning schedule counts in"),
+        "device": (trainer.world_size > 1, "name one device, such as device=0"),
+    }
+    for name, (refused, right) in instead.items():
         if refused:
-            raise HostError(f"prune= together with {given} is not supported by this version: {instead}")
+            raise HostError(f"prune= together with {name}={given(name)} is not supported by this version: {right}")
 
 
 def on_pretrain_routine_end(trainer: Any) -> None:
@@ -113,24 +120,36 @@ def on_pretrain_routine_end(trainer: Any) -> None:
     checkpoint.require_detection_v8(model, str(trainer.args.model))
     found = graph.build(model, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
+    earlier = _earlier_record(trainer) if trainer.resume else {}
     baseline = _baseline_from(run) if run else Baseline.of(model, found)
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
     session.record = {
         "yolo_prune": yolo_prune.__version__,
         "recipe": wanted.as_dict(),
-        "baseline": _figures(baseline.size, None),
+        "baseline": _figures(baseline.size, (run or earlier.get("baseline", {})).get("fitness")),
         "bounds": step.limits(wanted, baseline.size),
         "steps": list(run["steps"]) if run else [],
-        "history": list(run["history"]) if run else [],
+        "history": earlier.get("history") or (list(run["history"]) if run else []),
         "versions": {"ultralytics": ultralytics.__version__, "torch": _torch_version()},
     }
     if run:
-        session.record["baseline"]["fitness"] = run["fitness"]
         session.done = run["done"]
+    validated = [row["fitness"] for row in session.record["history"] if row["fitness"] is not None]
+    session.fitness = validated[-1] if validated else None
     session.size = measure.size_of(model)
     setattr(trainer, _ATTRIBUTE, session)
     _announce(session, found)
+
+
+def _earlier_record(trainer: Any) -> dict[str, Any]:
+    """What the interrupted run wrote of the epochs that its last.pt has behind it; empty where there is nothing."""
+    try:
+        record = json.loads((trainer.save_dir / "pruning" / "record.json").read_text())
+        record["history"] = [row for row in record["history"] if row["epoch"] <= trainer.start_epoch]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # the checkpoint was moved away from its run: the epochs before the last step are in its yaml
+    return record
 
 
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
@@ -147,6 +166,8 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
         f"{value / 1e9:.2f} GFLOPs" if key == "flops" else f"{value:,.0f} params" for key, value in bounds.items()
     )
     at = ", ".join(str(epoch + 1) for epoch in session.epochs[session.done :]) or "none left"
+    if session.recipe.schedule != "oneshot" and len(session.epochs) < session.recipe.steps:
+        at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
     _say(
         f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params to at most {target}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} convolutions protected; steps at epochs {at}"
@@ -200,6 +221,7 @@ def _take_step(trainer: Any, session: Session) -> None:
         session.baseline,
         step.limits(session.recipe, session.baseline.size, schedule.share(session.recipe.schedule, number, steps)),
     )
+    continuity.carry_ema(trainer.ema)
     session.size = measure.size_of(model)
     session.done = number
     seconds = time.perf_counter() - start
@@ -233,14 +255,15 @@ def cut_training(
     baseline: Baseline,
     bounds: dict[str, float],
 ) -> graph.ChannelGraph:
-    """Cut a model in training: EMA scored and cut, live model cut by the same plan, optimizer state carried over.
+    """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
     Returns:
         The groups as they were before the cut.
     """
     for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
-        found, (_, replaced) = step.cut([ema, model], wanted, baseline, bounds)
-        continuity.carry_optimizer(optimizer, replaced)
+        found, chosen = step.choose(ema, wanted, baseline, bounds)
+        surgery.apply(ema, found, chosen)
+        continuity.carry_optimizer(optimizer, surgery.apply(model, found, chosen))
         size = measure.size_of(model)
         if all({"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()):
             return found

@@ -1,15 +1,15 @@
 # yolo-prune, AGPL-3.0 license
-"""One pruning step on a model: groups, scores, allocation, surgery. What both a training run and `apply` do."""
+"""The choice of one pruning step: groups, scores, bounds, allocation. What both a training run and `apply` do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from yolo_prune import allocate, graph, importance, measure, surgery
+from yolo_prune import allocate, graph, importance, measure
 from yolo_prune.measure import Size
 from yolo_prune.recipe import Recipe
 
@@ -86,21 +86,17 @@ def check_reachable(model: nn.Module, channel_graph: graph.ChannelGraph, recipe:
     plan(model, channel_graph, recipe, baseline, limits(recipe, baseline.size), flat)
 
 
-def cut(
-    models: Iterable[nn.Module], recipe: Recipe, baseline: Baseline, bounds: Mapping[str, float]
-) -> tuple[graph.ChannelGraph, list[list[surgery.Replaced]]]:
-    """Cut models of one architecture by one plan, scored on the first, in place.
-
-    Args:
-        models: the model to score, then any others that take the same plan (the EMA first, then the live model).
+def choose(
+    model: nn.Module, recipe: Recipe, baseline: Baseline, bounds: Mapping[str, float]
+) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
+    """Trace and score a model and choose what stays; the model is not changed.
 
     Returns:
-        The groups as they were before the cut, and what was replaced in each model.
+        The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
-    models = list(models)
-    channel_graph = graph.build(models[0], recipe.protect)
-    chosen = plan(models[0], channel_graph, recipe, baseline, bounds)
-    return channel_graph, [surgery.apply(model, channel_graph, chosen) for model in models]
+    channel_graph = graph.build(model, recipe.protect)
+    chosen = plan(model, channel_graph, recipe, baseline, bounds)
+    return channel_graph.without_trace(), chosen
 
 
 def _units(

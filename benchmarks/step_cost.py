@@ -1,0 +1,142 @@
+# yolo-prune, AGPL-3.0 license
+"""What one pruning step costs, in seconds and memory, beside torch-pruning's own BasePruner on the same lowered model.
+
+    python benchmarks/step_cost.py [n s m l x]
+
+Each scale runs in a process of its own, so that peak memory is its own. A step is all that happens in a training run at a
+cut: groups, scores, plan, surgery on the EMA and the live model, optimizer state (AdamW, both moments present).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+
+SCALES = ("n", "s", "m", "l", "x")
+LIMIT = 300  # seconds that BasePruner may take
+
+
+class Peak:
+    """The most resident memory of this process while the block runs, in bytes above what it was before."""
+
+    def __enter__(self) -> Peak:
+        import psutil
+
+        self.process = psutil.Process()
+        self.before = self.most = self.process.memory_info().rss
+        self.running = True
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while self.running:
+            self.most = max(self.most, self.process.memory_info().rss)
+            time.sleep(0.001)
+
+    def __exit__(self, *_: object) -> None:
+        self.running = False
+        self.thread.join()
+
+    @property
+    def extra(self) -> int:
+        return self.most - self.before
+
+
+def ours(scale: str) -> dict[str, float]:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils.torch_utils import ModelEMA
+
+    from yolo_prune import graph, measure, recipe, session, step
+
+    model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).train()
+    ema = ModelEMA(model).ema
+    optimizer = torch.optim.AdamW(model.parameters())
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad()
+    wanted = recipe.from_arguments({"prune": 0.5})
+    assert wanted is not None
+    baseline = step.Baseline.of(ema, graph.build(ema))
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    with Peak() as peak:
+        start = time.perf_counter()
+        session.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline.size))
+        seconds = time.perf_counter() - start
+    size = measure.size_of(model)
+    return {
+        "seconds": seconds,
+        "copies": peak.extra / weights,
+        "flops_left": size.gflops / baseline.size.gflops,
+        "params": baseline.size.params,
+    }
+
+
+def base_pruner(scale: str) -> dict[str, float]:
+    import torch
+    import torch_pruning as tp
+    from ultralytics.nn.tasks import DetectionModel
+
+    from yolo_prune import blocks
+
+    model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).eval()
+    for p in model.parameters():
+        p.requires_grad_(True)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    lowering = blocks.lower(model)
+    fixed = [model.get_submodule(name) for name in lowering.protected if "dfl" not in name]
+    with Peak() as peak:
+        start = time.perf_counter()
+        pruner = tp.pruner.BasePruner(
+            model,
+            torch.zeros(1, 3, 64, 64),
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=0.3,
+            ignored_layers=fixed,
+            round_to=8,
+        )
+        pruner.step()
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "copies": peak.extra / weights}
+
+
+def child(which: str, scale: str) -> dict[str, float] | None:
+    """Run one measurement in a fresh process; None where it did not end in time."""
+    try:
+        done = subprocess.run(
+            [sys.executable, __file__, f"--{which}", scale], capture_output=True, text=True, timeout=LIMIT, check=True
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    import torch
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; a copy is one set of float32 weights")
+    print("| model | params | step, s | extra memory, copies | FLOPs left | BasePruner, s | its extra memory, copies |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for scale in sys.argv[1:] or SCALES:
+        a, b = child("ours", scale), child("base", scale)
+        assert a is not None, f"a step on yolov8{scale} took more than {LIMIT} s"
+        other = "not in 300 s | -" if b is None else f"{b['seconds']:.2f} | {b['copies']:.1f}"
+        print(
+            f"| yolov8{scale} | {a['params'] / 1e6:.1f}M | {a['seconds']:.2f} | {a['copies']:.1f} | "
+            f"{a['flops_left']:.1%} | {other} |",
+            flush=True,
+        )
+    print(f"peak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] in {"--ours", "--base"}:
+        print(json.dumps(ours(sys.argv[2]) if sys.argv[1] == "--ours" else base_pruner(sys.argv[2])))
+    else:
+        main()

@@ -1,0 +1,308 @@
+# yolo-prune, AGPL-3.0 license
+"""The host's real trainer, small: what a run that prunes leaves behind, and how it meets the host's own turns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils.torch_utils import get_flops, get_num_params
+
+import yolo_prune
+from yolo_prune import architecture, recipe, session
+from yolo_prune.errors import HostError, PruneError
+
+SMALL: dict[str, Any] = {
+    "imgsz": 64,
+    "batch": 4,
+    "workers": 0,
+    "device": "cpu",
+    "plots": False,
+    "amp": False,
+    "seed": 0,
+    "optimizer": "SGD",
+    "verbose": False,
+}
+
+
+def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any) -> YOLO:
+    yolo = model or YOLO("yolov8n.yaml")
+    yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
+    return yolo
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth."""
+    folder = tmp_path_factory.mktemp("session")
+    train(tiny_data, folder, epochs=5, prune=0.5, prune_steps=2, prune_start=0.2, prune_end=0.6)
+    return folder / "run"
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "pruning" / "record.json").read_text())
+
+
+def test_best_and_last_have_half_the_flops(run: Path) -> None:
+    record = record_of(run)
+    dense = YOLO("yolov8n.yaml").model
+    for name in ("best.pt", "last.pt"):
+        model, _ = load_checkpoint(run / "weights" / name)
+        gflops = get_flops(model, 640)
+        assert 0.48 * record["baseline"]["gflops"] <= gflops <= 0.5 * record["baseline"]["gflops"]
+        assert gflops == pytest.approx(record["final"]["gflops"])
+        assert get_num_params(model) == record["final"]["params"] < get_num_params(dense)
+
+
+def test_the_record_tells_the_run(run: Path) -> None:
+    record = record_of(run)
+    assert {"recipe", "baseline", "steps", "final", "layers", "versions"} <= set(record)
+    for key in ("baseline", "final"):
+        assert set(record[key]) == {"params", "gflops", "fitness", "latency_ms"}
+        assert record[key]["fitness"] is not None
+    assert [row["epoch"] for row in record["steps"]] == [2, 4]
+    for row in record["steps"]:
+        assert {"epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds"} <= set(row)
+        assert row["fitness_before"] is not None
+        assert row["fitness_after"] is not None
+        assert row["seconds"] > 0
+    gflops = [record["baseline"]["gflops"], *(row["gflops"] for row in record["steps"])]
+    assert gflops == sorted(gflops, reverse=True)
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]
+    assert record["recipe"]["steps"] == 2
+    assert record["versions"]["torch"] == str(torch.__version__)
+
+
+def test_the_layers_of_the_record_are_those_of_the_checkpoint(run: Path) -> None:
+    model, _ = load_checkpoint(run / "weights" / "best.pt")
+    found = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    layers = record_of(run)["layers"]
+    assert {row["name"]: row["after"] for row in layers} == found
+    assert sum(row["after"] < row["before"] for row in layers) > 40
+    for row in layers:
+        assert row["after"] == row["before"] or row["after"] % 8 == 0, row
+
+
+def test_csv_and_picture_stand_beside(run: Path) -> None:
+    with (run / "pruning" / "record.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["gflops"]) == pytest.approx(record_of(run)["final"]["gflops"])
+    assert (run / "pruning.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not [path for path in run.rglob(".*") if path.is_file()], "a half-written file was left"
+
+
+def test_the_hosts_own_csv_shows_params_and_gflops_change(run: Path) -> None:
+    with (run / "results.csv").open() as file:
+        rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+    gflops = [float(row["model/GFLOPs"]) for row in rows]
+    assert len(gflops) == 5
+    assert gflops[0] > gflops[1] == gflops[2] > gflops[3] == gflops[4]
+    assert float(rows[0]["model/parameters"]) > float(rows[4]["model/parameters"])
+
+
+def test_the_checkpoint_holds_stock_classes_only(run: Path) -> None:
+    model, _ = load_checkpoint(run / "weights" / "best.pt")
+    assert {type(m).__module__.split(".")[0] for m in model.modules()} <= {"torch", "ultralytics"}
+
+
+def test_a_pruned_model_is_trained_again_at_its_widths(run: Path, tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    before, _ = load_checkpoint(run / "weights" / "best.pt")
+    yolo = YOLO(run / "weights" / "best.pt")
+    with caplog.at_level("INFO", logger="ultralytics"):
+        train(tiny_data, tmp_path, yolo, epochs=1)
+    items = len(before.state_dict())
+    assert f"Transferred {items}/{items} items" in caplog.text
+    after, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    assert [p.shape for p in after.parameters()] == [p.shape for p in before.parameters()]
+    assert architecture.is_pruned(after)
+
+
+def test_a_second_prune_goes_on_from_there(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    before, _ = load_checkpoint(run / "weights" / "best.pt")
+    train(
+        tiny_data, tmp_path, YOLO(run / "weights" / "best.pt"), epochs=2, prune=0.3, prune_schedule="oneshot", prune_start=0
+    )
+    after, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    assert 0.68 <= get_flops(after, 640) / get_flops(before, 640) <= 0.7
+
+
+class Stopped(Exception):
+    """Stands for a kill: it ends a run in the middle of an epoch."""
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == killed_in:
+            raise Stopped
+
+    yolo.add_callback("on_train_batch_end", kill)
+    arguments = {"epochs": 5, "prune": 0.5, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.6}
+    with pytest.raises(Stopped):
+        train(tiny_data, tmp_path, yolo, **arguments)
+    last = tmp_path / "run" / "weights" / "last.pt"
+    YOLO(last).train(resume=True)
+    again, expected = record_of(tmp_path / "run"), record_of(run)
+    assert [row["epoch"] for row in again["steps"]] == [2, 4]
+    assert [row["epoch"] for row in again["history"]] == [1, 2, 3, 4, 5]
+    assert again["baseline"]["gflops"] == expected["baseline"]["gflops"]
+    assert again["final"]["params"] == expected["final"]["params"]
+    assert [(r["name"], r["after"]) for r in again["layers"]] == [(r["name"], r["after"]) for r in expected["layers"]]
+
+
+def test_nan_right_after_a_step_is_recovered_at_the_new_width(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    poisoned = []
+
+    def poison(trainer: Any) -> None:
+        if trainer.epoch == 1 and not poisoned:
+            poisoned.append(trainer.epoch)
+            trainer.loss = torch.tensor(math.nan)
+
+    yolo.add_callback("on_train_epoch_end", poison)
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
+    assert poisoned
+    assert "recovering from last.pt" in caplog.text
+    record = record_of(tmp_path / "run")
+    assert [row["epoch"] for row in record["steps"]] == [2]
+    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
+
+
+def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+
+    def level(trainer: Any) -> None:  # a fitness that never improves: patience=1 would stop in the second epoch
+        validate = trainer.validate
+        trainer.validate = lambda: (validate()[0], 0.5)
+
+    yolo.add_callback("on_train_start", level)
+    arguments = {"epochs": 12, "patience": 1, "val": True}
+    train(tiny_data, tmp_path, yolo, prune=0.3, prune_steps=2, prune_start=0.1, prune_end=0.5, **arguments)
+    record = record_of(tmp_path / "run")
+    assert len(record["steps"]) == 2
+    assert len(record["history"]) < 12, "after the last step patience counts again"
+
+
+def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
+    seen: dict[int, float | None] = {}
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_epoch_end", lambda trainer: seen.update({trainer.epoch: trainer.best_fitness}))
+
+    def claim(trainer: Any) -> None:  # a dense epoch so good that no pruned one can beat it
+        if trainer.epoch == 0:
+            trainer.best_fitness = 99.0
+
+    yolo.add_callback("on_fit_epoch_end", claim)
+    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
+    assert seen[1] is None, "the best of the dense width is forgotten at the cut"
+    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    record = record_of(tmp_path / "run")
+    assert get_num_params(model) == record["final"]["params"]
+
+
+def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot", prune_start=0)
+    record = record_of(tmp_path / "run")
+    assert record["baseline"]["fitness"] is not None
+    assert record["steps"][0]["epoch"] == 1
+    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"val": False}, {"save_period": 1}, {"freeze": 3}, {"optimizer": "MuSGD"}, {"optimizer": "AdamW"}]
+)
+def test_arguments_of_the_host_go_with_pruning(arguments: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=3, prune=0.5, prune_steps=2, prune_start=0, prune_end=0.5, **arguments)
+    record = record_of(tmp_path / "run")
+    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    assert get_num_params(model) == record["final"]["params"]
+    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=16, val=False, prune=name)
+    record, wanted = record_of(tmp_path / "run"), recipe.load(name)
+    assert record["recipe"]["name"] == name
+    assert wanted.flops is not None
+    bound = wanted.flops.limit(record["baseline"]["gflops"])
+    points = 100 * (bound - record["final"]["gflops"]) / record["baseline"]["gflops"]
+    assert 0 <= points <= 2
+
+
+def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
+    train(tiny_data, tmp_path / "a", yolo, epochs=1)
+    train(tiny_data, tmp_path / "b", epochs=1)
+    assert record_of(tmp_path / "a" / "run")["final"]["gflops"] <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
+    assert not (tmp_path / "b" / "run" / "pruning").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"compile": True}, "compile=True"),
+        ({"quantize": 8}, "quantize=8"),
+        ({"time": 0.1}, "time=0.1"),
+        ({"distill_model": "yolov8n.pt"}, "distill_model=yolov8n.pt"),
+        ({"prune_flops": "0.1%", "prune": None}, "out of reach"),
+        ({"prune_steps": 9}, "more steps than epochs"),
+        ({"prune_start": 0.9, "prune_end": 0.1}, "prune_start=0.9"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_training(
+    arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    started = []
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_start", started.append)
+    with pytest.raises(PruneError) as caught:
+        train(tiny_data, tmp_path, yolo, **{"epochs": 6, "prune": 0.5, **arguments})
+    assert words in str(caught.value)
+    assert not started
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_another_task_is_refused_by_name(tmp_path: Path, tiny_data: Path) -> None:
+    yolo = YOLO("yolo11n.yaml")
+    with pytest.raises(PruneError, match="YOLOv8"):
+        train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot")
+
+
+def test_a_met_bound_trains_on_and_says_so(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune_flops="20G", prune_schedule="oneshot")
+    assert "already meets every bound" in caplog.text
+    record = record_of(tmp_path / "run")
+    assert record["steps"] == []
+    assert record["final"]["params"] == record["baseline"]["params"]
+
+
+def test_prune_in_python_without_training() -> None:
+    yolo = YOLO("yolov8n.yaml")
+    record = yolo_prune.prune(yolo, flops="50%")
+    assert 0.48 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.5
+    assert get_num_params(yolo.model) == record["final"]["params"]
+    assert len(yolo.predict(torch.zeros(1, 3, 64, 64), verbose=False)) == 1
+    with pytest.raises(PruneError, match="nothing to aim at"):
+        yolo_prune.prune(YOLO("yolov8n.yaml"))
+    with pytest.raises(PruneError, match="unknown setting"):
+        yolo_prune.prune(YOLO("yolov8n.yaml"), flops="50%", colour="red")
+
+
+def test_the_session_is_only_on_the_trainer(run: Path) -> None:
+    assert session.of(object()) is None
+    assert issubclass(HostError, PruneError)

@@ -1,0 +1,78 @@
+# yolo-prune, AGPL-3.0 license
+"""Reading a .pt file that a user names, and saying in one line why it cannot be used.
+
+Files are read through the host's restricted loading (ultralytics 8.4.190, nn/tasks.py: `torch_safe_load` with
+`safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import C2f, Concat, Conv, Detect, SPPF
+from ultralytics.nn.tasks import DetectionModel
+
+from yolo_prune.errors import HostError, PruneError
+
+_BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
+
+
+def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the model of a checkpoint.
+
+    Args:
+        path: a .pt file that ultralytics wrote.
+
+    Returns:
+        The stock model in float32, in eval mode, on the CPU (its EMA where there is one), and the checkpoint's dict.
+
+    Raises:
+        PruneError: no such file, not a .pt, damaged, or not a YOLO model.
+    """
+    file = Path(path)
+    if file.suffix != ".pt":
+        raise PruneError(f"model={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
+    if not file.is_file():
+        raise PruneError(f"model={path}: there is no such file")
+    if not file.stat().st_size:
+        raise PruneError(f"model={path}: the file is empty")
+    if "safe_only" not in inspect.signature(tasks.torch_safe_load).parameters:
+        raise HostError("this ultralytics has no restricted loading (torch_safe_load(safe_only=True)); update ultralytics")
+    try:
+        ckpt, _ = tasks.torch_safe_load(str(file), safe_only=True)
+    except Exception as error:  # the host has one exception for each way in which a file can be wrong
+        raise PruneError(f"model={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}") from None
+    model = (ckpt.get("ema") or ckpt.get("model")) if isinstance(ckpt, dict) else None
+    if not isinstance(model, nn.Module):
+        raise PruneError(f"model={path}: the file holds no YOLO model")
+    return model.float().eval(), ckpt
+
+
+def require_detection_v8(model: nn.Module, path: str) -> None:
+    """Raise unless this version can prune the model.
+
+    Args:
+        model: a stock model. path: how the user named it.
+
+    Raises:
+        PruneError: it is no YOLOv8 detection model; the message names the first part that is not.
+    """
+    only = "this version prunes YOLOv8 detection models (yolov8n to yolov8x)"
+    if type(model) is not DetectionModel:
+        raise PruneError(f"model={path} is a {type(model).__name__}; {only}")
+    for index, block in enumerate(model.model):
+        if type(block) not in _BLOCKS:
+            raise PruneError(f"model={path} has a {type(block).__name__} as layer {index}; {only}")
+    head = model.model[-1]
+    towers = [tower for name in ("cv2", "cv3") for tower in getattr(head, name, [])]
+    plain = all([type(m) for m in tower] == [Conv, Conv, nn.Conv2d] for tower in towers)
+    if type(head) is not Detect or not plain or getattr(head, "one2one_cv2", None) is not None:
+        raise PruneError(f"model={path} has another detection head than YOLOv8's; {only}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("ERROR").strip(" ❌️")

@@ -1,0 +1,31 @@
+# yolo-prune, AGPL-3.0 license
+"""Plain text tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Lay out rows under the keys of the first one; numbers to the right, words to the left.
+
+    Args:
+        rows: at least one row; every row has the keys of the first.
+
+    Returns:
+        Lines joined by newlines, the header first.
+    """
+    heads = list(rows[0])
+    cells = [[str(row[head]) for head in heads] for row in rows]
+    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
+    right = [all(_numeric(line[i]) for line in cells) for i in range(len(heads))]
+
+    def lay(line: Sequence[str]) -> str:
+        parts = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right))
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([lay(heads), lay(["-" * w for w in widths]), *(lay(line) for line in cells)])
+
+
+def _numeric(cell: str) -> bool:
+    return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
