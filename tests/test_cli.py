@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT, Environment
 
+from tests.conftest import ROOT, Environment
 from yolo_prune import __version__, cli
 from yolo_prune.errors import BoundError, PruneError, VerifyError
 

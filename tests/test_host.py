@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT, Environment
 
 import yolo_prune
+from tests.conftest import ROOT, Environment
 from yolo_prune import host, recipe
 from yolo_prune.errors import HostError, PruneError, RecipeError
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Environment, make_environment
 
+from tests.conftest import ROOT, Environment, make_environment
 from yolo_prune import _startup
 
 SHOW = "import ultralytics.cfg as c; print('prune' in c.DEFAULT_CFG_DICT, hasattr(c.DEFAULT_CFG, 'prune'))"
