@@ -21,7 +21,10 @@ LAYERS = {
     "base": {"errors", "resources"},
     "pure": {"allocate", "recipe", "recipe_file", "schedule", "text"},
     "torch": {"architecture", "blocks", "graph", "importance", "measure", "step", "surgery"},
-    "trainer": {"api", "checkpoint", "continuity", "demo", "demo_data", "export", "report", "session"},
+    "trainer": {
+        *("api", "checkpoint", "continuity", "demo", "demo_data", "export"),
+        *("latency", "report", "samples", "session", "verify"),
+    },
     "host": {"host"},
     "top": {"__init__", "__main__", "_startup", "cli"},
 }
