@@ -47,6 +47,7 @@ _COMMANDS = {
     "inspect": ("yolo_prune.api", "inspect"),
     "export": ("yolo_prune.export", "export"),
 }
+_SETTINGS = ("latency", "importance", "scope", "round", "min_channels", "max_cut")  # of a recipe, for one step
 _OTHERS = ("check", "train", "help", "version")
 _UNSUPPORTED = ("profile",)
 
@@ -97,9 +98,9 @@ def _run(words: list[str]) -> int:
     if command not in _COMMANDS:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
     function = _function(command)
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function)
     arguments = parse(command, rest, list(parameters))
-    missing = [k for k, p in parameters.items() if p.default is inspect.Parameter.empty and k not in arguments]
+    missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
         raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")
     function(**arguments)
@@ -111,6 +112,17 @@ def _function(command: str) -> Callable[..., object]:
     module, name = _COMMANDS[command]
     function: Callable[..., object] = getattr(importlib.import_module(module), name)
     return function
+
+
+def _parameters(function: Callable[..., object]) -> dict[str, object]:
+    """Return the arguments that a command takes, with their defaults; `**settings` are those of a single step."""
+    found: dict[str, object] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(dict.fromkeys(_SETTINGS))
+        else:
+            found[name] = parameter.default
+    return found
 
 
 def _help(words: list[str]) -> int:
@@ -129,8 +141,8 @@ def _help(words: list[str]) -> int:
 def _usage(command: str) -> str:
     """Write one command's arguments with their defaults: "yolo-prune apply model=... [out=None]"."""
     parts = (
-        f"{name}=..." if parameter.default is inspect.Parameter.empty else f"[{name}={parameter.default}]"
-        for name, parameter in inspect.signature(_function(command)).parameters.items()
+        f"{name}=..." if default is inspect.Parameter.empty else f"[{name}={default}]"
+        for name, default in _parameters(_function(command)).items()
     )
     return " ".join(("yolo-prune", command, *parts))
 

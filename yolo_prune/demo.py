@@ -1,0 +1,61 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune demo`: the main job offline, from nothing to a verified ONNX file, in minutes.
+
+Draws a data set, trains a small dense YOLOv8 on it from random weights, prunes that to half its FLOPs while it trains on,
+exports both to ONNX, compares them on the validation images, and prints one table.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune import demo_data, export
+from yolo_prune.demo_settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
+from yolo_prune.errors import PruneError, VerifyError
+
+STAGES = 4
+
+
+def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
+    """Run the demo.
+
+    Args:
+        out: a folder for all of it; made if need be, and reused by the next demo.
+        seed: of the data and of the trainings.
+
+    Returns:
+        "dense" and "pruned", each with `params`, `gflops`, `map50_95`, `ms` and `megabytes`, and "seconds".
+
+    Raises:
+        PruneError: `out` cannot be used. VerifyError: the exported model differs from the trained one, or the pruned
+            model did not keep up with its dense parent.
+    """
+    start = time.perf_counter()
+    folder = Path(out).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise PruneError(f"out={out}: a file of that name is in the way; name a folder")
+    imgsz = int(TRAIN_ARGS["imgsz"])
+    _stage(1, f"drawing {IMAGES} training and {VAL_IMAGES} validation images", start)
+    data = demo_data.make(folder / "data", images=IMAGES, val=VAL_IMAGES, imgsz=imgsz, seed=seed)
+    common = {"data": str(data), "project": str(folder), "exist_ok": True, "seed": seed}
+    _stage(2, f"training a dense yolov8n from random weights, {TRAIN_ARGS['epochs']} epochs", start)
+    YOLO("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": "dense"})
+    dense = folder / "dense" / "weights" / "best.pt"
+    _stage(3, f"pruning it to half its FLOPs while it trains on, {PRUNE_ARGS['epochs']} epochs", start)
+    YOLO(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned"})
+    pruned = folder / "pruned" / "weights" / "best.pt"
+    _stage(4, "exporting both to ONNX, comparing and timing them", start)
+    report = export.export(str(pruned), format="onnx", data=str(data), dense=str(dense), imgsz=imgsz)
+    result = {**_summary(report), "seconds": round(time.perf_counter() - start, 1)}
+    _tell(result, folder)
+    return result
+
+
+def _stage(number: int, what: str, start: float) -> None:
+    LOGGER.info(f"\n{colorstr('demo:')} {number}/{STAGES} {what} ({time.perf_counter() - start:.0f} s so far)")
