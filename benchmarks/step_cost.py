@@ -3,8 +3,8 @@
 
     python benchmarks/step_cost.py [n s m l x]
 
-Each scale runs in a process of its own, so that peak memory is its own. A step is all that happens in a training run at a
-cut: groups, scores, plan, surgery on the EMA and the live model, optimizer state (AdamW, both moments present).
+Each scale runs in a process of its own, so that peak memory is its own. A step is all that happens in a run at a cut:
+groups, scores, plan, surgery on the EMA and the live model, optimizer state (AdamW, both moments present).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_the_next_step_is_the_step_of_a_model_built_small(name: str) -> None:
 
     one_step(model, optimizer, 7)
     one_step(small, twin, 7)
-    for (key, value), (_, other) in zip(model.named_parameters(), small.named_parameters()):
+    for (key, value), (_, other) in zip(model.named_parameters(), small.named_parameters(), strict=True):
         assert torch.equal(value, other), key
 
 
@@ -104,7 +104,7 @@ def test_the_ema_is_cut_by_the_same_plan_and_keeps_its_own_values() -> None:
         for p in model.parameters():
             p.mul_(2)
     cut(model, ema, optimizer)
-    for (name, live), (_, averaged) in zip(model.named_parameters(), ema.named_parameters()):
+    for (name, live), (_, averaged) in zip(model.named_parameters(), ema.named_parameters(), strict=True):
         if "dfl" not in name:
             assert torch.equal(live, 2 * averaged), name
     assert all(not p.requires_grad for p in ema.parameters())

@@ -40,9 +40,7 @@ def random_plan(found: graph.ChannelGraph, seed: int, hardest: float) -> PrunePl
     counts: dict[str, int] = {}
     keep = {}
     for group in found.groups:
-        count = counts.setdefault(
-            group.tie or group.name, max(1, round(group.size * (1 - hardest * rng.random())))
-        )
+        count = counts.setdefault(group.tie or group.name, max(1, round(group.size * (1 - hardest * rng.random()))))
         if count < group.size:
             keep[group.name] = np.sort(rng.choice(group.size, count, replace=False))
     return PrunePlan(keep)
@@ -79,7 +77,7 @@ def test_pruning_dead_channels_changes_nothing(scale: str, seed: int, hardest: f
     x = torch.rand(1, 3, 64, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(seed % 2**31))
     expected = outputs(dead, x)
     surgery.apply(dead, found, plan)
-    for was, now in zip(expected, outputs(dead, x)):
+    for was, now in zip(expected, outputs(dead, x), strict=True):
         torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-9)
 
 
@@ -96,7 +94,7 @@ def test_a_cut_model_can_be_traced_and_cut_again(seed: int) -> None:
     x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     expected = outputs(dead, x)
     surgery.apply(dead, again, plan)
-    for was, now in zip(expected, outputs(dead, x)):
+    for was, now in zip(expected, outputs(dead, x), strict=True):
         torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-9)
 
 
@@ -118,7 +116,7 @@ def test_a_stamped_yaml_builds_the_same_widths(seed: int, classes: int) -> None:
     assert set(built) == set(expected)
     for name, shape in built.items():
         assert shape == ((classes, *expected[name][1:]) if name in heads else expected[name]), name
-    for block, twin in zip(layers, cut.model):
+    for block, twin in zip(layers, cut.model, strict=True):
         assert getattr(block, "c", None) == getattr(twin, "c", None)
 
 

@@ -129,13 +129,19 @@ def test_a_pruned_model_is_trained_again_at_its_widths(run: Path, tiny_data: Pat
 def test_a_second_prune_goes_on_from_there(run: Path, tiny_data: Path, tmp_path: Path) -> None:
     before, _ = load_checkpoint(run / "weights" / "best.pt")
     train(
-        tiny_data, tmp_path, YOLO(run / "weights" / "best.pt"), epochs=2, prune=0.3, prune_schedule="oneshot", prune_start=0
+        tiny_data,
+        tmp_path,
+        YOLO(run / "weights" / "best.pt"),
+        epochs=2,
+        prune=0.3,
+        prune_schedule="oneshot",
+        prune_start=0,
     )
     after, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
     assert 0.68 <= get_flops(after, 640) / get_flops(before, 640) <= 0.7
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for a kill: it ends a run in the middle of an epoch."""
 
 
@@ -145,11 +151,11 @@ def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_d
 
     def kill(trainer: Any) -> None:
         if trainer.epoch == killed_in:
-            raise Stopped
+            raise StoppedError
 
     yolo.add_callback("on_train_batch_end", kill)
     arguments = {"epochs": 5, "prune": 0.5, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.6}
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, **arguments)
     last = tmp_path / "run" / "weights" / "last.pt"
     YOLO(last).train(resume=True)
@@ -247,7 +253,10 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
     yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
     train(tiny_data, tmp_path / "a", yolo, epochs=1)
     train(tiny_data, tmp_path / "b", epochs=1)
-    assert record_of(tmp_path / "a" / "run")["final"]["gflops"] <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
+    assert (
+        record_of(tmp_path / "a" / "run")["final"]["gflops"]
+        <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
+    )
     assert not (tmp_path / "b" / "run" / "pruning").exists()
 
 

@@ -25,7 +25,14 @@ def pruned(wheel_env: Environment, tiny_data: Path, tmp_path_factory: pytest.Tem
     """A best.pt made by `yolo train … prune=0.5`."""
     project = tmp_path_factory.mktemp("runs")
     done = yolo_train(
-        wheel_env, tiny_data, project, "model=yolov8n.yaml", "epochs=2", "prune=0.5", "prune_schedule=oneshot", "prune_start=0.5"
+        wheel_env,
+        tiny_data,
+        project,
+        "model=yolov8n.yaml",
+        "epochs=2",
+        "prune=0.5",
+        "prune_schedule=oneshot",
+        "prune_start=0.5",
     )
     assert done.code == 0, done.text[-3000:]
     assert "prune: step 1/1" in done.text.replace("\x1b[34m\x1b[1m", "").replace("\x1b[0m", "")
@@ -78,7 +85,13 @@ def test_a_machine_without_yolo_prune_predicts_validates_and_exports(
         ("export", "format=onnx"),
     ):
         done = stock_env.run(
-            "yolo", *words, f"model={model}", "imgsz=64", "device=cpu", cwd=tmp_path, env={"ULTRALYTICS_SAFE_LOAD": safe}
+            "yolo",
+            *words,
+            f"model={model}",
+            "imgsz=64",
+            "device=cpu",
+            cwd=tmp_path,
+            env={"ULTRALYTICS_SAFE_LOAD": safe},
         )
         assert done.code == 0, done.text[-3000:]
     assert (tmp_path / "best.onnx").stat().st_size > 100_000

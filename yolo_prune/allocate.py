@@ -114,9 +114,9 @@ def allocate(units: Sequence[Unit], costs: Sequence[Cost], *, scope: str, multip
             )
     n = SCOPES[scope](units, costs, size, floor, multiple) if not _fits(costs, size) else size
     keep = {}
-    for unit, count in zip(units, n.astype(int)):
+    for unit, count in zip(units, n.astype(int), strict=True):
         if count < unit.size:
-            for name, order in zip(unit.groups, unit.order()):
+            for name, order in zip(unit.groups, unit.order(), strict=True):
                 keep[name] = np.sort(order[:count])
     return PrunePlan(keep)
 
@@ -145,11 +145,11 @@ def _global(
     gains = [np.log(np.maximum(u.gain(), 1e-12)) for u in units]
 
     def loss(n: np.ndarray, step: np.ndarray) -> np.ndarray:
-        return np.array([abs(g[int(a)] - g[int(a + b)]) for g, a, b in zip(gains, n, step)])
+        return np.array([abs(g[int(a)] - g[int(a + b)]) for g, a, b in zip(gains, n, step, strict=True)])
 
     n = size.copy()
     while not _fits(costs, n):
-        step = np.array([_down(int(c), u, multiple) - c for u, c in zip(units, n)])
+        step = np.array([_down(int(c), u, multiple) - c for u, c in zip(units, n, strict=True)])
         price = loss(n, step) / np.maximum(_saving(costs, n, step), 1e-12)
         price[step == 0] = np.inf
         best = int(np.argmin(price))
@@ -174,7 +174,7 @@ def _fill(
     """Give back chunks that still fit under every bound, the most wanted first."""
     n = n.copy()
     while True:
-        step = np.array([_up(int(c), u, multiple) - c for u, c in zip(units, n)])
+        step = np.array([_up(int(c), u, multiple) - c for u, c in zip(units, n, strict=True)])
         fits = step > 0
         for cost in costs:
             fits &= cost(n) + cost.change(n, step) <= cost.limit * (1 + 1e-9)
@@ -223,4 +223,6 @@ def _human(value: float) -> str:
 
 def lowest_counts(sizes: Mapping[str, int], *, min_channels: int, max_cut: float) -> dict[str, int]:
     """group name -> least count: never under `min_channels`, never more than `max_cut` of the original size gone."""
-    return {name: max(1, min(size, max(min_channels, int(np.ceil(size * (1 - max_cut)))))) for name, size in sizes.items()}
+    return {
+        name: max(1, min(size, max(min_channels, int(np.ceil(size * (1 - max_cut)))))) for name, size in sizes.items()
+    }

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""From Python and from `yolo-prune apply|inspect`: prune without training, attach to one YOLO object, look at groups."""
+"""From Python and `yolo-prune apply|inspect`: prune without training, attach to one YOLO object, look at groups."""
 
 from __future__ import annotations
 
@@ -53,10 +53,14 @@ def prune(
     wanted = _recipe(flops, params, recipe, settings)
     network = model.model if isinstance(model, Model) else model
     if not isinstance(network, nn.Module):
-        raise PruneError(f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}")
+        raise PruneError(
+            f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}"
+        )
     checkpoint.require_detection_v8(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
     if getattr(network, "is_fused", lambda: False)():
-        raise PruneError("this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict")
+        raise PruneError(
+            "this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict"
+        )
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     before = _fitness(model, data, imgsz)
@@ -109,7 +113,8 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
     """
     wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
     for event, callback in session.CALLBACKS.items():
-        model.add_callback(event, partial(callback, asked=wanted) if event == "on_pretrain_routine_start" else callback)
+        starts = event == "on_pretrain_routine_start"
+        model.add_callback(event, partial(session.on_pretrain_routine_start, asked=wanted) if starts else callback)
 
 
 def apply(
@@ -141,9 +146,7 @@ def apply(
     yolo = ultralytics.YOLO(str(source)) if data is not None else None
     if yolo is not None:
         yolo.model = network
-    record = prune(
-        yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings
-    )
+    record = prune(yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
     _save(network, ckpt, target)
     _print(record, source.name, target)
     return record
@@ -167,7 +170,7 @@ def inspect(model: str, data: str | None = None, protect: str | None = None) -> 
         for member in group.members:
             if member.side == "out":
                 groups.setdefault(member.module, []).append(group.name)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layer in found.layers:
         reason = found.protected.get(layer.name)
         rows.append(

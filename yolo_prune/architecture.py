@@ -2,7 +2,7 @@
 """The widths of a pruned model as data, carried in the yaml that every YOLO checkpoint already holds.
 
 The host rebuilds a model from `model.yaml` at each `train` and `resume` (ultralytics 8.4.190, nn/tasks.py:
-`parse_model`); that yaml knows one width factor, so a rebuilt model would be full width again. A stamped yaml says more:
+`parse_model`); that yaml knows one width factor, so a rebuilt model would be full width again. A stamped one says more:
 
     yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "run": {...}}
 
@@ -37,8 +37,8 @@ def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None
             class count of whatever data the model is trained on next.
         run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
     """
-    yaml = deepcopy(model.yaml)
-    spec = yaml.get(SPEC_KEY, {})
+    yaml: dict[str, Any] = deepcopy(_yaml(model))
+    spec: dict[str, Any] = yaml.get(SPEC_KEY, {})
     if not spec:
         spec["first_module"] = yaml["backbone"][0][2]
         yaml["backbone"][0][2] = REFUSAL
@@ -49,17 +49,23 @@ def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None
     }
     spec["run"] = deepcopy(run)
     yaml[SPEC_KEY] = spec
-    model.yaml = yaml
+    model.yaml = yaml  # type: ignore[assignment]
+
+
+def _yaml(model: nn.Module) -> dict[str, Any]:
+    """The yaml dict of a stock model; empty where a module has none."""
+    found = getattr(model, "yaml", None)
+    return found if isinstance(found, dict) else {}
 
 
 def run_of(model: nn.Module) -> dict[str, Any] | None:
     """What `stamp` was given as `run`, or None."""
-    return (getattr(model, "yaml", None) or {}).get(SPEC_KEY, {}).get("run")
+    return _yaml(model).get(SPEC_KEY, {}).get("run")
 
 
 def is_pruned(model: nn.Module) -> bool:
     """Whether a model carries pruned widths."""
-    return SPEC_KEY in (getattr(model, "yaml", None) or {})
+    return SPEC_KEY in _yaml(model)
 
 
 def build(
@@ -83,14 +89,14 @@ def build(
     narrowed = 0
     holder = nn.Module()
     holder.model = layers  # so that names read as they do in the whole model
+    modules = dict(holder.named_modules())
     for name, (out, inp) in spec["widths"].items():
-        try:
-            conv = holder.get_submodule(name)
-        except AttributeError:
+        conv = modules.get(name)
+        if not isinstance(conv, nn.Conv2d):
             raise HostError(
                 f"the pruned checkpoint has a layer {name} that this ultralytics does not build from its yaml; "
                 "install the ultralytics that trained it"
-            ) from None
+            )
         out = conv.out_channels if out is None else out
         if (out, inp) != (conv.out_channels, conv.in_channels):
             _resize(holder, name, conv, out, inp)

@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """The host's blocks that no tracer reads right: how each is lowered to plain layers, and which sizes stay tied.
 
-A tracer sees `C2f.forward` call `chunk(2, 1)` on the output of `cv1` and cannot tell that both halves must keep the same
-number of channels. So the tracer is given a *lowered copy* in which `cv1` is two convolutions, one a half. The copy is
+A tracer sees `C2f.forward` call `chunk(2, 1)` on the output of `cv1` and cannot tell that both halves must keep equally
+many channels. So the tracer is given a *lowered copy* in which `cv1` is two convolutions, one a half. The copy is
 thrown away after the trace: nothing is ever raised from it. What it yields is written in names and positions of the
 stock model, and the stock model is what gets cut.
 
@@ -20,7 +20,9 @@ Read in ultralytics 8.4.190: nn/modules/block.py (C2f), nn/modules/head.py (Dete
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,7 +104,7 @@ def _lower_detect(name: str, head: Detect, lowering: Lowering) -> nn.Module:
 
 
 # One entry a block class: adding support for a block is adding a line here.
-LOWER = {C2f: _lower_c2f, Detect: _lower_detect}
+LOWER: dict[type[nn.Module], Callable[..., nn.Module]] = {C2f: _lower_c2f, Detect: _lower_detect}
 
 
 def lower(model: nn.Module) -> Lowering:
@@ -115,19 +117,19 @@ def lower(model: nn.Module) -> Lowering:
         What the new names mean in the stock model.
     """
     lowering = Lowering()
-    sequence = model.model
+    sequence: Any = model.model
     for index, block in enumerate(sequence):
         rule = LOWER.get(type(block))
         if rule is None:
             continue
-        lowered = rule(f"model.{index}", block, lowering)
+        lowered: Any = rule(f"model.{index}", block, lowering)
         lowered.i, lowered.f, lowered.type = block.i, block.f, block.type  # what the host's forward reads
         sequence[index] = lowered
     return lowering
 
 
 def settle(model: nn.Module) -> None:
-    """After a cut, set the sizes that stock blocks keep beside their layers (`C2f.c`, the count `np` of the host's table)."""
+    """After a cut, set the sizes that stock blocks keep beside their layers: `C2f.c`, and the count `np` of each."""
     for block in model.modules():
         if isinstance(block, C2f):
             block.c = block.cv1.conv.out_channels // 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import C2f, Concat, Conv, Detect, SPPF
+from ultralytics.nn.modules import SPPF, C2f, Concat, Conv, Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.errors import HostError, PruneError
@@ -41,11 +41,15 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not file.stat().st_size:
         raise PruneError(f"model={path}: the file is empty")
     if "safe_only" not in inspect.signature(tasks.torch_safe_load).parameters:
-        raise HostError("this ultralytics has no restricted loading (torch_safe_load(safe_only=True)); update ultralytics")
+        raise HostError(
+            "this ultralytics has no restricted loading (torch_safe_load(safe_only=True)); update ultralytics"
+        )
     try:
         ckpt, _ = tasks.torch_safe_load(str(file), safe_only=True)
     except Exception as error:  # the host has one exception for each way in which a file can be wrong
-        raise PruneError(f"model={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}") from None
+        raise PruneError(
+            f"model={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}"
+        ) from None
     model = (ckpt.get("ema") or ckpt.get("model")) if isinstance(ckpt, dict) else None
     if not isinstance(model, nn.Module):
         raise PruneError(f"model={path}: the file holds no YOLO model")

@@ -39,8 +39,8 @@ def carry_ema(ema: Any) -> None:
     """After its module was cut, let the host's ModelEMA average the new tensors, from near at first.
 
     The host pairs the tensors of average and model once and keeps the pairs (8.4.190, utils/torch_utils.py:
-    `ModelEMA._pairs`); without a new pairing it would go on averaging tensors that no model uses any more. The ramp of its
-    decay starts anew because the average remembers a model that is gone.
+    `ModelEMA._pairs`); without a new pairing it would go on averaging tensors that no model uses any more. The ramp of
+    its decay starts anew because the average remembers a model that is gone.
 
     Args:
         ema: the trainer's ModelEMA, whose `.ema` has been cut.

@@ -135,7 +135,7 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
         reason = _protected_by(members, lowering.protected, protect)
         outs = [m.module for m in members if m.side == "out" and m.module in convolutions]
         if reason:
-            reasons.update({name: reason for name in outs})
+            reasons.update(dict.fromkeys(outs, reason))
             continue
         covered.update(outs)
         groups.append(ChannelGroup(_group_name(members, lowering), root.out_channels, members, None, traced))
@@ -159,12 +159,12 @@ def _shadow(model: nn.Module) -> nn.Module:
     finally:
         if criterion is not None:
             model.criterion = criterion
-    shadow = shadow.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format).eval()
+    shadow = shadow.to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format).eval()
     for p in shadow.parameters():
         p.requires_grad_(True)
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+        if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:
             scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
             conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
     return shadow
@@ -217,7 +217,8 @@ def _members(
     traced: tp.dependency.Group, dg: tp.DependencyGraph, names: dict[nn.Module, str], lowering: blocks.Lowering
 ) -> tuple[tuple[Member, ...], list[nn.Module]]:
     """torch-pruning's group, written in stock names and positions; and the convolutions that produce its channels."""
-    members, producers = [], []
+    members: list[Member] = []
+    producers: list[nn.Module] = []
     for item in traced.items:
         module = item.dep.target.module
         if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
@@ -237,7 +238,9 @@ def _members(
     return tuple(members), producers
 
 
-def _protected_by(members: tuple[Member, ...], fixed: dict[str, str], patterns: tuple[str, ...] | list[str]) -> str | None:
+def _protected_by(
+    members: tuple[Member, ...], fixed: dict[str, str], patterns: tuple[str, ...] | list[str]
+) -> str | None:
     for member in members:
         if member.side != "out":
             continue

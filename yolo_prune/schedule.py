@@ -98,4 +98,3 @@ def _window(recipe: Timing, epochs: int) -> tuple[int, int]:
     # 0.29 * 100 is 28.999…96 in floats: a hair is added before the floor
     first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (recipe.start, recipe.end))
     return first, last
-

@@ -265,7 +265,9 @@ def cut_training(
         surgery.apply(ema, found, chosen)
         continuity.carry_optimizer(optimizer, surgery.apply(model, found, chosen))
         size = measure.size_of(model)
-        if all({"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()):
+        if all(
+            {"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()
+        ):
             return found
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
 
@@ -299,7 +301,7 @@ def _forget_the_best(trainer: Any) -> None:
 
 
 def _save_now(trainer: Any) -> None:
-    """Write last.pt, and best.pt until a better one is validated, as of the end of the epoch before; each in one step."""
+    """Write last.pt, and best.pt until a better one is validated, as of the epoch before; each in one step."""
     if RANK not in {-1, 0} or not trainer.args.save:
         return
     real = trainer.last, trainer.best, trainer.save_period
@@ -309,7 +311,7 @@ def _save_now(trainer: Any) -> None:
         trainer.last, trainer.best = beside
         trainer.save_period = -1
         trainer.save_model()
-        for new, path in zip(beside, real):
+        for new, path in zip(beside, real[:2], strict=True):
             if new.exists():
                 os.replace(new, path)
     finally:
@@ -379,8 +381,9 @@ def on_train_end(trainer: Any) -> None:
     _say(
         f"done: params {before['params']:,} -> {after['params']:,} ({after['params'] / before['params']:.0%}), "
         f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "
-        f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}; {trainer.save_dir / 'pruning' / 'record.json'}, {path}"
+        f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}"
     )
+    _say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
 
 
 def _figures(size: measure.Size, fitness: float | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     right = [all(_numeric(line[i]) for line in cells) for i in range(len(heads))]
 
     def lay(line: Sequence[str]) -> str:
-        parts = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right))
+        parts = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True))
         return "  ".join(parts).rstrip()
 
     return "\n".join([lay(heads), lay(["-" * w for w in widths]), *(lay(line) for line in cells)])
