@@ -96,7 +96,7 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
     model, found, baseline = dense("n")
     wanted = asked(flops="60%", round=1)
     scores = importance.score(found, model, "random")
-    units = step._units(found, scores, dict.fromkeys(baseline.channels, 1))
+    units = step._units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     costs = [
         measure.flops_cost(found, units, baseline.size, 0.6 * baseline.size.flops),
         measure.params_cost(found, units, baseline.size, float(baseline.size.params)),
@@ -113,7 +113,9 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
 
 def test_the_change_of_a_cost_is_exact() -> None:
     model, found, baseline = dense("n")
-    units = step._units(found, importance.score(found, model, "random"), dict.fromkeys(baseline.channels, 1))
+    units = step._units(
+        found, importance.score(found, model, "random"), baseline.channels, dict.fromkeys(baseline.channels, 1)
+    )
     cost = measure.flops_cost(found, units, baseline.size, 1.0)
     n = np.array([unit.size for unit in units], dtype=float)
     down = np.full(len(units), -8.0)
@@ -126,7 +128,7 @@ def test_the_change_of_a_cost_is_exact() -> None:
 
 def test_the_most_important_channels_stay() -> None:
     scores = np.array([[0.1, 5.0, 0.2, 4.0, 3.0, 0.3, 2.0, 0.4]])
-    unit = allocate.Unit(("a",), 8, 1, scores)
+    unit = allocate.Unit(("a",), 8, 8, 1, scores)
     one = np.ones(1)
     cost = allocate.Cost("params", 4.0, 0.0, one, 0 * one, 0 * one, one, np.ones((1, 1)), np.zeros((1, 1)))
     for scope in allocate.SCOPES:
@@ -148,3 +150,18 @@ def test_a_bound_out_of_reach_names_the_smallest_reachable() -> None:
     reachable = float(str(caught.value).split(" have ")[1].split("G")[0].split("M")[0])
     unit = 1e9 if "G" in str(caught.value).split(" have ")[1].split(";")[0] else 1e6
     step.check_reachable(model, found, asked(flops=f"{reachable * unit * 1.02 / 1e9:.4f}G"), baseline)
+
+
+def test_uniform_in_several_steps_ends_near_the_widths_of_one() -> None:
+    model, _, baseline = dense("n")
+    wanted = asked(flops="50%", scope="uniform")
+    at_once, _ = cut("n", wanted)
+    slowly = deepcopy(model)
+    for share in (0.3, 0.5, 0.7, 0.85, 0.95, 1.0):
+        surgery.apply(slowly, *step.choose(slowly, wanted, baseline, step.limits(wanted, baseline.size, share)))
+    widths = [
+        {name: m.out_channels for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+        for net in (at_once, slowly)
+    ]
+    furthest = max(abs(widths[0][name] - widths[1][name]) for name in widths[0])
+    assert furthest <= 16, "only chunks that one step gave back and the other did not may differ"

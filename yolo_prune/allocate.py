@@ -6,7 +6,8 @@ Costs are exact, not estimated. A convolution costs `unit * out * in` and a norm
 channels is known before it is cut.
 
 Two scopes:
-    uniform   the same share of every group, as near as the channel multiple allows.
+    uniform   the same share of every group's original channels, as near as the channel multiple allows; so several
+              steps end where one would, and small layers are not spared because every single step rounds to nothing.
     global    chunks of channels are ranked over the whole model by importance lost for cost saved, and the cheapest
               loss goes first: the greedy solution of the knapsack (as in HALP, arXiv 2110.10811, with FLOPs or params
               in place of latency). The loss of a chunk is the log of the share of its unit's importance that is left:
@@ -37,12 +38,14 @@ class Unit:
     """Groups whose counts are equal by construction, decided together; most units are one group.
 
     Attributes:
-        groups: their names. size: channels in each now. lowest: the least count that may stay.
+        groups: their names. size: channels in each now. original: channels before the first cut.
+        lowest: the least count that may stay.
         scores: (groups, size) importance of every channel.
     """
 
     groups: tuple[str, ...]
     size: int
+    original: int
     lowest: int
     scores: np.ndarray
 
@@ -125,16 +128,17 @@ def _uniform(
     units: Sequence[Unit], costs: Sequence[Cost], size: np.ndarray, floor: np.ndarray, multiple: int
 ) -> np.ndarray:
     def counts(share: float) -> np.ndarray:
-        return np.array([_legal(max(share * u.size, u.lowest), u, multiple) for u in units], dtype=float)
+        return np.array([_legal(max(share * u.original, u.lowest), u, multiple) for u in units], dtype=float)
 
     low, high = 0.0, 1.0
     for _ in range(40):  # the counts are steps of the share: bisection finds the last share that fits
         middle = (low + high) / 2
         low, high = (middle, high) if _fits(costs, counts(middle)) else (low, middle)
     n = counts(low)
+    original = np.array([u.original for u in units], dtype=float)
 
     def wanted(n: np.ndarray, step: np.ndarray) -> np.ndarray:
-        return low - n / size  # the furthest below the common share first
+        return low - n / original  # the furthest below the common share first
 
     return _fill(units, costs, n, multiple, wanted)
 

@@ -47,7 +47,11 @@ _COMMANDS = {
     "inspect": ("yolo_prune.api", "inspect"),
     "export": ("yolo_prune.export", "export"),
 }
-_SETTINGS = ("latency", "importance", "scope", "round", "min_channels", "max_cut")  # of a recipe, for one step
+# What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
+_KEYWORDS = {
+    "apply": ("latency", "importance", "scope", "round", "min_channels", "max_cut"),
+    "export": ("dynamic", "opset", "simplify"),
+}
 _OTHERS = ("check", "train", "help", "version")
 _UNSUPPORTED = ("profile",)
 
@@ -98,7 +102,7 @@ def _run(words: list[str]) -> int:
     if command not in _COMMANDS:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
     function = _function(command)
-    parameters = _parameters(function)
+    parameters = _parameters(command, function)
     arguments = parse(command, rest, list(parameters))
     missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
@@ -114,12 +118,12 @@ def _function(command: str) -> Callable[..., object]:
     return function
 
 
-def _parameters(function: Callable[..., object]) -> dict[str, object]:
-    """Return the arguments that a command takes, with their defaults; `**settings` are those of a single step."""
+def _parameters(command: str, function: Callable[..., object]) -> dict[str, object]:
+    """Return the arguments that a command takes, with their defaults."""
     found: dict[str, object] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            found.update(dict.fromkeys(_SETTINGS))
+            found.update(dict.fromkeys(_KEYWORDS.get(command, ())))
         else:
             found[name] = parameter.default
     return found
@@ -142,7 +146,7 @@ def _usage(command: str) -> str:
     """Write one command's arguments with their defaults: "yolo-prune apply model=... [out=None]"."""
     parts = (
         f"{name}=..." if default is inspect.Parameter.empty else f"[{name}={default}]"
-        for name, default in _parameters(_function(command)).items()
+        for name, default in _parameters(command, _function(command)).items()
     )
     return " ".join(("yolo-prune", command, *parts))
 

@@ -74,7 +74,7 @@ def plan(
     if scores is None:
         scores = importance.score(channel_graph, model, recipe.importance)
     lowest = allocate.lowest_counts(baseline.channels, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
-    units = _units(channel_graph, scores, lowest)
+    units = _units(channel_graph, scores, baseline.channels, lowest)
     size = measure.size_of(model)
     costs = [_COSTS[key](channel_graph, units, size, bound) for key, bound in bounds.items()]
     return allocate.allocate(units, costs, scope=recipe.scope, multiple=recipe.round)
@@ -100,7 +100,10 @@ def choose(
 
 
 def _units(
-    channel_graph: graph.ChannelGraph, scores: Mapping[str, np.ndarray], lowest: Mapping[str, int]
+    channel_graph: graph.ChannelGraph,
+    scores: Mapping[str, np.ndarray],
+    original: Mapping[str, int],
+    lowest: Mapping[str, int],
 ) -> list[allocate.Unit]:
     """Groups that are tied are one unit; every other group is its own."""
     together: dict[str, list[graph.ChannelGroup]] = {}
@@ -110,6 +113,7 @@ def _units(
         allocate.Unit(
             tuple(group.name for group in groups),
             groups[0].size,
+            original[groups[0].name],
             max(lowest[group.name] for group in groups),
             np.stack([scores[group.name] for group in groups]),
         )
