@@ -289,6 +289,8 @@ def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], tor
         "lamp": tp.importance.LAMPImportance,
         "fpgm": tp.importance.FPGMImportance,
     }
+    if kind != "lamp":  # scores are normalised once, by importance.py, which knows what to do where all are zero
+        options["normalizer"] = None
     scorer = classes[kind](**options)
     if kind != "bn":  # the lowered weights carry the BatchNorm scales already: counting them again would square them
         scorer.target_types = [nn.modules.conv._ConvNd]

@@ -39,7 +39,8 @@ class Importance(Protocol):
 
 def _library(kind: str, **options: object) -> Importance:
     score = library(kind, **options)
-    return lambda group, model: score(group.traced)
+    # LAMP divides by the sum of what is left, which is 0 for channels without weights: 0 / 0 is no importance at all.
+    return lambda group, model: torch.nan_to_num(score(group.traced), nan=0.0)
 
 
 def _random(group: ChannelGroup, model: nn.Module) -> np.ndarray:
