@@ -74,7 +74,7 @@ def test_fpgm_likes_the_filter_that_is_unlike_the_others() -> None:
     model = small()
     with torch.no_grad():
         model.model[0].conv.weight.copy_(model.model[0].conv.weight[:1].expand(16, -1, -1, -1))
-        model.model[0].conv.weight[7] *= -1
+        model.model[0].conv.weight[7] *= 3
         model.model[1].conv.weight.copy_(model.model[1].conv.weight[:, :1].expand(-1, 16, -1, -1))
     scores = importance.score(graph.build(model), model, "fpgm")["model.0.conv"]
     assert scores.argmax() == 7

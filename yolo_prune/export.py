@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """`yolo-prune export`: export through the host, then prove that the artifact does what the torch model does.
 
-The proof is a table and export.json: raw outputs and final boxes against torch (verify.py), mAP of both by the host's val,
-and the latency of all of them in one run (latency.py). Everything runs on the CPU, in FP32.
+The proof is a table and export.json: raw outputs and final boxes against torch (verify.py), mAP of both by the host's
+val, and the latency of all of them in one run (latency.py). Everything runs on the CPU, in FP32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import ultralytics
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn import tasks
@@ -40,11 +40,7 @@ from yolo_prune.samples import Samples
 from yolo_prune.verify import Parity
 
 FORMATS = ("onnx",)
-HOST_ARGUMENTS = (
-    "dynamic",
-    "opset",
-    "simplify",
-)  # of the host's exporter: those under which FP32 outputs stay comparable
+HOST_ARGUMENTS = ("dynamic", "opset", "simplify")  # of the host's exporter: FP32 outputs stay comparable under them
 MAP_TOLERANCE = 0.01  # largest difference of mAP50-95 between an artifact and its .pt, on the same letterboxed images
 
 _RUNTIME = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxslim": "onnxslim"}  # module -> what pip calls it
@@ -297,7 +293,7 @@ def _export(subject: _Subject, folder: Path, arguments: dict[str, Any]) -> None:
 
 
 def _place(subject: _Subject, folder: Path) -> None:
-    """Put the artifact where the user wants it. An export.json of an older one goes first: it would prove the wrong file."""
+    """Put the artifact where the user wants it. An older export.json goes first: it would prove the wrong file."""
     target = folder / subject.artifact.name
     try:
         (folder / "export.json").unlink(missing_ok=True)
@@ -427,7 +423,7 @@ def _time(
 
 
 def _rows(subjects: list[_Subject], timings: dict[tuple[str, str], Timing]) -> list[dict[str, Any]]:
-    """Make one row a file: the .pt of each model, then the artifacts. `speedup` is against dense in the same runtime."""
+    """Make one row a file: the .pt of each model, then the artifacts. `speedup` is over dense in the same runtime."""
     rows = []
     for kind in ("pt", "onnx"):
         for subject in subjects:

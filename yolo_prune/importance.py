@@ -54,7 +54,7 @@ IMPORTANCES: dict[str, Importance] = {
     "l2": _library("magnitude", p=2),  # grouped as in DepGraph, arXiv 2301.12900
     "bn": _library("bn"),  # network slimming, arXiv 1708.06519
     "lamp": _library("lamp"),  # Lee et al., arXiv 2010.07611
-    "fpgm": _library("fpgm"),  # He et al., CVPR 2019
+    "fpgm": _library("fpgm"),  # He et al., CVPR 2019; torch-pruning compares the squares of the weights, blind to signs
     "random": _random,
 }
 

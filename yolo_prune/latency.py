@@ -1,70 +1,71 @@
 # yolo-prune, AGPL-3.0 license
-"""Times that can be compared: every candidate in one run, in turns, on the same input with the same threads."""
+"""How long does one call take? Several models timed side by side, in turns, so that they share the machine's moods."""
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-WARM_UP = 3  # rounds that are not counted: caches, lazy kernels
+WARM_UP = 5  # rounds that are not counted
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds for one call: the median and the quartiles of all rounds."""
+    """Milliseconds a call: the median, and the 10th and 90th percentile as its spread."""
 
     median: float
-    low: float
-    high: float
+    p10: float
+    p90: float
 
 
-def measure(candidates: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Time callables against each other.
-
-    Each round calls every candidate once, every second round in reverse order. A machine that slows down or is busy for
-    a while then slows all of them alike, which timing one after the other would book on one of them.
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """Time calls in turns: a, b, a, b, ... A slow second of the machine then falls on all of them.
 
     Args:
-        candidates: name -> what to time. repeats: counted rounds, at least 1.
+        calls: name -> what to time.
+        repeats: counted rounds, after `WARM_UP` that are not.
+
+    Returns:
+        Name -> its timing.
     """
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(WARM_UP + repeats):
-        names = list(candidates)
-        for name in reversed(names) if turn % 2 else names:
-            start = time.perf_counter()
-            candidates[name]()
-            if turn >= WARM_UP:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    quartiles = {name: np.percentile(rounds, [50, 25, 75]) for name, rounds in times.items()}
-    return {name: Timing(*(float(q) for q in found)) for name, found in quartiles.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    collecting = gc.isenabled()
+    gc.disable()  # as timeit does: a collection would fall on whoever is running
+    try:
+        for turn in range(WARM_UP + repeats):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if turn >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: Timing(*(1e3 * np.percentile(times, (50, 10, 90))).tolist()) for name, times in seconds.items()}
 
 
-def onnx_session(path: str | Path, threads: int) -> Any:
-    """Open an ONNX file in onnxruntime on the CPU, with a fixed number of threads."""
+def onnx_session(path: Path, threads: int) -> Any:
+    """Open an ONNX file in ONNX Runtime on the CPU.
+
+    Args:
+        path: the .onnx file.
+        threads: CPU threads within one operator; operators run one after the other.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Idle threads of one session would otherwise spin for some milliseconds into the turn of the next candidate.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Else the threads of one session spin on for a while after a call and slow down the next session's turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def torch_threads(threads: int | None = None) -> Iterator[None]:
-    """Give torch a number of threads (None: leave it), and at the end the number that it had."""
-    before = torch.get_num_threads()
-    try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,448 @@
+# yolo-prune, AGPL-3.0 license
+"""The export's proof: what passes, what must fail, what is said, and what is left on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from yolo_prune import export as job
+from yolo_prune import latency, samples, verify
+from yolo_prune.errors import PruneError, VerifyError
+
+SIDE = 64
+QUICK: dict[str, Any] = {"imgsz": SIDE, "images": 3, "repeats": 2}
+
+
+# Comparing outputs ----------------------------------------------------------------------------------------------------
+
+
+def _output(*boxes: tuple[float, float, float, float, float, float]) -> Tensor:
+    """Make a raw output (4 + 2 classes, 8 anchors) in which the first anchors say x, y, w, h and two scores."""
+    output = torch.zeros(6, 8)
+    output[:4] = torch.tensor([32.0, 32.0, 1.0, 1.0])[:, None]
+    for anchor, box in enumerate(boxes):
+        output[:, anchor] = torch.tensor(box)
+    return output
+
+
+def test_equal_outputs_pass() -> None:
+    output = _output((20, 20, 10, 10, 0.9, 0.1), (50, 50, 20, 8, 0.2, 0.7))
+    parity = verify.compare([output], [output.clone()])
+    assert parity.passed
+    assert (parity.boxes, parity.matched, parity.borderline, parity.unmatched) == (2, 2, 0, 0)
+    assert (parity.box_relative, parity.score_relative) == (0.0, 0.0)
+
+
+def test_differences_are_shares_of_the_range() -> None:
+    ours = _output((20, 20, 10, 10, 0.8, 0.0), (100, 50, 20, 8, 0.0, 0.5))
+    theirs = ours.clone()
+    theirs[0, 0] += 0.0495  # the box channels span 1 .. 100
+    theirs[4, 0] += 0.0004  # the scores 0 .. 0.8
+    parity = verify.compare([ours], [theirs])
+    assert parity.passed
+    assert parity.box_relative == pytest.approx(0.0005, rel=1e-3)
+    assert parity.score_relative == pytest.approx(0.0005, rel=1e-3)
+
+
+@pytest.mark.parametrize(("channel", "by", "named"), [(0, 0.2, "raw box"), (4, 0.002, "raw score")])
+def test_a_raw_difference_beyond_tolerance_fails(channel: int, by: float, named: str) -> None:
+    ours = _output((20, 20, 10, 10, 0.9, 0.1), (100, 50, 20, 8, 0.2, 0.7))
+    theirs = ours.clone()
+    theirs[channel, 7] += by  # an anchor that no final box comes from
+    parity = verify.compare([ours], [theirs])
+    assert [fault.split(" outputs")[0] for fault in parity.faults] == [named]
+
+
+def test_a_box_that_moved_fails() -> None:
+    """Within the raw tolerance of a wide image, and yet another box: 0.3 pixels of 6."""
+    ours = _output((20, 20, 6, 6, 0.9, 0.1), (1000, 50, 20, 8, 0.2, 0.7))
+    theirs = ours.clone()
+    theirs[0, 0] += 0.3
+    parity = verify.compare([ours], [theirs])
+    assert parity.box_relative is not None
+    assert parity.box_relative < verify.TOLERANCE
+    assert parity.unmatched == 2  # one on each side
+    assert "without a partner" in parity.faults[0]
+    assert "class 0 (17, 17, 23, 23) score 0.900 of torch, image 1" in parity.faults[0]
+
+
+def test_another_class_fails() -> None:
+    ours, theirs = _output((20, 20, 10, 10, 0.9, 0.1)), _output((20, 20, 10, 10, 0.1, 0.9))
+    assert verify.compare([ours], [theirs]).unmatched == 2
+
+
+def test_the_confidence_threshold_is_a_knife_edge_and_no_fault() -> None:
+    ours, theirs = _output((20, 20, 10, 10, 0.25004, 0.1)), _output((20, 20, 10, 10, 0.24996, 0.1))
+    parity = verify.compare([ours], [theirs])
+    assert parity.passed
+    assert (parity.boxes, parity.matched, parity.borderline) == (1, 0, 1)
+    assert "1 borderline" in str(parity)
+
+
+def test_the_order_of_equal_scores_is_a_knife_edge_and_no_fault() -> None:
+    """Of two neighbours NMS keeps the surer one; which that is hangs on the last bit."""
+    ours = _output((20, 20, 10, 10, 0.80001, 0.0), (21, 20, 10, 10, 0.8, 0.0))
+    theirs = _output((20, 20, 10, 10, 0.8, 0.0), (21, 20, 10, 10, 0.80001, 0.0))
+    parity = verify.compare([ours], [theirs])
+    assert parity.passed
+    assert (parity.boxes, parity.matched, parity.borderline) == (1, 0, 2)
+
+
+def test_boxes_below_a_pixel_are_matched_by_their_corners() -> None:
+    ours, theirs = _output((20, 20, 0.02, 0.02, 0.9, 0.1)), _output((20.01, 20, 0.02, 0.02, 0.9, 0.1))
+    assert verify.compare([ours], [theirs]).matched == 1
+
+
+def test_an_unsure_model_is_compared_at_the_threshold_of_val() -> None:
+    output = _output((20, 20, 10, 10, 0.02, 0.0))
+    parity = verify.compare([output], [output.clone()])
+    assert (parity.confidence, parity.matched) == (0.001, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_no_number_fails(value: float) -> None:
+    ours = _output((20, 20, 10, 10, 0.9, 0.1))
+    theirs = ours.clone()
+    theirs[4, 3] = value
+    parity = verify.compare([ours], [theirs])
+    assert not parity.passed
+    json.dumps(parity.as_dict(), allow_nan=False)
+
+
+def test_another_shape_or_count_fails() -> None:
+    output = _output()
+    assert "shape (6, 7) instead of (6, 8)" in verify.compare([output], [output[:, :7]]).faults[0]
+    assert not verify.compare([output, output], [output]).passed
+    assert not verify.compare([], []).passed
+
+
+# Timing and images ----------------------------------------------------------------------------------------------------
+
+
+def test_models_take_turns() -> None:
+    turns: list[str] = []
+    timings = latency.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3)
+    assert turns == ["a", "b"] * (latency.WARM_UP + 3)
+    assert all(timing.p10 <= timing.median <= timing.p90 for timing in timings.values())
+
+
+def test_stand_in_images_are_the_same_each_time() -> None:
+    one, two = samples.without_data(3, SIDE, 5), samples.without_data(3, SIDE, 5)
+    assert one.names == ["bus.jpg", "zidane.jpg", "drawing 1", "drawing 2", "drawing 3"]
+    assert one.images.shape == (5, 3, SIDE, SIDE)
+    assert torch.equal(one.images, two.images)
+    assert 0 <= float(one.images.min()) < float(one.images.max()) <= 1
+
+
+def test_images_of_the_data_set_are_what_val_sees(tiny_data: Path) -> None:
+    import cv2
+    from ultralytics.data.utils import check_det_dataset
+
+    found = samples.from_data(check_det_dataset(str(tiny_data)), SIDE, 2)
+    assert found.names == ["0.png", "3.png"]
+    picture = cv2.imread(str(tiny_data.parent / "images/val/3.png"))
+    assert torch.equal(found.images[1], torch.from_numpy(picture[..., ::-1].transpose(2, 0, 1).copy()).float() / 255)
+
+
+def test_batches_are_filled_up() -> None:
+    images = torch.arange(5.0).reshape(5, 1, 1, 1)
+    assert [part.flatten().tolist() for part in job._batches(images, 3)] == [[0, 1, 2], [3, 4, 4]]
+
+
+# The job --------------------------------------------------------------------------------------------------------------
+
+
+def _save(path: Path, seed: int) -> Path:
+    """Write a checkpoint of an untrained yolov8n of two classes that sees differences and draws boxes.
+
+    With BatchNorm's initial statistics activations fade out, and the output is all but a constant whatever the weights.
+    """
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(seed)
+    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    model.names = {0: "bright", 1: "dark"}
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(samples.without_data(3, SIDE, 8).images)
+    model.eval()
+    for norm in norms:
+        norm.momentum = 0.03
+    for tower in model.model[-1].cv3:
+        torch.nn.init.normal_(tower[-1].weight, std=0.3)
+        torch.nn.init.constant_(tower[-1].bias, -1.0)
+    torch.save({"model": model.half(), "train_args": {"imgsz": SIDE, "task": "detect"}}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _save(tmp_path_factory.mktemp("checkpoint") / "best.pt", 0)
+
+
+@pytest.fixture
+def model(checkpoint: Path, tmp_path: Path) -> Path:
+    """Return a copy in a folder of its own."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    return Path(shutil.copy(checkpoint, folder / "best.pt"))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect what is logged, in order."""
+    lines: list[str] = []
+    monkeypatch.setattr(job.LOGGER, "info", lambda message, *_, **__: lines.append(str(message)))
+    return lines
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> None:
+    """Change the graph of every artifact between the host's export and the comparison."""
+    import onnx
+
+    stock = job._export
+
+    def spoiled(subject: Any, *rest: Any) -> None:
+        stock(subject, *rest)
+        graph = onnx.load(subject.artifact)
+        change(graph)
+        onnx.save(graph, subject.artifact)
+
+    monkeypatch.setattr(job, "_export", spoiled)
+
+
+def test_dense_and_pruned_side_by_side(model: Path, tiny_data: Path, tmp_path: Path, said: list[str]) -> None:
+    from ultralytics.nn import tasks
+    from ultralytics.utils import checks
+
+    other = tmp_path / "old"
+    other.mkdir()
+    dense = _save(other / "best.pt", 1)  # the same name, in a folder that must stay as it is
+    threads, switches = torch.get_num_threads(), (tasks.SAFE_LOAD, checks.AUTOINSTALL)
+
+    record = job.export(str(model), data=str(tiny_data), dense=str(dense), threads=2, **QUICK)
+
+    assert record == json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt", "export.json"]
+    assert [path.name for path in other.iterdir()] == ["best.pt"]
+    assert not (tmp_path / "runs").exists()  # the host's val would leave one in the current folder
+    assert (torch.get_num_threads(), (tasks.SAFE_LOAD, checks.AUTOINSTALL)) == (threads, switches)
+
+    assert record["passed"]
+    assert record["sha256"] == hashlib.sha256((model.parent / "best.onnx").read_bytes()).hexdigest()
+    assert record["images"] == {"source": "val split", "names": ["0.png", "2.png", "3.png"]}
+    rows = record["rows"]
+    assert [(row["role"], row["format"]) for row in rows] == [
+        *(("dense", "pt"), ("model", "pt")),
+        *(("dense", "onnx"), ("model", "onnx")),
+    ]
+    for torch_row, artifact_row in zip(rows[:2], rows[2:], strict=True):
+        assert artifact_row["params"] == torch_row["params"] == 3_011_238  # as the host prints yolov8n with two classes
+        assert artifact_row["map50_95"] == pytest.approx(torch_row["map50_95"], abs=1e-3)
+        assert artifact_row["parity"]["boxes"] > 10
+        assert artifact_row["parity"]["box_relative"] < verify.TOLERANCE / 10
+        assert torch_row["speedup"] if torch_row["role"] == "model" else torch_row["speedup"] == 1.0
+    assert len({row["parity"]["score_absolute"] for row in rows[2:]}) == 2  # two models, not one twice
+
+    tables = [message for message in said if message.startswith("\nmodel")]
+    assert len(tables) == 1
+    lines = tables[0].strip().splitlines()
+    heads = ["params", "GFLOPs", "mAP50-95", "mAP50", "ms (median)", "speed-up", "MB", "parity"]
+    assert all(head in lines[0] for head in heads)
+    assert [line.split()[:2] for line in lines[2:]] == [
+        *(["dense", ".pt"], ["model", ".pt"]),
+        *(["dense", "onnx"], ["model", "onnx"]),
+    ]
+
+
+def test_without_data_it_says_so(model: Path, said: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "elsewhere"
+    out.mkdir()
+    record = job.export(model, out=out, batch=2, **QUICK)
+    assert sorted(path.name for path in out.iterdir()) == ["best.onnx", "export.json"]
+    assert [path.name for path in model.parent.iterdir()] == ["best.pt"]
+    assert all(row["map50_95"] is None and row["speedup"] is None for row in record["rows"])
+    assert record["batch"] == 2
+    assert any("no data= was given" in message for message in said)
+
+
+def test_a_perturbed_artifact_fails(model: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx import numpy_helper
+
+    def change(graph: Any) -> None:
+        weights = [item for item in graph.graph.initializer if len(item.dims) == 4]
+        item = weights[len(weights) // 2]
+        array = numpy_helper.to_array(item) * 1.02
+        item.CopyFrom(numpy_helper.from_array(array.astype("float32"), item.name))
+
+    _spoil(monkeypatch, change)
+    with pytest.raises(
+        VerifyError, match=r"best\.onnx is not proven, do not deploy it\. .*raw (box|score) outputs differ"
+    ) as caught:
+        job.export(model, **QUICK)
+    assert "\n" not in str(caught.value)
+    record = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
+    assert record["passed"] is False
+    assert record["rows"][-1]["parity"]["faults"]
+    assert any("FAILED" in message for message in said if message.startswith("\nmodel"))
+
+
+def test_an_artifact_of_another_map_fails(model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs agree on the few images that are compared, and mAP over all of them does not."""
+    from types import SimpleNamespace
+
+    figures = iter((0.5, 0.45))
+    monkeypatch.setattr(
+        job.YOLO, "val", lambda *_, **__: SimpleNamespace(box=SimpleNamespace(map=next(figures), map50=0.9))
+    )
+    with pytest.raises(VerifyError, match=r"mAP50-95 differs by 0\.0500 from torch"):
+        job.export(model, data=tiny_data, **QUICK)
+
+
+def test_val_is_asked_for_the_same_images_of_both(
+    model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    stock = job.YOLO.val
+
+    def val(self: Any, **settings: Any) -> Any:
+        asked.append({key: settings[key] for key in ("data", "imgsz", "rect", "batch", "single_cls", "device")})
+        return stock(self, **settings)
+
+    monkeypatch.setattr(job.YOLO, "val", val)
+    job.export(model, data=tiny_data, **QUICK)
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+    assert (asked[0]["rect"], asked[0]["imgsz"]) == (False, SIDE)
+
+
+def test_an_export_that_dies_leaves_what_was_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model.parent / "best.onnx").write_bytes(b"an older one")
+
+    def dies(self: Any, **_: Any) -> str:
+        Path(self.ckpt_path).with_suffix(".onnx").write_bytes(b"half")
+        raise AssertionError("out of luck\nmore")
+
+    monkeypatch.setattr(job.YOLO, "export", dies)
+    with pytest.raises(PruneError, match=r"the export of .*best\.pt failed in ultralytics\. out of luck$"):
+        job.export(model, **QUICK)
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt"]
+    assert (model.parent / "best.onnx").read_bytes() == b"an older one"
+
+
+def test_a_run_that_dies_later_leaves_no_older_proof(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model.parent / "export.json").write_text("{}", encoding="utf-8")
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "_compare", dies)
+    with pytest.raises(KeyboardInterrupt):
+        job.export(model, **QUICK)
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt"]
+
+
+def test_the_host_loads_in_its_restricted_way_and_installs_nothing(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.nn import tasks
+    from ultralytics.utils import checks
+
+    seen = []
+
+    def look(*_: Any, **__: Any) -> str:
+        seen.append((tasks.SAFE_LOAD, checks.AUTOINSTALL))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(job.YOLO, "export", look)
+    with pytest.raises(PruneError, match="enough"):
+        job.export(model, **QUICK)
+    assert seen == [(True, False)]
+
+
+def test_a_trained_model(weights: Callable[[str], Path], bccd: Path, tmp_path: Path) -> None:
+    """Real weights, real images: final boxes of a model that is sure of what it sees."""
+    path = Path(shutil.copyfile(weights("yolov8n-bccd.pt"), tmp_path / "cells.pt"))
+    from ultralytics.data.utils import check_det_dataset
+
+    subject = job._load(path, None)
+    with job._host_restrained():
+        job._export(subject, tmp_path / "staged", {"imgsz": 160, "batch": 1})
+        found = job._samples(subject, check_det_dataset(str(bccd)), bccd, 160, 4)
+        parity = job._compare(subject, found.images, 1, 1)
+    assert parity.passed
+    assert parity.confidence == 0.25
+    assert parity.matched == parity.boxes > 10
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"format": "openvino"}, "format=openvino is not supported by this version; supported: onnx"),
+        ({"format": "onnx,openvino, ncnn"}, "format=openvino,ncnn are not supported by this version; supported: onnx"),
+        ({"format": ["onnx", "engine"]}, "format=engine is not supported by this version; supported: onnx"),
+        ({"format": 3}, "format=3 is not a format; supported: onnx"),
+        ({"imgsz": 0}, "imgsz=0: a whole number of 1 or more is needed"),
+        ({"batch": 1.5, "threads": True}, "batch=1.5, threads=True: a whole number of 1 or more is needed"),
+        ({"images": -1}, "images=-1: a whole number of 1 or more is needed"),
+        ({"quantize": 8}, "quantize=8: not supported by this version"),
+        ({"nms": True, "prune": 0.5}, "nms=True, prune=0.5: not supported by this version"),
+        ({"out": "nowhere"}, "out=nowhere: there is no such folder"),
+        ({"data": "nowhere.yaml"}, "data=nowhere.yaml: not a data set that ultralytics can read."),
+        ({"dense": "nowhere.pt"}, "model=nowhere.pt: there is no such file"),
+    ],
+)
+def test_bad_arguments_are_one_line_before_any_work(
+    settings: dict[str, Any], line: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_export", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(PruneError) as caught:
+        job.export(model, **settings)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_no_yolo(tmp_path: Path, checkpoint: Path) -> None:
+    whole = checkpoint.read_bytes()
+    files = {
+        "truncated.pt": whole[: len(whole) // 2],
+        "empty.pt": b"",
+        "image.pt": b"\x89PNG\r\n\x1a\n" + bytes(64),
+        "pickle.pt": pickle.dumps({"model": Path("x")}),
+        "best.onnx": whole,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(PruneError, match=name) as caught:
+            job.export(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_a_data_set_of_other_classes(model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    text = tiny_data.read_text(encoding="utf-8") + "  2: grey\n"
+    (tmp_path / "three.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(PruneError, match=r"three\.yaml has 3 classes and .*best\.pt 2; they must be the same"):
+        job.export(model, data=tmp_path / "three.yaml")
+
+
+def test_a_missing_runtime_names_the_command(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with pytest.raises(PruneError, match=r"^format=onnx needs onnxruntime: pip install onnxruntime$"):
+        job.export(model)
