@@ -31,7 +31,7 @@ MIN_SIDE = 4
 _SPLITS = ("train", "val")
 _MARK = "# yolo-prune demo set"  # how data.yaml begins; tells a set that may be replaced from a folder of the user's
 _ENTRIES = {"images", "labels", "annotations", "data.yaml"}
-_SIZES = (0.09, 0.54)  # an object's diameter as a share of the image: 1:6
+_SIZES = (0.14, 0.84)  # an object's diameter as a share of the image: 1:6
 _DISTRACTORS = ("disc", "triangle", "bar")
 
 
@@ -288,10 +288,10 @@ def scene(random: np.random.Generator, size: int) -> Scene:
     """
     ground = _ground(random, size)
     items = [
-        _item(random, None, _spot(random, size), _size(random, size, 0.1, 0.5), ground)
-        for _ in range(random.integers(2, 6))
+        _item(random, None, _spot(random, size), _size(random, size, 0.1, 0.4), ground)
+        for _ in range(random.integers(0, 4))
     ]
-    count = 0 if random.random() < 0.04 else int(random.integers(2, 7))
+    count = 0 if random.random() < 0.04 else int(random.integers(1, 5))
     placed: list[tuple[np.ndarray, float]] = []
     for _ in range(count):
         radius = _size(random, size, *_SIZES)
@@ -337,7 +337,7 @@ def compose(ground: np.ndarray, items: Iterable[Item]) -> Scene:
 
 def _spot(random: np.random.Generator, size: int) -> np.ndarray:
     """Choose a centre (x, y) in the image."""
-    return random.uniform(0.05, 0.95, 2) * size
+    return random.uniform(0.12, 0.88, 2) * size
 
 
 def _size(random: np.random.Generator, size: int, smallest: float, largest: float) -> float:
@@ -353,7 +353,7 @@ def _item(random: np.random.Generator, kind: int | None, centre: np.ndarray, rad
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * (radius, radius * squeeze)
     rings = [ring @ matrix.T + centre for ring in _shape(random, name)]
     thick = max(2, round(0.16 * radius))
-    outlined = random.random() < 0.25 and radius > 12 and name != "disc"  # an outlined disc would be a ring
+    outlined = random.random() < 0.2 and radius > 12 and name != "disc"  # an outlined disc would be a ring
     low = np.floor(np.concatenate(rings).min(axis=0)).astype(int) - thick - 2
     high = np.ceil(np.concatenate(rings).max(axis=0)).astype(int) + thick + 3
     wide, tall = (int(v) for v in high - low)
@@ -364,7 +364,11 @@ def _item(random: np.random.Generator, kind: int | None, centre: np.ndarray, rad
     else:
         cv2.fillPoly(cover, points, 255, cv2.LINE_AA, 4)  # even-odd: an inner ring is a hole
     return Item(
-        kind, int(low[0]), int(low[1]), cover, _paint(random, (tall, wide), _colour(random, centre, radius, ground))
+        kind,
+        int(low[0]),
+        int(low[1]),
+        cover,
+        _paint(random, (tall, wide), _colour(random, kind, centre, radius, ground)),
     )
 
 
@@ -413,14 +417,27 @@ def _circle(radius: float) -> np.ndarray:
     return _polar(np.arange(40) * np.pi / 20, np.full(40, radius))
 
 
-def _colour(random: np.random.Generator, centre: np.ndarray, radius: float, ground: np.ndarray) -> np.ndarray:
-    """Choose a colour that can be told from the ground behind."""
+def _colour(
+    random: np.random.Generator, kind: int | None, centre: np.ndarray, radius: float, ground: np.ndarray
+) -> np.ndarray:
+    """Choose a colour (BGR) that can be told from the ground behind.
+
+    Each class leans to a hue of its own, as most things do; hues of neighbouring classes overlap and things of no class
+    have any, so that colour helps a small model to begin with but never settles the matter.
+    """
     x, y = np.clip(centre, 0, ground.shape[0] - 1).astype(int)
     reach = max(2, int(radius))
     behind = ground[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1].mean(axis=(0, 1))
-    colours = random.uniform(15, 240, (8, 3))
+    hues = random.uniform(0, 1, 8) if kind is None else (kind + random.normal(0, 0.3, 8)) / len(CLASSES)
+    colours = _bgr(hues, random.uniform(0.45, 1, 8), random.uniform(0.4, 1, 8))
     apart = np.linalg.norm(colours - behind, axis=1)
-    return colours[int(np.argmax(apart > 90))]  # the first that differs enough, or simply the first
+    return colours[int(np.argmax(apart > 100))]  # the first that differs enough, or simply the first
+
+
+def _bgr(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Turn hues (in turns), saturations and values (0 to 1), each of shape (n,), into BGR 0 to 255, of shape (n, 3)."""
+    sector = (np.array((1, 3, 5)) + hue[:, None] * 6) % 6  # https://en.wikipedia.org/wiki/HSL_and_HSV, f(n) of HSV
+    return 255 * value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(sector, 4 - sector), 0, 1))
 
 
 def _paint(random: np.random.Generator, shape: tuple[int, int], colour: np.ndarray) -> np.ndarray:
@@ -438,12 +455,11 @@ def _ground(random: np.random.Generator, size: int) -> np.ndarray:
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j].astype(np.float32)
     turn = random.uniform(0, 2 * np.pi)
     ramp = (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn) + 0.5
-    first, second = random.uniform(30, 225, (2, 3))
+    first, second = _bgr(random.uniform(0, 1, 2), random.uniform(0, 0.4, 2), random.uniform(0.15, 0.9, 2))
     ground = first + ramp[..., None] * 0.6 * (second - first)
-    for cells, strength in ((4, 35), (16, 16)):
-        coarse = random.normal(0, strength, (cells, cells, 1 if random.random() < 0.5 else 3)).astype(np.float32)
-        cloud = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-        ground += cloud if cloud.ndim == 3 else cloud[..., None]
+    for cells, strength in ((4, 22), (16, 7)):
+        coarse = random.normal(0, strength, (cells, cells, 1)) + random.normal(0, strength / 3, (cells, cells, 3))
+        ground += cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     if random.random() < 0.3:
         turn, pitch = random.uniform(0, np.pi), random.uniform(30, 90)
         ground += (14 * np.sin((x * np.cos(turn) + y * np.sin(turn)) * pitch))[..., None]
@@ -472,5 +488,5 @@ def _photograph(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
     sharpness = random.uniform(0, 1.1) * size / 160
     if sharpness > 0.3:
         lit = cv2.GaussianBlur(lit, (0, 0), sharpness)
-    noise = random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(1, 10))
+    noise = random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(1, 7))
     return np.clip(np.round(lit + noise), 0, 255).astype(np.uint8)
