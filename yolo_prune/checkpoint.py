@@ -21,11 +21,11 @@ from yolo_prune.errors import HostError, PruneError
 _BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
 
 
-def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(path: str | Path, argument: str = "model") -> tuple[nn.Module, dict[str, Any]]:
     """Load the model of a checkpoint.
 
     Args:
-        path: a .pt file that ultralytics wrote.
+        path: a .pt file that ultralytics wrote. argument: what the user's argument is called, for the message.
 
     Returns:
         The stock model in float32, in eval mode, on the CPU (its EMA where there is one), and the checkpoint's dict.
@@ -35,11 +35,11 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     file = Path(path)
     if file.suffix != ".pt":
-        raise PruneError(f"model={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
+        raise PruneError(f"{argument}={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
     if not file.is_file():
-        raise PruneError(f"model={path}: there is no such file")
+        raise PruneError(f"{argument}={path}: there is no such file")
     if not file.stat().st_size:
-        raise PruneError(f"model={path}: the file is empty")
+        raise PruneError(f"{argument}={path}: the file is empty")
     if "safe_only" not in inspect.signature(tasks.torch_safe_load).parameters:
         raise HostError(
             "this ultralytics has no restricted loading (torch_safe_load(safe_only=True)); update ultralytics"
@@ -48,11 +48,11 @@ def load(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         ckpt, _ = tasks.torch_safe_load(str(file), safe_only=True)
     except Exception as error:  # the host has one exception for each way in which a file can be wrong
         raise PruneError(
-            f"model={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}"
+            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}"
         ) from None
     model = (ckpt.get("ema") or ckpt.get("model")) if isinstance(ckpt, dict) else None
     if not isinstance(model, nn.Module):
-        raise PruneError(f"model={path}: the file holds no YOLO model")
+        raise PruneError(f"{argument}={path}: the file holds no YOLO model")
     return model.float().eval(), ckpt
 
 
@@ -68,10 +68,11 @@ def require_detection_v8(model: nn.Module, path: str) -> None:
     only = "this version prunes YOLOv8 detection models (yolov8n to yolov8x)"
     if type(model) is not DetectionModel:
         raise PruneError(f"model={path} is a {type(model).__name__}; {only}")
-    for index, block in enumerate(model.model):
+    sequence: Any = model.model
+    for index, block in enumerate(sequence):
         if type(block) not in _BLOCKS:
             raise PruneError(f"model={path} has a {type(block).__name__} as layer {index}; {only}")
-    head = model.model[-1]
+    head = sequence[-1]
     towers = [tower for name in ("cv2", "cv3") for tower in getattr(head, name, [])]
     plain = all([type(m) for m in tower] == [Conv, Conv, nn.Conv2d] for tower in towers)
     if type(head) is not Detect or not plain or getattr(head, "one2one_cv2", None) is not None:

@@ -108,7 +108,8 @@ def export(
         subjects.insert(0, _load(Path(dense), "dense"))
     main = subjects[-1]
     folder = _folder(source, out)
-    dataset = None if data is None else _dataset(data, subjects)
+    with _host_restrained():  # reading a data set may make the host want to install what unpacks it
+        dataset = None if data is None else _dataset(data, subjects)
     side = int(imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or measure.IMAGE)
 
     before = torch.get_num_threads()
@@ -220,7 +221,7 @@ def _check_runtime(host_args: dict[str, Any]) -> None:
 
 
 def _load(path: Path, role: str | None) -> _Subject:
-    network, ckpt = checkpoint.load(path)
+    network, ckpt = checkpoint.load(path, "model" if role is None else role)
     checkpoint.require_detection_v8(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
     return _Subject(role or own, path, network, ckpt, measure.size_of(network))
