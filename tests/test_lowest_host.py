@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""The oldest ultralytics that pyproject.toml admits: prune, train again, resume. All other tests run against the newest."""
+"""The oldest ultralytics that pyproject.toml admits: prune, train again. Other tests run against the newest."""
 
 from __future__ import annotations
 

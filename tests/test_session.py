@@ -109,6 +109,27 @@ def test_the_hosts_own_csv_shows_params_and_gflops_change(run: Path) -> None:
     assert float(rows[0]["model/parameters"]) > float(rows[4]["model/parameters"])
 
 
+def test_the_hosts_loggers_see_params_and_gflops(tiny_data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from ultralytics.utils.callbacks import tensorboard
+
+    scalars: dict[tuple[str, int], float] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            scalars[name, epoch] = float(value)
+
+    monkeypatch.setattr(tensorboard, "WRITER", Writer(), raising=False)  # absent without tensorboard
+    yolo = YOLO("yolov8n.yaml")
+
+    def integrate(trainer: Any) -> None:  # where the host adds its integrations: behind the default callbacks
+        trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
+
+    yolo.add_callback("on_pretrain_routine_start", integrate)
+    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5)
+    assert scalars["model/GFLOPs", 2] <= 0.5 * scalars["model/GFLOPs", 1]
+    assert scalars["model/parameters", 2] < scalars["model/parameters", 1]
+
+
 def test_the_checkpoint_holds_stock_classes_only(run: Path) -> None:
     model, _ = load_checkpoint(run / "weights" / "best.pt")
     assert {type(m).__module__.split(".")[0] for m in model.modules()} <= {"torch", "ultralytics"}
