@@ -22,8 +22,8 @@ LAYERS = {
     "pure": {"allocate", "recipe", "recipe_file", "schedule", "text"},
     "torch": {"architecture", "blocks", "graph", "importance", "measure", "step", "surgery"},
     "trainer": {
-        *("api", "checkpoint", "continuity", "demo", "demo_data", "export"),
-        *("latency", "report", "samples", "session", "verify"),
+        *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
+        *("latency", "record", "report", "samples", "session", "verify"),
     },
     "host": {"host"},
     "top": {"__init__", "__main__", "_startup", "cli"},

@@ -17,8 +17,8 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER
 
-import yolo_prune
-from yolo_prune import architecture, checkpoint, graph, measure, recipe, report, session, step, surgery, text
+from yolo_prune import architecture, checkpoint, graph, measure, record, report, session, step, surgery, text
+from yolo_prune import recipe as recipes
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -63,41 +63,19 @@ def prune(
         )
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
-    before = _fitness(model, data, imgsz)
+    fitness = _fitness(model, data, imgsz)
     start = time.perf_counter()
     baseline = Baseline.of(network, graph.build(network, wanted.protect))
     found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline.size))
     surgery.apply(network, found, chosen)
     architecture.stamp(network, found.protected)
-    size, seconds = measure.size_of(network), time.perf_counter() - start
+    size = measure.size_of(network)
+    told = record.new(wanted, baseline, fitness)
+    row = record.add_step(told, 0, size, fitness, time.perf_counter() - start)
     _refresh(model, network)
-    after = _fitness(model, data, imgsz)
-    counts = {name: m.out_channels for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
-    figures = {"params": size.params, "gflops": size.gflops}
-    return {
-        "yolo_prune": yolo_prune.__version__,
-        "recipe": wanted.as_dict(),
-        "baseline": {
-            "params": baseline.size.params,
-            "gflops": baseline.size.gflops,
-            "fitness": before,
-            "latency_ms": None,
-        },
-        "final": {**figures, "fitness": after, "latency_ms": None},
-        "steps": [
-            {
-                "step": 1,
-                "epoch": 0,
-                **figures,
-                "fitness_before": before,
-                "fitness_after": after,
-                "seconds": round(seconds, 3),
-            }
-        ],
-        "layers": [{"name": k, "before": v, "after": counts[k]} for k, v in baseline.layers.items()],
-        "history": [],
-        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
-    }
+    row["fitness_after"] = _fitness(model, data, imgsz)
+    record.finish(told, baseline, network, size, row["fitness_after"])
+    return told
 
 
 def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:
@@ -146,10 +124,10 @@ def apply(
     yolo = ultralytics.YOLO(str(source)) if data is not None else None
     if yolo is not None:
         yolo.model = network
-    record = prune(yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
+    told = prune(yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
     _save(network, ckpt, target)
-    _print(record, source.name, target)
-    return record
+    _print(told, source.name, target)
+    return told
 
 
 def inspect(model: str, data: str | None = None, protect: str | None = None) -> dict[str, Any]:
@@ -222,13 +200,13 @@ def _recipe(flops: Any, params: Any, given: str | Path | Recipe | None, settings
 
 def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
-    unknown = sorted(set(named) - set(recipe.ARGUMENTS))
+    unknown = sorted(set(named) - set(recipes.ARGUMENTS))
     if unknown:
         raise PruneError(
             f"unknown setting {', '.join(key.removeprefix('prune_') for key in unknown)}; known are "
-            f"{', '.join(sorted(key.removeprefix('prune_') for key in recipe.ARGUMENTS if key != 'prune'))}"
+            f"{', '.join(sorted(key.removeprefix('prune_') for key in recipes.ARGUMENTS if key != 'prune'))}"
         )
-    wanted = recipe.from_arguments({**asked, **named})
+    wanted = recipes.from_arguments({**asked, **named})
     if wanted is None:
         raise PruneError("nothing asks for pruning: give a recipe or a bound")
     return wanted
@@ -263,10 +241,10 @@ def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
     report.replace(target, buffer.getvalue())
 
 
-def _print(record: Mapping[str, Any], name: str, target: Path) -> None:
+def _print(told: Mapping[str, Any], name: str, target: Path) -> None:
     rows = []
     for label, key in ((name, "baseline"), (target.name, "final")):
-        figures = record[key]
+        figures = told[key]
         fitness = figures["fitness"]
         rows.append(
             {

@@ -18,13 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ultralytics
 from torch import nn
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
-import yolo_prune
-from yolo_prune import architecture, checkpoint, continuity, graph, measure, recipe, report, schedule, step, surgery
+from yolo_prune import (
+    architecture,
+    checkpoint,
+    continuity,
+    graph,
+    measure,
+    recipe,
+    record,
+    report,
+    schedule,
+    step,
+    surgery,
+)
 from yolo_prune.errors import HostError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -124,17 +134,11 @@ def on_pretrain_routine_end(trainer: Any) -> None:
     baseline = _baseline_from(run) if run else Baseline.of(model, found)
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
-    session.record = {
-        "yolo_prune": yolo_prune.__version__,
-        "recipe": wanted.as_dict(),
-        "baseline": _figures(baseline.size, (run or earlier.get("baseline", {})).get("fitness")),
-        "bounds": step.limits(wanted, baseline.size),
-        "steps": list(run["steps"]) if run else [],
-        "history": earlier.get("history") or (list(run["history"]) if run else []),
-        "versions": {"ultralytics": ultralytics.__version__, "torch": _torch_version()},
-    }
+    session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
     if run:
         session.done = run["done"]
+        session.record["steps"] = list(run["steps"])
+    session.record["history"] = earlier.get("history") or (list(run["history"]) if run else [])
     validated = [row["fitness"] for row in session.record["history"] if row["fitness"] is not None]
     session.fitness = validated[-1] if validated else None
     session.size = measure.size_of(model)
@@ -145,11 +149,11 @@ def on_pretrain_routine_end(trainer: Any) -> None:
 def _earlier_record(trainer: Any) -> dict[str, Any]:
     """What the interrupted run wrote of the epochs that its last.pt has behind it; empty where there is nothing."""
     try:
-        record = json.loads((trainer.save_dir / "pruning" / "record.json").read_text())
-        record["history"] = [row for row in record["history"] if row["epoch"] <= trainer.start_epoch]
+        found: dict[str, Any] = json.loads((trainer.save_dir / "pruning" / "record.json").read_text())
+        found["history"] = [row for row in found["history"] if row["epoch"] <= trainer.start_epoch]
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # the checkpoint was moved away from its run: the epochs before the last step are in its yaml
-    return record
+    return found
 
 
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
@@ -225,17 +229,7 @@ def _take_step(trainer: Any, session: Session) -> None:
     session.size = measure.size_of(model)
     session.done = number
     seconds = time.perf_counter() - start
-    session.record["steps"].append(
-        {
-            "step": number,
-            "epoch": trainer.epoch + 1,
-            "params": session.size.params,
-            "gflops": session.size.gflops,
-            "fitness_before": session.fitness,
-            "fitness_after": None,
-            "seconds": round(seconds, 3),
-        }
-    )
+    record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds)
     _stamp(session, model, ema, found)
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
@@ -339,34 +333,23 @@ def on_fit_epoch_end(trainer: Any) -> None:
         return  # the host calls this once more after training, for best.pt
     fitness = None if trainer.fitness is None else float(trainer.fitness)
     session.fitness = fitness if fitness is not None else session.fitness
-    record = session.record
-    record["history"] = [row for row in record["history"] if row["epoch"] != trainer.epoch + 1]
-    record["history"].append(
+    history, steps = session.record["history"], session.record["steps"]
+    history[:] = [row for row in history if row["epoch"] != trainer.epoch + 1]
+    history.append(
         {"epoch": trainer.epoch + 1, "fitness": fitness, "params": session.size.params, "gflops": session.size.gflops}
     )
-    if record["steps"] and record["steps"][-1]["fitness_after"] is None and fitness is not None:
-        for row in record["steps"]:
+    if steps and steps[-1]["fitness_after"] is None and fitness is not None:
+        for row in steps:
             row["fitness_after"] = fitness if row["fitness_after"] is None else row["fitness_after"]
-        row = record["steps"][-1]
+        row = steps[-1]
         _say(
             f"step {row['step']}/{len(session.epochs)}: fitness {_fitness(row['fitness_before'])} before, "
             f"{fitness:.4f} after epoch {trainer.epoch + 1}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
         )
-    _finish(trainer, session, fitness)
-
-
-def _finish(trainer: Any, session: Session, fitness: float | None) -> None:
-    """The record as it stands, on disk, so that a run that ends early has told what it did."""
-    record, size = session.record, session.size
-    assert size is not None
-    best = trainer.best_fitness
-    record["final"] = _figures(size, float(best) if best is not None else fitness)
-    now = {name: m.out_channels for name, m in unwrap_model(trainer.model).named_modules() if isinstance(m, nn.Conv2d)}
-    record["layers"] = [
-        {"name": name, "before": count, "after": now[name]} for name, count in session.baseline.layers.items()
-    ]
+    best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
+    record.finish(session.record, session.baseline, unwrap_model(trainer.model), session.size, best)
     if RANK in {-1, 0}:
-        report.write(record, trainer.save_dir)
+        report.write(session.record, trainer.save_dir)  # every epoch: a run that ends early has told what it did
 
 
 def on_train_end(trainer: Any) -> None:
@@ -386,18 +369,8 @@ def on_train_end(trainer: Any) -> None:
     _say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
 
 
-def _figures(size: measure.Size, fitness: float | None) -> dict[str, Any]:
-    return {"params": size.params, "gflops": size.gflops, "fitness": fitness, "latency_ms": None}
-
-
 def _fitness(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
-
-
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__)
 
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {

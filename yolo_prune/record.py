@@ -1,0 +1,76 @@
+# yolo-prune, AGPL-3.0 license
+"""The record of a pruning: plain data, the same from a training run and from one cut without training.
+
+yolo_prune, versions    what made it
+recipe, bounds          what was asked for; bounds in FLOPs and parameters
+baseline, final         params, gflops (640 x 640), fitness or None, latency_ms or None
+steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
+history                 epoch, fitness, params, gflops; one row an epoch
+layers                  name, before, after: output channels of every convolution
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import ultralytics
+from torch import nn
+
+import yolo_prune
+from yolo_prune import step
+from yolo_prune.measure import Size
+from yolo_prune.recipe import Recipe
+from yolo_prune.step import Baseline
+
+
+def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dict[str, Any]:
+    """A record before the first step.
+
+    Args:
+        recipe: what is asked for. baseline: the model before its first cut. fitness: its fitness, if it is known.
+    """
+    return {
+        "yolo_prune": yolo_prune.__version__,
+        "recipe": recipe.as_dict(),
+        "bounds": step.limits(recipe, baseline.size),
+        "baseline": figures(baseline.size, fitness),
+        "steps": [],
+        "history": [],
+        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
+    }
+
+
+def add_step(record: dict[str, Any], epoch: int, size: Size, fitness: float | None, seconds: float) -> dict[str, Any]:
+    """Note a step that was just taken; its fitness afterwards is filled in when it is known.
+
+    Args:
+        epoch: counted from 1, 0 for a cut without training. size: of the model now. fitness: before the cut.
+        seconds: what the step took.
+
+    Returns:
+        The step's row.
+    """
+    row = {
+        "step": len(record["steps"]) + 1,
+        "epoch": epoch,
+        "params": size.params,
+        "gflops": size.gflops,
+        "fitness_before": fitness,
+        "fitness_after": None,
+        "seconds": round(seconds, 3),
+    }
+    record["steps"].append(row)
+    return row
+
+
+def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
+    """Set `final` and `layers` to what the model is now."""
+    record["final"] = figures(size, fitness)
+    now = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    record["layers"] = [{"name": name, "before": n, "after": now[name]} for name, n in baseline.layers.items()]
+
+
+def figures(size: Size, fitness: float | None) -> dict[str, Any]:
+    """One model's entry; latency is measured by `yolo-prune export`, not here."""
+    return {"params": size.params, "gflops": size.gflops, "fitness": fitness, "latency_ms": None}
