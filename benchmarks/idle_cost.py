@@ -3,8 +3,8 @@
 
     python benchmarks/idle_cost.py
 
-Both are ratios of runs with and without YOLO_PRUNE=0, interleaved, in processes of their own; medians are compared. Needs an
-environment in which yolo-prune is installed, so that its start-up files run.
+Both compare medians of runs with and without YOLO_PRUNE=0, interleaved, in processes of their own. Needs an environment in
+which yolo-prune is installed, so that its start-up files run.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ultralytics import YOLO
 marks = []
 yolo = YOLO("yolov8n.yaml")
 yolo.add_callback("on_train_epoch_start", lambda trainer: marks.append(time.perf_counter()))
-yolo.train(data=sys.argv[1], epochs={epochs}, imgsz=64, batch=8, workers=0, device="cpu", plots=False, amp=False, val=False,
-           verbose=False, project=sys.argv[2], exist_ok=True, save=False)
+yolo.train(data=sys.argv[1], epochs={epochs}, imgsz=64, batch=8, workers=0, device="cpu", plots=False, amp=False,
+           val=False, verbose=False, project=sys.argv[2], exist_ok=True, save=False)
 print("epochs", *(b - a for a, b in zip(marks[1:], marks[2:])))
 """
 

@@ -3,8 +3,8 @@
 
     python benchmarks/oneshot.py best.pt data.yaml [imgsz=320] [left=0.85,0.7,0.5]
 
-After the cut, BatchNorm statistics are re-estimated on 48 training images (without that, nearly nothing is left of any);
-mAP50-95 is that of the validation split. Prints a markdown table.
+After the cut, BatchNorm statistics are re-estimated on 48 training images (without that, nearly nothing is left of
+any); mAP50-95 is that of the validation split. Prints a markdown table.
 """
 
 from __future__ import annotations

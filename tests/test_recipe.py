@@ -267,7 +267,7 @@ def test_as_dict_is_plain() -> None:
         "end": 0.4,
         "steps": 5,
         "round": 8,
-        "min_channels": 8,
+        "min_channels": 16,
         "max_cut": 0.8,
         "floor": None,
         "profile": None,

@@ -222,10 +222,10 @@ class Settings(BaseModel):
         "must be a whole number from 1 to 4096, for example 8",
     )
     min_channels: _Count = _setting(
-        8,
+        16,
         "no layer is cut below this many channels",
         "1 to 4096",
-        "must be a whole number from 1 to 4096, for example 8",
+        "must be a whole number from 1 to 4096, for example 16",
     )
     max_cut: _Share = _setting(
         0.8,
