@@ -72,7 +72,7 @@ def test_demo_comes_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for _ in range(2):  # the second time it is there already
         data = utils.check_det_dataset(str(folder("datasets") / "demo.yaml"))
         assert data["names"] == dict(enumerate(CLASSES))
-        made = tmp_path / "datasets" / "yolo-prune-demo"
+        made = tmp_path / "datasets" / "yolo-prune-demo-set"
         assert [data["train"], data["val"]] == [str(made / "images" / split) for split in ("train", "val")]
         written = {split: len(list((made / "images" / split).iterdir())) for split in ("train", "val")}
     text = (folder("datasets") / "demo.yaml").read_text(encoding="utf-8")

@@ -186,7 +186,7 @@ def test_later_items_hide_earlier_ones() -> None:
     assert (second.kind, second.box, second.area) == (1, (15, 5, 20, 20), 400)
 
 
-@pytest.mark.parametrize(("overlap", "kept"), [(12, True), (13, True), (14, False), (20, False)])
+@pytest.mark.parametrize(("overlap", "kept"), [(11, True), (12, True), (13, False), (20, False)])
 def test_mostly_hidden_objects_have_no_box(overlap: int, kept: bool) -> None:
     drawn = compose(GROUND, [square(0, 5, 20, 100), square(20 - overlap, 5, 20, 200, kind=None)])
     assert [item.kind for item in visible(drawn)] == ([0] if kept else [])

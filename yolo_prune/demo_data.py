@@ -25,13 +25,13 @@ from yolo_prune.errors import PruneError
 CLASSES = ("gear", "star", "ring", "arrow", "cross", "moon")
 
 # An object gets a box when this share of it can be seen and its visible part is at least so many pixels wide and high.
-MIN_VISIBLE = 0.35
+MIN_VISIBLE = 0.4
 MIN_SIDE = 4
 
 _SPLITS = ("train", "val")
 _MARK = "# yolo-prune demo set"  # how data.yaml begins; tells a set that may be replaced from a folder of the user's
 _ENTRIES = {"images", "labels", "annotations", "data.yaml"}
-_SIZES = (0.14, 0.84)  # an object's diameter as a share of the image: 1:6
+_SIZES = (0.15, 0.9)  # an object's diameter as a share of the image: 1:6
 _DISTRACTORS = ("disc", "triangle", "bar")
 
 
@@ -86,7 +86,7 @@ class Seen(NamedTuple):
 # The set --------------------------------------------------------------------------------------------------------------
 
 
-def make(out: Path | str, *, images: int = 240, val: int = 80, imgsz: int = 160, seed: int = 0) -> Path:
+def make(out: Path | str, *, images: int = 640, val: int = 100, imgsz: int = 128, seed: int = 0) -> Path:
     """Write the demo set: images, YOLO labels, COCO JSON and a `data=` file.
 
     It is written beside `out` first and then renamed, so an interrupted run leaves no half of a set.
@@ -295,8 +295,8 @@ def scene(random: np.random.Generator, size: int) -> Scene:
     placed: list[tuple[np.ndarray, float]] = []
     for _ in range(count):
         radius = _size(random, size, *_SIZES)
-        centre = _spot(random, size)
-        if placed and random.random() < 0.3:  # partly in front of an earlier one
+        centre = _spot(random, size, radius, placed)
+        if placed and random.random() < 0.25:  # partly in front of an earlier one
             near, reach = placed[int(random.integers(len(placed)))]
             turn = random.uniform(0, 2 * np.pi)
             centre = near + random.uniform(0.5, 0.95) * (reach + radius) * np.array((np.cos(turn), np.sin(turn)))
@@ -335,14 +335,21 @@ def compose(ground: np.ndarray, items: Iterable[Item]) -> Scene:
     return Scene(canvas, laid, owner)
 
 
-def _spot(random: np.random.Generator, size: int) -> np.ndarray:
-    """Choose a centre (x, y) in the image."""
-    return random.uniform(0.12, 0.88, 2) * size
+def _spot(
+    random: np.random.Generator, size: int, radius: float = 0, placed: Iterable[tuple[np.ndarray, float]] = ()
+) -> np.ndarray:
+    """Choose a centre (x, y) in the image: of six, the one farthest from what is placed already."""
+    spots: np.ndarray = random.uniform(0.12, 0.88, (6, 2)) * size
+    gaps = [min((np.linalg.norm(spot - near) - reach - radius for near, reach in placed), default=0) for spot in spots]
+    return spots[int(np.argmax(gaps))]
 
 
 def _size(random: np.random.Generator, size: int, smallest: float, largest: float) -> float:
-    """Choose a radius in pixels, evenly over the logarithm, of a diameter given as shares of the image."""
-    return float(np.exp(random.uniform(np.log(smallest), np.log(largest))) * size / 2)
+    """Choose a radius in pixels, evenly over the square root, of a diameter given as shares of the image.
+
+    Evenly over the logarithm there would be so many small ones that a few hundred images do not teach them.
+    """
+    return float(random.uniform(np.sqrt(smallest), np.sqrt(largest)) ** 2 * size / 2)
 
 
 def _item(random: np.random.Generator, kind: int | None, centre: np.ndarray, radius: float, ground: np.ndarray) -> Item:
@@ -353,7 +360,7 @@ def _item(random: np.random.Generator, kind: int | None, centre: np.ndarray, rad
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * (radius, radius * squeeze)
     rings = [ring @ matrix.T + centre for ring in _shape(random, name)]
     thick = max(2, round(0.16 * radius))
-    outlined = random.random() < 0.2 and radius > 12 and name != "disc"  # an outlined disc would be a ring
+    outlined = random.random() < 0.15 and radius > 12 and name != "disc"  # an outlined disc would be a ring
     low = np.floor(np.concatenate(rings).min(axis=0)).astype(int) - thick - 2
     high = np.ceil(np.concatenate(rings).max(axis=0)).astype(int) + thick + 3
     wide, tall = (int(v) for v in high - low)
@@ -381,19 +388,21 @@ def _shape(random: np.random.Generator, name: str) -> list[np.ndarray]:
         angles = np.repeat(np.arange(2 * teeth) * step, 2) + np.tile((0.12, 0.88), 2 * teeth) * step
         return [_polar(angles, reach), _circle(0.3)]
     if name == "star":
-        return [_polar(np.arange(10) * np.pi / 5, np.tile((1.0, random.uniform(0.38, 0.46)), 5))]
+        return [_polar(np.arange(10) * np.pi / 5, np.tile((1.0, random.uniform(0.44, 0.54)), 5))]
     if name == "ring":
         return [_circle(1.0), _circle(random.uniform(0.5, 0.68))]
     if name == "arrow":
-        neck, half = random.uniform(0.0, 0.2), random.uniform(0.2, 0.28)
-        return [np.array([(1, 0), (neck, 0.75), (neck, half), (-1, half), (-1, -half), (neck, -half), (neck, -0.75)])]
+        neck, half = random.uniform(-0.1, 0.1), random.uniform(0.28, 0.38)
+        return [
+            np.array([(1, 0), (neck, 0.85), (neck, half), (-0.9, half), (-0.9, -half), (neck, -half), (neck, -0.85)])
+        ]
     if name == "cross":
-        a = random.uniform(0.22, 0.3)
+        a = random.uniform(0.26, 0.36)
         quarter = np.array([(a, a), (a, 0.95), (-a, 0.95)])
         turns = (np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1)))
         return [np.concatenate([quarter @ turn.T for turn in turns])]
     if name == "moon":
-        tip, far = np.pi * 0.72, random.uniform(0.25, 0.4)
+        tip, far = np.pi * 0.72, random.uniform(0.1, 0.3)
         outer = _polar(np.linspace(-tip, tip, 32), np.ones(32))
         inner = np.stack(
             (np.linspace(outer[-1, 0], outer[0, 0], 32), np.linspace(outer[-1, 1], outer[0, 1], 32)), axis=1
@@ -428,7 +437,7 @@ def _colour(
     x, y = np.clip(centre, 0, ground.shape[0] - 1).astype(int)
     reach = max(2, int(radius))
     behind = ground[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1].mean(axis=(0, 1))
-    hues = random.uniform(0, 1, 8) if kind is None else (kind + random.normal(0, 0.3, 8)) / len(CLASSES)
+    hues = random.uniform(0, 1, 8) if kind is None else (kind + random.normal(0, 0.25, 8)) / len(CLASSES)
     colours = _bgr(hues, random.uniform(0.45, 1, 8), random.uniform(0.4, 1, 8))
     apart = np.linalg.norm(colours - behind, axis=1)
     return colours[int(np.argmax(apart > 100))]  # the first that differs enough, or simply the first
@@ -488,5 +497,5 @@ def _photograph(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
     sharpness = random.uniform(0, 1.1) * size / 160
     if sharpness > 0.3:
         lit = cv2.GaussianBlur(lit, (0, 0), sharpness)
-    noise = random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(1, 7))
+    noise = random.standard_normal(lit.shape, dtype=np.float32) * np.float32(random.uniform(1, 6))
     return np.clip(np.round(lit + noise), 0, 255).astype(np.uint8)
