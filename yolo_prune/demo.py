@@ -48,7 +48,7 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
     YOLO("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": "dense"})
     dense = folder / "dense" / "weights" / "best.pt"
     _stage(3, f"pruning it to half its FLOPs while it trains on, {PRUNE_ARGS['epochs']} epochs", start)
-    YOLO(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned"})
+    YOLO(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned", "pretrained": True})
     pruned = folder / "pruned" / "weights" / "best.pt"
     _stage(4, "exporting both to ONNX, comparing and timing them", start)
     report = export.export(str(pruned), format="onnx", data=str(data), dense=str(dense), imgsz=imgsz)

@@ -90,6 +90,15 @@ def names() -> list[str]:
     return sorted(IMPORTANCES)
 
 
+def require(importance: str) -> None:
+    """Raise PruneError unless there is an importance of that name; called before any epoch is spent."""
+    if importance not in IMPORTANCES:
+        raise PruneError(
+            f"prune_importance={importance} is unknown; known are {', '.join(names())}, "
+            "and what yolo_prune.register adds in a training script"
+        )
+
+
 def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, np.ndarray]:
     """Score every channel of every group.
 
@@ -104,8 +113,7 @@ def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, n
     Raises:
         PruneError: the name is unknown, or a function returned something else than (size,) finite non-negative scores.
     """
-    if importance not in IMPORTANCES:
-        raise PruneError(f"prune_importance={importance!r} is unknown; known are {', '.join(names())}")
+    require(importance)
     function = IMPORTANCES[importance]
     return {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
 
