@@ -289,6 +289,7 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
         ({"time": 0.1}, "time=0.1"),
         ({"distill_model": "yolov8n.pt"}, "distill_model=yolov8n.pt"),
         ({"prune_flops": "0.1%", "prune": None}, "out of reach"),
+        ({"prune_importance": "taylor"}, "prune_importance=taylor is unknown"),
         ({"prune_steps": 9}, "more steps than epochs"),
         ({"prune_start": 0.9, "prune_end": 0.1}, "prune_start=0.9"),
     ],

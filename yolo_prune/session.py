@@ -27,6 +27,7 @@ from yolo_prune import (
     checkpoint,
     continuity,
     graph,
+    importance,
     measure,
     recipe,
     record,
@@ -91,6 +92,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
         return
     _refuse_modes(trainer)
     recipe.check_epochs(wanted, trainer.epochs)
+    importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
         trainer.args.prune = str(Path(given).resolve())  # a resumed run may start in another folder
