@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """How the demo trains: settings with which yolov8n learns from random weights in two minutes on two cores.
 
-Some 7700 images pass through the dense model, in 960 optimizer steps; all of it is there to make the most of them. It is
-no advice for trainings that have more time: leave the host's defaults alone there.
+Some 7700 images pass through the dense model, in 960 optimizer steps; all of it is there to make the most of them. It
+is no advice for trainings that have more time: leave the host's defaults alone there.
 
 Measured with seed 0 and one thread: dense, mAP50-95 0.441 after 200 s of CPU time; pruned to half the FLOPs, 0.475
 after 98 s more (it starts from the dense one, which had not learned all that it could).
