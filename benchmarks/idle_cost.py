@@ -3,8 +3,8 @@
 
     python benchmarks/idle_cost.py
 
-Both compare medians of runs with and without YOLO_PRUNE=0, interleaved, in processes of their own. Needs an environment in
-which yolo-prune is installed, so that its start-up files run.
+Both compare medians of runs with and without YOLO_PRUNE=0, interleaved, in processes of their own. Needs an environment
+in which yolo-prune is installed, so that its start-up files run.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -95,8 +96,10 @@ def choose(
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
     channel_graph = graph.build(model, recipe.protect)
-    chosen = plan(model, channel_graph, recipe, baseline, bounds)
-    return channel_graph.without_trace(), chosen
+    scores = importance.score(channel_graph, model, recipe.importance)
+    channel_graph = channel_graph.without_trace()
+    gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
+    return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores)
 
 
 def _units(
