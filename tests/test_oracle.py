@@ -153,3 +153,24 @@ def test_tracing_leaves_the_model_alone() -> None:
     model.eval()
     assert flags == [p.requires_grad for p in model.parameters()]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("pattern", ["model.2.m.0.cv2", "model.2.cv1.conv", "model.4.*", "model.22.cv2.*", "model.0"])
+def test_a_protected_name_keeps_its_channels_and_those_tied_to_it(pattern: str) -> None:
+    model, whole = lively("n")
+    found = graph.build(model, [pattern])
+    assert len(found.groups) < len(whole.groups)
+    ties = [group.tie for group in found.groups if group.tie]
+    assert all(ties.count(tie) == 2 for tie in ties)
+    plan = random_plan(found, 3, 0.9)
+    cut = deepcopy(model)
+    kill(cut, found, plan)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    expected = outputs(cut, x)
+    surgery.apply(cut, found, plan)
+    for was, now in zip(expected, outputs(cut, x), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-9)
+    for name, reason in found.protected.items():
+        layer, twin = model.get_submodule(name), cut.get_submodule(name)
+        assert layer.out_channels == twin.out_channels, (name, reason)
+    assert any("protected by the recipe" in reason for reason in found.protected.values())

@@ -124,7 +124,7 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
     names = {module: name for name, module in shadow.named_modules()}
     reasons = dict(lowering.protected)
     groups: list[ChannelGroup] = []
-    covered: set[str] = set()
+    fixed: dict[str, str] = {}  # group name -> why it is protected
     seen: set[nn.Module] = set()
     for root in (m for m in shadow.modules() if isinstance(m, nn.Conv2d)):
         if root in seen or names[root] in lowering.protected:
@@ -132,19 +132,29 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
         traced = dg.get_pruning_group(root, tp.prune_conv_out_channels, list(range(root.out_channels)))
         members, producers = _members(traced, dg, names, lowering)
         seen.update(producers)
+        group = ChannelGroup(_group_name(members, lowering), root.out_channels, members, None, traced)
+        groups.append(group)
         reason = _protected_by(members, lowering.protected, protect)
-        outs = [m.module for m in members if m.side == "out" and m.module in convolutions]
         if reason:
-            reasons.update(dict.fromkeys(outs, reason))
-            continue
-        covered.update(outs)
-        groups.append(ChannelGroup(_group_name(members, lowering), root.out_channels, members, None, traced))
+            fixed[group.name] = reason
     groups = _tie(groups, lowering)
-    protected = {}
-    for layer in layers:
-        if layer.name not in covered:
-            protected[layer.name] = reasons.get(layer.name, "not reached by the tracer")
-    return ChannelGraph(tuple(groups), protected, tuple(layers))
+    for group in groups:  # equal counts: where one of the tied groups stays whole, all do
+        partners = [other.name for other in groups if group.tie and other.tie == group.tie and other.name in fixed]
+        if partners:
+            fixed.setdefault(group.name, f"tied to {partners[0]}: {fixed[partners[0]]}")
+    covered: set[str] = set()
+    for group in groups:
+        outs = [m.module for m in group.members if m.side == "out" and m.module in convolutions]
+        if group.name in fixed:
+            reasons.update(dict.fromkeys(outs, fixed[group.name]))
+        else:
+            covered.update(outs)
+    protected = {
+        layer.name: reasons.get(layer.name, "not reached by the tracer")
+        for layer in layers
+        if layer.name not in covered
+    }
+    return ChannelGraph(tuple(g for g in groups if g.name not in fixed), protected, tuple(layers))
 
 
 def _shadow(model: nn.Module) -> nn.Module:
