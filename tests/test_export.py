@@ -405,7 +405,7 @@ def test_a_trained_model(weights: Callable[[str], Path], bccd: Path, tmp_path: P
         ({"nms": True, "prune": 0.5}, "nms=True, prune=0.5: not supported by this version"),
         ({"out": "nowhere"}, "out=nowhere: there is no such folder"),
         ({"data": "nowhere.yaml"}, "data=nowhere.yaml: not a data set that ultralytics can read."),
-        ({"dense": "nowhere.pt"}, "model=nowhere.pt: there is no such file"),
+        ({"dense": "nowhere.pt"}, "dense=nowhere.pt: there is no such file"),
     ],
 )
 def test_bad_arguments_are_one_line_before_any_work(

@@ -502,7 +502,7 @@ def test_a_missing_bound_in_a_file_can_come_from_an_argument(folder: Path) -> No
 def test_a_folder_and_an_unreadable_file(folder: Path) -> None:
     (folder / "sub.yaml").mkdir()
     assert "prune=sub.yaml is a folder: name a recipe file, such as" in refused(prune="sub.yaml")
-    assert f"prune={folder} is a folder" in refused(prune=folder)
+    assert f"prune={folder} is a folder" in refused(prune=folder)  # a path is told whole, however long
 
 
 def test_a_file_that_is_no_text_is_not_read_whole(folder: Path) -> None:

@@ -20,6 +20,7 @@ from yolo_prune.errors import RecipeError
 LARGEST = 1 << 16  # bytes; a recipe is a page of text, and prune=weights/best.pt must not be read whole
 _WANTED = "a recipe is lines such as flops: 50%"
 _CORE = "tag:yaml.org,2002:"
+_LONGEST = 240  # characters of a value that a message repeats; long enough for a path
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def show(value: object) -> str:
         return f"a huge {type(value).__name__}"
     if not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}…"
 
 
 def near(key: str, known: Iterable[str]) -> str:
