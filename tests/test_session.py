@@ -313,6 +313,12 @@ def test_another_task_is_refused_by_name(tmp_path: Path, tiny_data: Path) -> Non
         train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot")
 
 
+def test_another_task_is_refused_before_its_data_is_read(tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n-seg.yaml")
+    with pytest.raises(HostError, match="task=segment"):
+        train(Path("nowhere.yaml"), tmp_path, yolo, epochs=6, prune=0.5)
+
+
 def test_a_met_bound_trains_on_and_says_so(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level("WARNING", logger="ultralytics"):
         train(tiny_data, tmp_path, epochs=1, prune_flops="20G", prune_schedule="oneshot")

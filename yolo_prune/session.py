@@ -90,6 +90,8 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     wanted = asked or recipe.from_arguments(vars(trainer.args))
     if wanted is None:
         return
+    if trainer.args.task != "detect":
+        raise HostError(f"prune= with task={trainer.args.task} is not supported: this version prunes YOLOv8 detection")
     _refuse_modes(trainer)
     recipe.check_epochs(wanted, trainer.epochs)
     importance.require(wanted.importance)
