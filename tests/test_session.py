@@ -274,6 +274,8 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
     yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
     train(tiny_data, tmp_path / "a", yolo, epochs=1)
     train(tiny_data, tmp_path / "b", epochs=1)
+    train(tiny_data, tmp_path / "c", yolo, epochs=1)
+    assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
     assert (
         record_of(tmp_path / "a" / "run")["final"]["gflops"]
         <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]

@@ -113,7 +113,8 @@ def allocate(units: Sequence[Unit], costs: Sequence[Cost], *, scope: str, multip
         if cost(floor) > cost.limit * (1 + 1e-9):
             raise BoundError(
                 f"the bound of {_human(cost.limit)} {cost.name} is out of reach: the narrowest legal widths of this "
-                f"model have {_human(cost(floor))}; raise the bound, or lower prune_min_channels, raise prune_max_cut"
+                f"model have {_human(cost(floor))}; raise the bound, or lower prune_round or "
+                "prune_min_channels, or raise prune_max_cut"
             )
     n = SCOPES[scope](units, costs, size, floor, multiple) if not _fits(costs, size) else size
     keep = {}

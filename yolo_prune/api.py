@@ -7,7 +7,6 @@ import io
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +89,15 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         RecipeError: the recipe or a setting is wrong.
     """
     wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
+    trained: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
+
+    def start(trainer: Any) -> None:
+        if not trained:
+            session.on_pretrain_routine_start(trainer, asked=wanted)
+            trained.append(True)
+
     for event, callback in session.CALLBACKS.items():
-        starts = event == "on_pretrain_routine_start"
-        model.add_callback(event, partial(session.on_pretrain_routine_start, asked=wanted) if starts else callback)
+        model.add_callback(event, start if event == "on_pretrain_routine_start" else callback)
 
 
 def apply(

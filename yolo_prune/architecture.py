@@ -25,7 +25,10 @@ from yolo_prune import blocks
 from yolo_prune.errors import HostError
 
 SPEC_KEY = "yolo_prune"
-REFUSAL = "This model was pruned by yolo-prune. To train it at its pruned width: pip install yolo-prune"
+REFUSAL = (
+    "This model was pruned by yolo-prune. To train it at its pruned width: pip install yolo-prune "
+    "(and leave YOLO_PRUNE unset)"
+)
 
 
 def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None = None) -> None:
