@@ -18,14 +18,14 @@ PACKAGE = ROOT / "yolo_prune"
 
 # From the bottom up. A module imports from its own row and from rows below it, anywhere in its text.
 LAYERS = {
-    "base": {"errors", "resources"},
+    "base": {"errors", "platform_report", "resources"},
     "pure": {"allocate", "recipe", "recipe_file", "schedule", "text"},
     "torch": {"architecture", "blocks", "graph", "importance", "measure", "step", "surgery"},
     "trainer": {
         *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
-        *("latency", "record", "report", "samples", "session", "verify"),
+        *("latency", "preflight", "ranks", "record", "report", "samples", "saving", "session", "verify"),
     },
-    "host": {"host"},
+    "host": {"console", "host"},
     "top": {"__init__", "__main__", "_startup", "cli"},
 }
 ORDER = tuple(LAYERS)

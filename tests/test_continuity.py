@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
+from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from yolo_prune import architecture, continuity, graph, recipe, session, step
+from yolo_prune import architecture, continuity, graph, recipe, session, step, surgery
 from yolo_prune.step import Baseline
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
@@ -148,6 +149,26 @@ def test_pending_gradients_are_cut_with_their_weights() -> None:
         p.grad = p.detach().clone()
     cut(model, ema, optimizer)
     assert all(torch.equal(p.grad, p.detach()) for p in model.parameters())
+
+
+def test_a_projector_keeps_the_columns_of_the_channels_that_stay() -> None:
+    student, teacher = (DetectionModel(f"yolov8{scale}.yaml", nc=3, verbose=False) for scale in "ns")
+    student.args = SimpleNamespace(imgsz=64, dis=1.0)
+    wrapper = DistillationModel(teacher_model=teacher, student_model=student)
+    for projector in wrapper.projector:  # each column is marked with the channel that it reads
+        projector[0].weight.data[:] = torch.arange(projector[0].in_channels).view(1, -1, 1, 1)
+    found, chosen = step.choose(student, WANTED, Baseline.of(student, graph.build(student)), {"flops": 4e9})
+    kept = surgery.kept_positions(found, chosen)
+    replaced = continuity.cut(wrapper, found, chosen)
+    for index, projector in zip((15, 18, 21), wrapper.projector, strict=True):
+        rows, _ = kept[f"model.{index}.cv2.conv"]
+        assert projector[0].weight[0].flatten().tolist() == rows.tolist()
+        assert projector[0].in_channels == student.model[index].cv2.conv.out_channels == len(rows)
+    assert {id(item.new) for item in replaced} >= {id(projector[0].weight) for projector in wrapper.projector}
+    images = torch.rand(2, 3, 64, 64)
+    student.eval()(images)
+    for level, projector in enumerate(wrapper.projector):
+        assert projector(wrapper._student_feats[level]).shape[1] == projector[2].out_channels
 
 
 def test_an_optimizer_without_state_is_carried() -> None:

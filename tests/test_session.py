@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,9 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_prune
-from yolo_prune import architecture, recipe, session
+from tests.training import record_of, train
+from yolo_prune import recipe, session
 from yolo_prune.errors import HostError, PruneError
-
-SMALL: dict[str, Any] = {
-    "imgsz": 64,
-    "batch": 4,
-    "workers": 0,
-    "device": "cpu",
-    "plots": False,
-    "amp": False,
-    "seed": 0,
-    "optimizer": "SGD",
-    "verbose": False,
-}
-
-
-def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any) -> YOLO:
-    yolo = model or YOLO("yolov8n.yaml")
-    yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
-    return yolo
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +26,6 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("session")
     train(tiny_data, folder, epochs=5, prune=0.5, prune_steps=2, prune_start=0.2, prune_end=0.6)
     return folder / "run"
-
-
-def record_of(run: Path) -> dict[str, Any]:
-    return json.loads((run / "pruning" / "record.json").read_text())
 
 
 def test_best_and_last_have_half_the_flops(run: Path) -> None:
@@ -135,33 +112,6 @@ def test_the_checkpoint_holds_stock_classes_only(run: Path) -> None:
     assert {type(m).__module__.split(".")[0] for m in model.modules()} <= {"torch", "ultralytics"}
 
 
-def test_a_pruned_model_is_trained_again_at_its_widths(run: Path, tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
-    before, _ = load_checkpoint(run / "weights" / "best.pt")
-    yolo = YOLO(run / "weights" / "best.pt")
-    with caplog.at_level("INFO", logger="ultralytics"):
-        train(tiny_data, tmp_path, yolo, epochs=1)
-    items = len(before.state_dict())
-    assert f"Transferred {items}/{items} items" in caplog.text
-    after, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
-    assert [p.shape for p in after.parameters()] == [p.shape for p in before.parameters()]
-    assert architecture.is_pruned(after)
-
-
-def test_a_second_prune_goes_on_from_there(run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    before, _ = load_checkpoint(run / "weights" / "best.pt")
-    train(
-        tiny_data,
-        tmp_path,
-        YOLO(run / "weights" / "best.pt"),
-        epochs=2,
-        prune=0.3,
-        prune_schedule="oneshot",
-        prune_start=0,
-    )
-    after, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
-    assert 0.68 <= get_flops(after, 640) / get_flops(before, 640) <= 0.7
-
-
 class StoppedError(Exception):
     """Stands for a kill: it ends a run in the middle of an epoch."""
 
@@ -186,25 +136,6 @@ def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_d
     assert again["baseline"]["gflops"] == expected["baseline"]["gflops"]
     assert again["final"]["params"] == expected["final"]["params"]
     assert [(r["name"], r["after"]) for r in again["layers"]] == [(r["name"], r["after"]) for r in expected["layers"]]
-
-
-def test_nan_right_after_a_step_is_recovered_at_the_new_width(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
-    yolo = YOLO("yolov8n.yaml")
-    poisoned = []
-
-    def poison(trainer: Any) -> None:
-        if trainer.epoch == 1 and not poisoned:
-            poisoned.append(trainer.epoch)
-            trainer.loss = torch.tensor(math.nan)
-
-    yolo.add_callback("on_train_epoch_end", poison)
-    with caplog.at_level("WARNING", logger="ultralytics"):
-        train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
-    assert poisoned
-    assert "recovering from last.pt" in caplog.text
-    record = record_of(tmp_path / "run")
-    assert [row["epoch"] for row in record["steps"]] == [2]
-    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
 
 
 def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_path: Path) -> None:
@@ -247,17 +178,6 @@ def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Pat
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"val": False}, {"save_period": 1}, {"freeze": 3}, {"optimizer": "MuSGD"}, {"optimizer": "AdamW"}]
-)
-def test_arguments_of_the_host_go_with_pruning(arguments: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path, epochs=3, prune=0.5, prune_steps=2, prune_start=0, prune_end=0.5, **arguments)
-    record = record_of(tmp_path / "run")
-    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
-    assert get_num_params(model) == record["final"]["params"]
-    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
-
-
 @pytest.mark.parametrize("name", recipe.shipped())
 def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_data, tmp_path, epochs=16, val=False, prune=name)
@@ -289,7 +209,6 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
         ({"compile": True}, "compile=True"),
         ({"quantize": 8}, "quantize=8"),
         ({"time": 0.1}, "time=0.1"),
-        ({"distill_model": "yolov8n.pt"}, "distill_model=yolov8n.pt"),
         ({"prune_flops": "0.1%", "prune": None}, "out of reach"),
         ({"prune_importance": "taylor"}, "prune_importance=taylor is unknown"),
         ({"prune_steps": 9}, "more steps than epochs"),

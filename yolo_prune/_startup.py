@@ -25,6 +25,7 @@ WAITED = (
     "ultralytics.nn.tasks",
     "ultralytics.engine.model",
     "ultralytics.engine.trainer",
+    "ultralytics.utils.callbacks.platform",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import ultralytics
+import yaml
 from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER
@@ -21,6 +22,11 @@ from yolo_prune import recipe as recipes
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
+
+_YAML_HEAD = """\
+# A pruned YOLO as data. With yolo-prune installed: yolo train model=<this file> data=...
+# yolo_prune: widths: [output, input] channels of every convolution; null follows the class count of the data.
+"""
 
 
 def prune(
@@ -89,15 +95,22 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         RecipeError: the recipe or a setting is wrong.
     """
     wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
-    trained: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
+    started: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
+    ended: list[bool] = []
 
     def start(trainer: Any) -> None:
-        if not trained:
+        if not started:
             session.on_pretrain_routine_start(trainer, asked=wanted)
-            trained.append(True)
+            started.append(True)
 
+    def end(trainer: Any) -> None:
+        session.on_pretrain_routine_end(trainer, asked=None if ended else wanted)
+        ended.append(True)
+
+    start.yolo_prune_recipe = wanted  # type: ignore[attr-defined]  # for the parent of a DDP run, which runs no callback
+    own = {"on_pretrain_routine_start": start, "on_pretrain_routine_end": end}
     for event, callback in session.CALLBACKS.items():
-        model.add_callback(event, start if event == "on_pretrain_routine_start" else callback)
+        model.add_callback(event, own.get(event, callback))
 
 
 def apply(
@@ -108,13 +121,14 @@ def apply(
     data: str | None = None,
     imgsz: int | None = None,
     out: str | None = None,
+    safe: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
     """`yolo-prune apply`: one-shot pruning of a checkpoint, without training; writes `out` and prints a table.
 
     Args:
         model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
-        Others as in `prune`.
+        safe: refuse a file that holds more than classes of torch and ultralytics; False trusts it. Others: see `prune`.
     """
     source = Path(model)
     target = Path(out) if out else source.with_name(f"{source.stem}-pruned.pt")
@@ -125,7 +139,7 @@ def apply(
     if target.exists() and target.resolve() == source.resolve():
         raise PruneError(f"out={out} is the model itself; name another file, such as out=pruned.pt")
     _recipe(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
-    network, ckpt = checkpoint.load(source)
+    network, ckpt = checkpoint.load(source, safe=safe)
     yolo = ultralytics.YOLO(str(source)) if data is not None else None
     if yolo is not None:
         yolo.model = network
@@ -135,16 +149,45 @@ def apply(
     return told
 
 
-def inspect(model: str, data: str | None = None, protect: str | None = None) -> dict[str, Any]:
+def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
+    """`yolo-prune yaml`: the architecture of a pruned checkpoint as a file, for `yolo train model=that.yaml`.
+
+    Args:
+        model: the pruned checkpoint. out: the file to write; default: beside it, ending in .yaml. safe: as in `apply`.
+
+    Returns:
+        The file.
+
+    Raises:
+        PruneError: the model is not pruned, or `out` is no .yaml file in a folder that exists.
+    """
+    source = Path(model)
+    target = Path(out) if out else source.with_suffix(".yaml")
+    if target.suffix not in {".yaml", ".yml"}:
+        raise PruneError(f"out={out}: an architecture is a .yaml file, such as out=pruned.yaml")
+    if not target.resolve().parent.is_dir():
+        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
+    network, _ = checkpoint.load(source, safe=safe)
+    try:
+        content = architecture.portable(network)
+    except PruneError as error:
+        raise PruneError(f"model={model}: {error}") from None
+    words = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    report.replace(target, (_YAML_HEAD + words).encode())
+    LOGGER.info(f"saved {target}; build it: yolo train model={target} pretrained={model} data=...")
+    return target
+
+
+def inspect(model: str, data: str | None = None, protect: str | None = None, safe: bool = True) -> dict[str, Any]:
     """`yolo-prune inspect`: every convolution of a checkpoint, as prunable with its group or protected with the reason.
 
     Args:
         model: the checkpoint. data: reserved for sensitivity, which this version does not measure.
-        protect: patterns of names that a recipe would protect, separated by commas.
+        protect: patterns of names that a recipe would protect, separated by commas. safe: as in `apply`.
     """
     if data is not None:
         raise PruneError("inspect data=: the sensitivity of groups is not supported by this version; leave data= out")
-    network, _ = checkpoint.load(Path(model))
+    network, _ = checkpoint.load(Path(model), safe=safe)
     checkpoint.require_detection_v8(network, model)
     patterns = [item.strip() for item in protect.split(",")] if protect else []
     found = graph.build(network, patterns)

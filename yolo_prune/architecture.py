@@ -4,11 +4,12 @@
 The host rebuilds a model from `model.yaml` at each `train` and `resume` (ultralytics 8.4.190, nn/tasks.py:
 `parse_model`); that yaml knows one width factor, so a rebuilt model would be full width again. A stamped one says more:
 
-    yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "run": {...}}
+    yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "scale": "n", "run": {...}}
 
-With yolo-prune installed, `build` stands in for `parse_model` and gives the stock classes at these widths. Without it,
-stock `parse_model` must not succeed in silence: the name of the first module is replaced by a sentence, which the host
-looks up as a class, fails, and prints. Predict, val, track and export never read it.
+With yolo-prune installed, `build` stands in for `parse_model` and gives the stock classes at these widths, and `adopt`
+gives them to a full-width model that is about to load pruned weights. Without it, stock `parse_model` must not succeed
+in silence: the name of the first module is replaced by a sentence, which the host looks up as a class, fails, and
+prints. Predict, val, track and export never read it. `portable` is the same yaml for a file of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 from ultralytics.utils import LOGGER, colorstr
 
 from yolo_prune import blocks
-from yolo_prune.errors import HostError
+from yolo_prune.errors import HostError, PruneError
 
 SPEC_KEY = "yolo_prune"
 REFUSAL = (
@@ -44,6 +45,7 @@ def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None
     spec: dict[str, Any] = yaml.get(SPEC_KEY, {})
     if not spec:
         spec["first_module"] = yaml["backbone"][0][2]
+        spec["scale"] = yaml.get("scale")
         yaml["backbone"][0][2] = REFUSAL
     spec["widths"] = {
         name: [None if name in fixed else m.out_channels, m.in_channels]
@@ -86,9 +88,7 @@ def build(
         HostError: the yaml names a layer that this host does not build.
     """
     spec = d[SPEC_KEY]
-    stock = {key: value for key, value in d.items() if key != SPEC_KEY}
-    stock["backbone"][0][2] = spec["first_module"]
-    layers, save = parse_model(stock, ch, False)
+    layers, save = parse_model(_stock(d), ch, False)
     narrowed = 0
     holder = nn.Module()
     holder.model = layers  # so that names read as they do in the whole model
@@ -111,6 +111,78 @@ def build(
             f"{len(spec['widths'])} convolutions differ from {d.get('yaml_file', 'the stock model')}"
         )
     return layers, save
+
+
+def _stock(d: Mapping[str, Any]) -> dict[str, Any]:
+    """The full-width yaml behind a stamped one, as the host's `parse_model` reads it; a plain one as it is.
+
+    The host takes a scale from the file's name (8.4.190, nn/tasks.py: `yaml_model_load`), and my-pruned.yaml has none.
+    """
+    spec = d.get(SPEC_KEY)
+    stock = deepcopy({key: value for key, value in d.items() if key != SPEC_KEY})
+    if spec:
+        stock["backbone"][0][2] = spec["first_module"]
+        if spec.get("scale"):
+            stock["scale"] = spec["scale"]
+    return stock
+
+
+def adopt(model: nn.Module, weights: nn.Module) -> bool:
+    """Give a full-width model the pruned widths of the weights that it is about to load, in place.
+
+    The host copies tensors of equal shape (8.4.190, nn/tasks.py: `BaseModel.load`), so a full-width model would take
+    little of pruned weights, and say so in one number only.
+
+    Args:
+        model: a stock model. weights: a stock model whose tensors it will load.
+
+    Returns:
+        Whether `model` has been rebuilt. It is not where the weights are not pruned, where it is pruned itself (its own
+        widths stay), and where it is another architecture, which a warning says.
+    """
+    given, own = _yaml(weights), _yaml(model)
+    if SPEC_KEY not in given or SPEC_KEY in own:
+        return False
+    if type(model) is not type(weights) or _kind(given) != _kind(own):
+        LOGGER.warning(
+            f"{colorstr('prune:')} the pretrained weights are a pruned {_name(given)} and this model is {_name(own)}: "
+            "only tensors of equal shape are transferred"
+        )
+        return False
+    yaml = deepcopy(given)
+    yaml[SPEC_KEY]["run"] = None
+    channels = own.get("channels", own.get("ch", 3))
+    fresh = type(model)(yaml, ch=channels, nc=own.get("nc"), verbose=False)
+    fresh.to(next(model.parameters()).device).train(model.training)
+    kept = {key: value for key, value in vars(model).items() if key in {"names", "args", "task", "pt_path"}}
+    vars(model).update({**vars(fresh), **kept})
+    LOGGER.info(f"{colorstr('prune:')} rebuilt at the pruned widths of the pretrained weights ({_name(given)})")
+    return True
+
+
+def _kind(d: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two yaml dicts must share for their layers to be the same but for widths and class count."""
+    stock = _stock(d)
+    scale = stock.get("scale") or next(iter(stock.get("scales") or {"": None}))
+    return stock.get("backbone"), stock.get("head"), (stock.get("scales") or {}).get(scale), stock.get("width_multiple")
+
+
+def _name(d: Mapping[str, Any]) -> str:
+    return str(d.get("yaml_file", "a model without a yaml file")).rpartition("/")[2]
+
+
+def portable(model: nn.Module) -> dict[str, Any]:
+    """The yaml of a pruned model as plain data that a file can hold; the host builds it with fresh weights.
+
+    Raises:
+        PruneError: the model is not pruned.
+    """
+    yaml = deepcopy(_yaml(model))
+    if SPEC_KEY not in yaml:
+        raise PruneError(f"the model is not pruned; its architecture is the stock {_name(yaml)}")
+    yaml[SPEC_KEY].pop("run", None)
+    yaml.pop("yaml_file", None)
+    return yaml
 
 
 def _resize(holder: nn.Module, name: str, conv: nn.Conv2d, out: int, inp: int) -> None:

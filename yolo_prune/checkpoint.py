@@ -2,12 +2,14 @@
 """Reading a .pt file that a user names, and saying in one line why it cannot be used.
 
 Files are read through the host's restricted loading (ultralytics 8.4.190, nn/tasks.py: `torch_safe_load` with
-`safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused.
+`safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused,
+unless the user says safe=False of a file that they trust.
 """
 
 from __future__ import annotations
 
-import inspect
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,16 @@ from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.errors import HostError, PruneError
 
+_LONGEST = 300  # characters of the host's own words that a message repeats
 _BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
 
 
-def load(path: str | Path, argument: str = "model") -> tuple[nn.Module, dict[str, Any]]:
+def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[nn.Module, dict[str, Any]]:
     """Load the model of a checkpoint.
 
     Args:
         path: a .pt file that ultralytics wrote. argument: what the user's argument is called, for the message.
+        safe: refuse a file that holds more than classes of torch and ultralytics.
 
     Returns:
         The stock model in float32, in eval mode, on the CPU (its EMA where there is one), and the checkpoint's dict.
@@ -40,15 +44,18 @@ def load(path: str | Path, argument: str = "model") -> tuple[nn.Module, dict[str
         raise PruneError(f"{argument}={path}: there is no such file")
     if not file.stat().st_size:
         raise PruneError(f"{argument}={path}: the file is empty")
-    if "safe_only" not in inspect.signature(tasks.torch_safe_load).parameters:
+    if safe and not getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False):
+        # before it had _SafeLoad the host's safe_only replaced unknown classes and let builtins through
         raise HostError(
-            "this ultralytics has no restricted loading (torch_safe_load(safe_only=True)); update ultralytics"
+            f"{argument}={path}: this ultralytics, or a torch older than 2.6, has no restricted loading; update them, "
+            "or say safe=False of a file that you trust"
         )
     try:
-        ckpt, _ = tasks.torch_safe_load(str(file), safe_only=True)
+        ckpt, _ = tasks.torch_safe_load(str(file), safe_only=safe)
     except Exception as error:  # the host has one exception for each way in which a file can be wrong
+        right = ". If you trust where it comes from: safe=False" if safe and _unsafe(file, error) else ""
         raise PruneError(
-            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}"
+            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}{right}"
         ) from None
     model = (ckpt.get("ema") or ckpt.get("model")) if isinstance(ckpt, dict) else None
     if not isinstance(model, nn.Module):
@@ -80,4 +87,10 @@ def require_detection_v8(model: nn.Module, path: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].removeprefix("ERROR").strip(" ❌️")
+    line = str(error).strip().partition("\n")[0].removeprefix("ERROR").strip(" ❌️")
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
+
+
+def _unsafe(file: Path, error: BaseException) -> bool:
+    """Whether a load failed because of what the file holds, and not because the file is damaged."""
+    return zipfile.is_zipfile(file) and isinstance(error.__cause__, pickle.UnpicklingError)

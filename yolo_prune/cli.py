@@ -32,6 +32,7 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune check                               what is installed, and whether the hook is live
   yolo-prune inspect model=best.pt               every convolution: prunable, or protected and why
   yolo-prune apply model=best.pt flops=50%       prune once, without training
+  yolo-prune yaml model=pruned.pt                its architecture as a file that `yolo train model=` builds from
   yolo-prune export model=best.pt format=onnx    export, then prove parity, mAP and latency
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
   yolo-prune help [command]                      this text, or a command's arguments
@@ -45,6 +46,7 @@ _COMMANDS = {
     "demo": ("yolo_prune.demo", "run"),
     "apply": ("yolo_prune.api", "apply"),
     "inspect": ("yolo_prune.api", "inspect"),
+    "yaml": ("yolo_prune.api", "write_yaml"),
     "export": ("yolo_prune.export", "export"),
 }
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.

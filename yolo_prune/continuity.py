@@ -1,19 +1,62 @@
 # yolo-prune, AGPL-3.0 license
-"""The plan that cut the model, applied to what trains it: optimizer state follows the channels that stay.
+"""The plan that cut the model, applied to what trains it: optimizer, EMA, distillation projector, DDP wrapper.
 
-Momentum buffers and Adam moments are sliced, not dropped, and every parameter keeps its place in its group, so that the
-next step is the step of a model that was always this small. This holds for any optimizer whose per-parameter state has
-the parameter's shape: SGD, Adam and its kin, RMSprop and the host's MuSGD (ultralytics 8.4.190, optim/muon.py).
+Optimizer state follows the channels that stay: momentum buffers and Adam moments are sliced, not dropped, and every
+parameter keeps its place in its group, so that the next step is the step of a model that was always this small. This
+holds for any optimizer whose per-parameter state has the parameter's shape: SGD, Adam and its kin, RMSprop and the
+host's MuSGD (ultralytics 8.4.190, optim/muon.py).
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from yolo_prune import surgery
+from yolo_prune.allocate import PrunePlan
+from yolo_prune.graph import ChannelGraph
 from yolo_prune.surgery import Replaced
+
+
+def student(model: nn.Module) -> nn.Module:
+    """The model that is pruned: itself, or the student of the host's DistillationModel (nn/distill_model.py)."""
+    found: nn.Module = getattr(model, "student_model", model)
+    return found
+
+
+def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
+    """Cut a model, and where it is a student the inputs of the projectors that compare it with its teacher.
+
+    Args:
+        model: a stock model, or the host's DistillationModel around one. channel_graph, plan: of the stock model.
+
+    Returns:
+        Every parameter that was replaced.
+    """
+    replaced = surgery.apply(student(model), channel_graph, plan)
+    for projector, columns in _projectors(model, channel_graph, plan):
+        replaced += surgery.cut_conv(projector, None, columns)
+    return replaced
+
+
+def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[tuple[nn.Conv2d, Any]]:
+    """The first convolution of each projector with the positions that it keeps; it reads what the head reads."""
+    wrapper: Any = model
+    if student(model) is model:
+        return []
+    kept = surgery.kept_positions(channel_graph, plan)
+    head = wrapper.student_model.model[wrapper.feats_idx[-1]]
+    found = []
+    for level, projector in enumerate(wrapper.projector):
+        _, columns = kept.get(f"model.{head.i}.cv2.{level}.0.conv", (None, None))
+        if columns is not None:
+            found.append((projector[0], columns))
+    return found
 
 
 def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> None:
@@ -47,3 +90,23 @@ def carry_ema(ema: Any) -> None:
     """
     ema._pairs = None  # older hosts do not have it and do not read it
     ema.updates = 0
+
+
+def carry_ddp(trainer: Any) -> None:
+    """Wrap a cut model anew, with the settings of its old DistributedDataParallel, on every rank at once.
+
+    The wrapper's reducer knows the parameters it was made with. The old one must be gone first: it hooks the gradients
+    of the parameters that stayed, too.
+
+    Args:
+        trainer: its `model` is wrapped or not; nothing is done where it is not.
+    """
+    if not isinstance(trainer.model, DistributedDataParallel):
+        return
+    old: Any = trainer.model
+    buffers = "forward_sync_buffers" if hasattr(old, "forward_sync_buffers") else "broadcast_buffers"  # torch 2.13
+    settings = {name: getattr(old, name) for name in ("device_ids", "find_unused_parameters", "static_graph", buffers)}
+    trainer.model = old.module
+    del old
+    gc.collect()
+    trainer.model = DistributedDataParallel(trainer.model, **settings)

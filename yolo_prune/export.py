@@ -73,6 +73,7 @@ def export(
     images: int = 8,
     repeats: int = 30,
     out: str | Path | None = None,
+    safe: bool = True,
     **host_args: Any,
 ) -> dict[str, Any]:
     """Export a checkpoint through the host, prove the artifact against torch, print a table and write export.json.
@@ -89,6 +90,7 @@ def export(
         images: how many images to compare outputs on.
         repeats: timed calls of each model.
         out: folder for the artifact and export.json; default: the model's.
+        safe: refuse a checkpoint that holds more than classes of torch and ultralytics; False trusts it.
         host_args: arguments of the host's exporter: dynamic, opset, simplify.
 
     Returns:
@@ -103,9 +105,9 @@ def export(
     _check_host_arguments(host_args)
     _check_runtime(host_args)
     source = Path(model)
-    subjects = [_load(source, None)]
+    subjects = [_load(source, None, safe)]
     if dense is not None:
-        subjects.insert(0, _load(Path(dense), "dense"))
+        subjects.insert(0, _load(Path(dense), "dense", safe))
     main = subjects[-1]
     folder = _folder(source, out)
     with _host_restrained():  # reading a data set may make the host want to install what unpacks it
@@ -220,8 +222,8 @@ def _check_runtime(host_args: dict[str, Any]) -> None:
         raise PruneError(f"format=onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def _load(path: Path, role: str | None) -> _Subject:
-    network, ckpt = checkpoint.load(path, "model" if role is None else role)
+def _load(path: Path, role: str | None, safe: bool) -> _Subject:
+    network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
     checkpoint.require_detection_v8(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
     return _Subject(role or own, path, network, ckpt, measure.size_of(network))

@@ -7,9 +7,12 @@ The host has no plugin system, so this is the one module that changes it. Everyt
 
     ultralytics.cfg                    the plugin's arguments, default None; `check_cfg` checks ours after its own
     ultralytics.utils.callbacks.base   `default_callbacks`, which forward to yolo_prune.session
-    ultralytics.nn.tasks               `parse_model` builds a pruned model's widths from its yaml
-    ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once
-    ultralytics.engine.trainer         several GPUs are refused before workers start
+    ultralytics.nn.tasks               `parse_model` builds a pruned model's widths from its yaml; `BaseModel.load`
+                                       gives them to a full-width model that loads pruned weights
+    ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once, and
+                                       `train` wrong ones before it starts a run for each of several data sets
+    ultralytics.engine.trainer         a DDP run is checked in the parent, and its workers are given the plugin
+    ultralytics.utils.callbacks.platform   what is sent to Ultralytics Platform after a step has the pruned size
 
 Nothing heavier than `recipe` is imported until a run asks for pruning.
 """
@@ -21,11 +24,12 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType, TracebackType
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from yolo_prune import recipe
-from yolo_prune.errors import HostError, PruneError
+from yolo_prune import console, platform_report, recipe
+from yolo_prune.errors import HostError
 
 LOWEST = "8.4.0"  # the range is stated in pyproject.toml too; tests/test_host.py compares the two
 BELOW = "8.5"
@@ -138,8 +142,12 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     # resumed, whose recipe file may have moved since. What such a run needs is checked by the session.
     if settings.get("save_dir") is None:
         wanted = recipe.from_arguments(settings)
-        if wanted is not None and settings.get("time") is None:  # the session refuses `time=`
+        if wanted is not None:
+            from yolo_prune import preflight
+
+            preflight.modes(settings)
             recipe.check_epochs(wanted, settings["epochs"])
+            preflight.model_file(settings, wanted)
 
 
 def _install_cfg(cfg: Any) -> None:
@@ -167,7 +175,7 @@ def _install_cfg(cfg: Any) -> None:
 
         _mark(check_cfg)
         cfg.check_cfg = check_cfg  # `get_cfg` looks the name up in its own module at each call
-    _install_excepthook()
+    console.install(recipe.ARGUMENTS)
 
 
 def _drop_unset(settings: dict[str, Any]) -> None:
@@ -191,6 +199,19 @@ def _install_model(model: Any) -> None:
         stock = getattr(model.Model, mode)
         if not hasattr(stock, "yolo_prune"):
             setattr(model.Model, mode, _refusing(stock, mode))
+    stock_train = model.Model.train
+    if hasattr(stock_train, "yolo_prune"):
+        return
+
+    @functools.wraps(stock_train)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A list of data sets is one run each, and the host goes on to the next one whatever the error (MultiTrainer).
+        if isinstance(kwargs.get("data"), (list, tuple)) and asked(kwargs):
+            require_supported()
+            recipe.from_arguments(kwargs)
+        return stock_train(self, *args, **kwargs)
+
+    model.Model.train = _mark(train)
 
 
 def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:
@@ -321,28 +342,80 @@ def _install_tasks(tasks: Any) -> None:
 
         return architecture.build(stock, d, ch, verbose)
 
+    stock_load = tasks.BaseModel.load
+
+    @functools.wraps(stock_load)
+    def load(self: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+        source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+        yaml = getattr(source, "yaml", None)
+        if isinstance(yaml, dict) and SPEC_KEY in yaml:
+            from yolo_prune import architecture
+
+            architecture.adopt(self, source)
+        return stock_load(self, weights, *args, **kwargs)
+
     tasks.parse_model = _mark(parse_model)
+    tasks.BaseModel.load = _mark(load)
 
 
 def _install_trainer(trainer: Any) -> None:
-    """Refuse several GPUs in the parent of a DDP run, which runs no callback (8.4.190, engine/trainer.py)."""
+    """Check a DDP run in its parent, which runs no callback, and give its workers the plugin (8.4.190, utils/dist.py).
+
+    Workers are new interpreters. Start-up files run there as they do here; the line that is added to the host's script
+    makes them work where such files do not run (`yolo-prune train`, `import yolo_prune` in a script).
+    """
     stock = trainer.generate_ddp_command
     if hasattr(stock, "yolo_prune"):
         return
 
     @functools.wraps(stock)
     def generate_ddp_command(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        given = asked(vars(trainer.args))
-        if given:
-            what = " ".join(f"{name}={value}" for name, value in given.items())
-            recipe.from_arguments(vars(trainer.args))
+        attached = next((f.yolo_prune_recipe for f in _attached(trainer)), None)
+        if attached is None and not asked(vars(trainer.args)):
+            return stock(trainer, *args, **kwargs)
+        from yolo_prune import session
+
+        session.check_in_parent(trainer, attached)
+        if attached is not None and "callbacks" not in inspect.getsource(inspect.getmodule(stock).generate_ddp_file):  # type: ignore[union-attr]
             raise HostError(
-                f"{what} with device={trainer.args.device}: this version prunes on one device only. "
-                f"Give one: device={str(trainer.args.device).split(',')[0] or 0}"
+                f"attach() with device={trainer.args.device}: ultralytics {version()} gives its workers no callbacks; "
+                "give train() the arguments instead, such as prune=0.5"
             )
-        return stock(trainer, *args, **kwargs)
+        command, file = stock(trainer, *args, **kwargs)
+        script = Path(file)
+        first = f"import sys; sys.path[:] = {sys.path!r}; import yolo_prune\n"
+        script.write_text(first + script.read_text(encoding="utf-8"), encoding="utf-8")
+        return command, file
 
     trainer.generate_ddp_command = _mark(generate_ddp_command)
+
+
+def _attached(trainer: Any) -> list[Any]:
+    """The callbacks that `attach` put on this trainer."""
+    return [f for f in trainer.callbacks.get("on_pretrain_routine_start", []) if hasattr(f, "yolo_prune_recipe")]
+
+
+# Ultralytics Platform -------------------------------------------------------------------------------------------------
+
+
+def _install_platform(platform: Any) -> None:
+    """Let the report of an epoch carry the model's size after a step too; the host sends it at epoch 0 alone (8.4.190).
+
+    The host's callback builds the report, and a thread of its own sends it through `_send`, looked up at that moment.
+    """
+    stock = platform._send
+    if hasattr(stock, "yolo_prune"):
+        return
+    found = list(inspect.signature(stock).parameters)
+    if found[:2] != ["event", "data"] or "model_id" not in found:
+        raise HostError(f"ultralytics {version()} changed: platform._send takes ({', '.join(found)})")
+
+    @functools.wraps(stock)
+    def _send(event: str, data: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        model_id = inspect.signature(stock).bind(event, data, *args, **kwargs).arguments.get("model_id")
+        return stock(event, platform_report.completed(event, data, model_id), *args, **kwargs)
+
+    platform._send = _mark(_send)
 
 
 _INSTALLERS: dict[str, Callable[[ModuleType], None]] = {
@@ -351,40 +424,5 @@ _INSTALLERS: dict[str, Callable[[ModuleType], None]] = {
     "ultralytics.nn.tasks": _install_tasks,
     "ultralytics.engine.model": _install_model,
     "ultralytics.engine.trainer": _install_trainer,
+    "ultralytics.utils.callbacks.platform": _install_platform,
 }
-
-
-# A user's mistake is one line, no traceback ---------------------------------------------------------------------------
-
-
-def _install_excepthook() -> None:
-    """Have `PruneError` printed as its message alone where nobody catches it. Notebooks have a display of their own."""
-    previous = sys.excepthook
-    if hasattr(previous, "yolo_prune") or "ipykernel" in sys.modules:
-        return
-
-    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        message = str(error) if isinstance(error, PruneError) else _model_fault(error, trace)
-        if message is None:
-            previous(kind, error, trace)
-        else:
-            sys.stderr.write(f"yolo-prune: {message}\n")
-
-    sys.excepthook = _mark(excepthook)
-
-
-def _model_fault(error: BaseException, trace: TracebackType | None) -> str | None:
-    """Return one line for a model file that the host could not read in a `yolo train` that asked for pruning.
-
-    The host's own words, without its traceback and the advice that follows them. None for every other error.
-    """
-    words = [word.partition("=") for word in sys.argv[1:]]
-    if not any(name in recipe.ARGUMENTS for name, _, _ in words):
-        return None
-    model = next((value for name, _, value in reversed(words) if name == "model"), None)
-    while model and trace is not None:
-        if trace.tb_frame.f_code.co_name in ("load_checkpoint", "_check_is_pytorch_model"):
-            first = str(error).strip().partition("\n")[0]
-            return f"model={model}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
-        trace = trace.tb_next
-    return None

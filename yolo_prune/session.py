@@ -11,7 +11,6 @@ Read in ultralytics 8.4.190: engine/trainer.py (`_setup_train`, `_do_train`, `sa
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,12 +28,15 @@ from yolo_prune import (
     graph,
     importance,
     measure,
+    platform_report,
+    preflight,
+    ranks,
     recipe,
     record,
     report,
+    saving,
     schedule,
     step,
-    surgery,
 )
 from yolo_prune.errors import HostError
 from yolo_prune.recipe import Recipe
@@ -79,7 +81,7 @@ def of(trainer: Any) -> Session | None:
 
 
 def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None:
-    """Check everything that can be checked before data and model are read.
+    """Check everything that can be checked before data and model are read. Of several processes, the first is asked.
 
     Args:
         trainer: the host's trainer. asked: a recipe from `attach`; None reads the run's arguments.
@@ -90,9 +92,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     wanted = asked or recipe.from_arguments(vars(trainer.args))
     if wanted is None:
         return
-    if trainer.args.task != "detect":
-        raise HostError(f"prune= with task={trainer.args.task} is not supported: this version prunes YOLOv8 detection")
-    _refuse_modes(trainer)
+    preflight.modes(vars(trainer.args))
     recipe.check_epochs(wanted, trainer.epochs)
     importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
@@ -101,36 +101,35 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     trainer.yolo_prune_recipe = wanted
 
 
-def _refuse_modes(trainer: Any) -> None:
-    """Refuse, with what to do instead, the modes of the host that this version cannot prune in."""
+def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
+    """What the parent of a DDP run can refuse before its workers start; it runs no callback of its own.
 
-    def given(name: str) -> Any:
-        return getattr(trainer.args, name, None)
+    Args:
+        trainer: the parent's trainer; its `model` is the network, or a file's name where the workers will read it.
+        asked: the recipe of an `attach`, or None.
 
-    instead = {
-        "compile": (bool(given("compile")), "train without compile=; compile or export the pruned best.pt"),
-        "quantize": (
-            str(given("quantize")) in {"8", "int8"},
-            "prune first without quantize=, then train the pruned best.pt with quantize=8",
-        ),
-        "distill_model": (
-            given("distill_model") is not None,
-            "prune first without distill_model=, then train the pruned best.pt with it",
-        ),
-        "time": (bool(given("time")), "give epochs=, the number that the pruning schedule counts in"),
-        "device": (trainer.world_size > 1, "name one device, such as device=0"),
-    }
-    for name, (refused, right) in instead.items():
-        if refused:
-            raise HostError(f"prune= together with {name}={given(name)} is not supported by this version: {right}")
-
-
-def on_pretrain_routine_end(trainer: Any) -> None:
-    """The model is built: find its groups, see that the bounds can be reached, and pick up a resumed run."""
+    Raises:
+        PruneError: as in `on_pretrain_routine_start`, and another family or a bound out of reach.
+    """
+    on_pretrain_routine_start(trainer, asked)
     wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None)
+    if wanted is not None and isinstance(trainer.model, nn.Module) and not trainer.resume:
+        preflight.model(trainer.model, wanted, str(trainer.args.model))
+
+
+def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
+    """The model is built: find its groups, see that the bounds can be reached, and pick up a resumed run.
+
+    Args:
+        trainer: the host's trainer. asked: a recipe from `attach`; of several processes only the first had the event
+            before this one.
+    """
+    wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None) or asked
+    if wanted is None and RANK > 0:
+        wanted = recipe.from_arguments(vars(trainer.args))
     if wanted is None:
         return
-    model = unwrap_model(trainer.model)
+    model = continuity.student(unwrap_model(trainer.model))
     checkpoint.require_detection_v8(model, str(trainer.args.model))
     found = graph.build(model, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
@@ -147,6 +146,9 @@ def on_pretrain_routine_end(trainer: Any) -> None:
     session.fitness = validated[-1] if validated else None
     session.size = measure.size_of(model)
     setattr(trainer, _ATTRIBUTE, session)
+    saving.protect(trainer)
+    if trainer.resume and RANK in {-1, 0}:
+        saving.trim_results(trainer.csv, trainer.start_epoch)
     _announce(session, found)
 
 
@@ -216,7 +218,7 @@ def _take_step(trainer: Any, session: Session) -> None:
     start = time.perf_counter()
     number, steps = session.done + 1, len(session.epochs)
     model, ema = unwrap_model(trainer.model), trainer.ema.ema
-    before = session.size or measure.size_of(model)
+    before = session.size or measure.size_of(continuity.student(model))
     if session.record["baseline"]["fitness"] is None:
         session.record["baseline"]["fitness"] = max(
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
@@ -230,14 +232,15 @@ def _take_step(trainer: Any, session: Session) -> None:
         step.limits(session.recipe, session.baseline.size, schedule.share(session.recipe.schedule, number, steps)),
     )
     continuity.carry_ema(trainer.ema)
-    session.size = measure.size_of(model)
+    continuity.carry_ddp(trainer)
+    session.size = measure.size_of(continuity.student(model))
     session.done = number
     seconds = time.perf_counter() - start
     record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds)
     _stamp(session, model, ema, found)
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
-        _save_now(trainer)
+        saving.save_as_of_the_epoch_before(trainer)
     _say(
         f"step {number}/{steps} at epoch {trainer.epoch + 1}/{trainer.epochs}: params {before.params:,} -> "
         f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}, fitness before "
@@ -255,14 +258,17 @@ def cut_training(
 ) -> graph.ChannelGraph:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
+    Of several processes the first scores and plans, and all cut.
+
     Returns:
         The groups as they were before the cut.
     """
+    scored = continuity.student(ema)
     for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
-        found, chosen = step.choose(ema, wanted, baseline, bounds)
-        surgery.apply(ema, found, chosen)
-        continuity.carry_optimizer(optimizer, surgery.apply(model, found, chosen))
-        size = measure.size_of(model)
+        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds))
+        continuity.cut(ema, found, chosen)
+        continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
+        size = measure.size_of(scored)
         if all(
             {"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()
         ):
@@ -282,7 +288,8 @@ def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.Chan
         "layers": session.baseline.layers,
     }
     for item in (model, ema):
-        architecture.stamp(item, found.protected, run)
+        architecture.stamp(continuity.student(item), found.protected, run)
+        item.yaml = continuity.student(item).yaml  # the host rebuilds a distilled student from its wrapper's yaml
 
 
 def _baseline_from(run: dict[str, Any]) -> Baseline:
@@ -296,27 +303,6 @@ def _forget_the_best(trainer: Any) -> None:
     trainer.stopper.best_fitness = 0.0
     trainer.stopper.best_epoch = trainer.epoch
     trainer.stopper.possible_stop = False
-
-
-def _save_now(trainer: Any) -> None:
-    """Write last.pt, and best.pt until a better one is validated, as of the epoch before; each in one step."""
-    if RANK not in {-1, 0} or not trainer.args.save:
-        return
-    real = trainer.last, trainer.best, trainer.save_period
-    beside = tuple(path.with_name(f".{path.name}.{os.getpid()}") for path in real[:2])
-    trainer.epoch -= 1
-    try:
-        trainer.last, trainer.best = beside
-        trainer.save_period = -1
-        trainer.save_model()
-        for new, path in zip(beside, real[:2], strict=True):
-            if new.exists():
-                os.replace(new, path)
-    finally:
-        trainer.epoch += 1
-        trainer.last, trainer.best, trainer.save_period = real
-        for path in beside:
-            path.unlink(missing_ok=True)
 
 
 def on_train_epoch_end(trainer: Any) -> None:
@@ -335,6 +321,7 @@ def on_fit_epoch_end(trainer: Any) -> None:
     session = of(trainer)
     if session is None or session.size is None or trainer.epoch != session.epoch:
         return  # the host calls this once more after training, for best.pt
+    _tell_the_platform(trainer, session)
     fitness = None if trainer.fitness is None else float(trainer.fitness)
     session.fitness = fitness if fitness is not None else session.fitness
     history, steps = session.record["history"], session.record["steps"]
@@ -351,9 +338,18 @@ def on_fit_epoch_end(trainer: Any) -> None:
             f"{fitness:.4f} after epoch {trainer.epoch + 1}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
         )
     best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
-    record.finish(session.record, session.baseline, unwrap_model(trainer.model), session.size, best)
+    network = continuity.student(unwrap_model(trainer.model))
+    record.finish(session.record, session.baseline, network, session.size, best)
     if RANK in {-1, 0}:
         report.write(session.record, trainer.save_dir)  # every epoch: a run that ends early has told what it did
+
+
+def _tell_the_platform(trainer: Any, session: Session) -> None:
+    """Have the host's report of this epoch, which its own callback sends after ours, carry the size since a step."""
+    context = getattr(trainer, "platform", None)
+    row = session.record["steps"][-1] if session.record["steps"] else None
+    if row is not None and row["fitness_after"] is None and context and context.get("model_id"):
+        platform_report.tell(context["model_id"], row["params"], row["gflops"])
 
 
 def on_train_end(trainer: Any) -> None:

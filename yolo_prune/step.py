@@ -81,10 +81,13 @@ def plan(
     return allocate.allocate(units, costs, scope=recipe.scope, multiple=recipe.round)
 
 
-def check_reachable(model: nn.Module, channel_graph: graph.ChannelGraph, recipe: Recipe, baseline: Baseline) -> None:
-    """Raise BoundError now, before any work, if the recipe's bounds are out of reach."""
+def check_reachable(
+    model: nn.Module, channel_graph: graph.ChannelGraph, recipe: Recipe, baseline: Baseline, slack: float = 1.0
+) -> None:
+    """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
     flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
-    plan(model, channel_graph, recipe, baseline, limits(recipe, baseline.size), flat)
+    bounds = {key: slack * bound for key, bound in limits(recipe, baseline.size).items()}
+    plan(model, channel_graph, recipe, baseline, bounds, flat)
 
 
 def choose(

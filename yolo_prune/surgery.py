@@ -65,7 +65,7 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replac
     for name, (rows, columns) in keep.items():
         module = model.get_submodule(name)
         if isinstance(module, nn.Conv2d):
-            replaced += _cut_conv(module, rows, columns)
+            replaced += cut_conv(module, rows, columns)
         elif isinstance(module, nn.BatchNorm2d):
             replaced += _cut_batchnorm(module, rows)
         else:
@@ -104,7 +104,8 @@ def kept_positions(graph: ChannelGraph, plan: PrunePlan) -> dict[str, tuple[np.n
     return keep
 
 
-def _cut_conv(conv: nn.Conv2d, rows: np.ndarray | None, columns: np.ndarray | None) -> list[Replaced]:
+def cut_conv(conv: nn.Conv2d, rows: np.ndarray | None, columns: np.ndarray | None) -> list[Replaced]:
+    """Keep some outputs (`rows`) and inputs (`columns`) of a convolution, None keeping all; what was replaced."""
     if conv.groups != 1:
         raise ValueError("grouped convolutions are not cut by this version")
     kept = Kept(_index(rows), _index(columns))

@@ -1,0 +1,89 @@
+# yolo-prune, AGPL-3.0 license
+"""The host's real trainer in two processes on a CPU: the few lines of it that name a GPU, replaced.
+
+The host trains in several processes on several GPUs only. Everything else is the host's: the parent's `train`, its
+temporary script, `torch.distributed.run`, samplers, DDP, the loop, saving. What is not run is the validation of best.pt
+after training, which names a CUDA device in each worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.nn import parallel
+from ultralytics.engine import trainer as engine
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+
+class CpuDdp(parallel.DistributedDataParallel):
+    """DDP without the GPU's index, which the host always passes."""
+
+    def __init__(self, module: torch.nn.Module, device_ids: Any = None, **settings: Any) -> None:
+        super().__init__(module, **settings)
+
+
+class GlooTrainer(DetectionTrainer):
+    """The detection trainer in two processes over gloo; each writes what it holds after every epoch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.world_size = 2
+        self.ddp = RANK == -1
+        if RANK != -1:
+            self.add_callback("on_train_epoch_start", note_start)
+            self.add_callback("on_train_epoch_end", note_end)
+
+    def _setup_ddp(self) -> None:
+        distributed.init_process_group("gloo", rank=RANK, world_size=self.world_size)
+        engine.nn.parallel.DistributedDataParallel = CpuDdp
+
+    def final_eval(self) -> None:
+        if RANK == 0:
+            for path in (self.last, self.best):
+                engine.strip_optimizer(path)
+        distributed.barrier()
+
+
+def note_start(trainer: Any) -> None:
+    note(trainer, "start")
+
+
+def note_end(trainer: Any) -> None:
+    note(trainer, "end")
+
+
+def note(trainer: Any, when: str) -> None:
+    """Append digests of this process's parameters, and of its optimizer's state, to a file of its own."""
+    model = unwrap_model(trainer.model)
+    row = {
+        "epoch": trainer.epoch,
+        "when": when,
+        "wrapped": type(trainer.model).__name__,
+        "params": sum(p.numel() for p in model.parameters()),
+        "weights": digest(model.parameters()),
+        "ema": digest(trainer.ema.ema.parameters()),
+        "optimizer": digest(
+            value
+            for group in trainer.optimizer.param_groups
+            for p in group["params"]
+            for value in trainer.optimizer.state[p].values()
+            if isinstance(value, torch.Tensor)
+        ),
+    }
+    with Path(f"rank{RANK}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def digest(tensors: Any) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str(tuple(tensor.shape)).encode())
+        found.update(tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()

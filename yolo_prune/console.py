@@ -1,0 +1,75 @@
+# yolo-prune, AGPL-3.0 license
+"""A user's mistake is one line and no traceback, in a `yolo train` that asked for pruning. Every other error stays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from types import TracebackType
+
+from yolo_prune.errors import PruneError
+
+# The host's functions that read what the user named, and the argument that names it (8.4.190: nn/tasks.py,
+# engine/model.py, engine/trainer.py, utils/torch_utils.py, cfg/__init__.py).
+_READERS = {
+    "load_checkpoint": "model",
+    "_check_is_pytorch_model": "model",
+    "get_dataset": "data",
+    "select_device": "device",
+    "check_dict_alignment": "",
+    "parse_key_value_pair": "",
+}
+
+
+def install(arguments: Collection[str]) -> None:
+    """Have a mistake printed as its message alone where nobody catches it. Notebooks have a display of their own.
+
+    Args:
+        arguments: the plugin's arguments.
+    """
+    previous = sys.excepthook
+    if hasattr(previous, "yolo_prune") or "ipykernel" in sys.modules:
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        message = str(error) if isinstance(error, PruneError) else host_fault(error, trace, arguments)
+        if message is None:
+            previous(kind, error, trace)
+        else:
+            sys.stderr.write(f"yolo-prune: {message}\n")
+
+    excepthook.yolo_prune = True  # type: ignore[attr-defined]
+    sys.excepthook = excepthook
+
+
+def host_fault(error: BaseException, trace: TracebackType | None, arguments: Collection[str]) -> str | None:
+    """Return one line for what the host could not read of a command that asked for pruning.
+
+    The host's own words, without its traceback and the advice that follows them. None for every other error.
+    """
+    words = {name: value for name, equals, value in (word.partition("=") for word in sys.argv[1:]) if equals}
+    ours = [name for name in words if name == "prune" or name.startswith("prune_")]
+    if not ours:
+        return None
+    unknown = [name for name in ours if name not in arguments]
+    while trace is not None:
+        reader = trace.tb_frame.f_code.co_name
+        if reader == "check_dict_alignment" and unknown:
+            return "; ".join(f"{name}={words[name]} is unknown: {_near(name, arguments)}" for name in unknown)
+        if reader in _READERS:
+            return _line(_READERS[reader], words, str(error))
+        trace = trace.tb_next
+    return None
+
+
+def _near(name: str, arguments: Collection[str]) -> str:
+    near = get_close_matches(name, arguments, 1)
+    return f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(arguments))}"
+
+
+def _line(argument: str, words: Mapping[str, str], said: str) -> str:
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "the host says nothing more")
+    if argument == "model" and "model" in words:
+        return f"model={words['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
+    return f"{argument}={words[argument]}: {first}" if argument in words else first

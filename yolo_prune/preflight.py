@@ -1,0 +1,89 @@
+# yolo-prune, AGPL-3.0 license
+"""What is refused before a run makes its folder: modes that cannot prune, other families, bounds out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from yolo_prune import checkpoint, graph, step
+from yolo_prune.errors import BoundError, HostError, PruneError
+from yolo_prune.recipe import Recipe
+from yolo_prune.step import Baseline
+
+_SLACK = 1.25  # the class count of the data moves the head's cost a little; what is closer than this is judged later
+
+
+def modes(settings: Mapping[str, Any]) -> None:
+    """Refuse, with what to do instead, the tasks and modes of the host that this version cannot prune in.
+
+    Args:
+        settings: the host's arguments; those that are absent count as unset.
+
+    Raises:
+        HostError: names every one that is set.
+    """
+    task = settings.get("task")
+    if task not in (None, "detect"):
+        raise HostError(f"prune= with task={task} is not supported: this version prunes YOLOv8 detection")
+    instead = {
+        "compile": (bool(settings.get("compile")), "train without compile=; compile or export the pruned best.pt"),
+        "quantize": (
+            str(settings.get("quantize")) in {"8", "int8"},
+            "prune first without quantize=, then train the pruned best.pt with quantize=8",
+        ),
+        "time": (settings.get("time") is not None, "give epochs=, the number that the pruning schedule counts in"),
+    }
+    faults = [f"{name}={settings.get(name)} ({right})" for name, (refused, right) in instead.items() if refused]
+    if faults:
+        raise HostError(f"prune= together with {' and '.join(faults)} is not supported by this version")
+
+
+def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
+    """Refuse a checkpoint that the run would refuse later, after it has made or emptied its folder.
+
+    Args:
+        settings: the host's arguments; only a `model` that is a .pt file at hand is looked at. wanted: the recipe.
+
+    Raises:
+        PruneError: another family, or a bound that is far out of reach. What cannot be read is left to the host.
+    """
+    path = Path(str(settings.get("model")))
+    if path.suffix != ".pt" or not path.is_file():
+        return
+    try:
+        network, _ = checkpoint.load(path)
+    except PruneError:
+        return
+    model(network, wanted, str(path), _SLACK)
+
+
+def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> None:
+    """Refuse a model of another family and bounds that none of its legal widths reaches.
+
+    Args:
+        network: a stock model. wanted: the recipe. name: how the user named the model. slack: how far out of reach a
+            bound may seem, as a factor.
+
+    Raises:
+        PruneError: one of the two.
+    """
+    checkpoint.require_detection_v8(network, name)
+    found = graph.build(network, wanted.protect)
+    baseline = Baseline.of(network, found)
+    try:
+        step.check_reachable(network, found, wanted, baseline)
+    except BoundError:
+        if slack == 1 or not _reachable(network, found, wanted, baseline, slack):
+            raise
+
+
+def _reachable(network: nn.Module, found: graph.ChannelGraph, wanted: Recipe, baseline: Baseline, slack: float) -> bool:
+    try:
+        step.check_reachable(network, found, wanted, baseline, slack)
+    except BoundError:
+        return False
+    return True

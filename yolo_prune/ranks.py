@@ -1,0 +1,38 @@
+# yolo-prune, AGPL-3.0 license
+"""Several processes that train one model (DDP): one of them decides, all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import distributed
+
+T = TypeVar("T")
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """What the first rank decides, on every rank; in a single process, what it decides itself.
+
+    Ranks differ in their BatchNorm statistics (ultralytics 8.4.190 does not synchronise buffers in training), so scores
+    taken on each would differ too, and with them the widths.
+
+    Args:
+        decide: called on rank 0 alone; its result must pickle.
+
+    Raises:
+        Exception: whatever `decide` raised, on every rank, so that none waits for one that is gone.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return decide()
+    told: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            told[0] = decide()
+        except Exception as error:
+            told[1] = error
+    distributed.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise told[1]
+    found: T = told[0]
+    return found
