@@ -21,6 +21,8 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yolo_prune import ranks
+
 
 class CpuDdp(parallel.DistributedDataParallel):
     """DDP without the GPU's index, which the host always passes."""
@@ -37,18 +39,33 @@ class GlooTrainer(DetectionTrainer):
         self.world_size = 2
         self.ddp = RANK == -1
         if RANK != -1:
+            self.add_callback("on_train_start", decide)
             self.add_callback("on_train_epoch_start", note_start)
             self.add_callback("on_train_epoch_end", note_end)
 
     def _setup_ddp(self) -> None:
         distributed.init_process_group("gloo", rank=RANK, world_size=self.world_size)
-        engine.nn.parallel.DistributedDataParallel = CpuDdp
+        engine.nn.parallel.DistributedDataParallel = CpuDdp  # the name by which the host makes its wrapper
 
     def final_eval(self) -> None:
         if RANK == 0:
             for path in (self.last, self.best):
                 engine.strip_optimizer(path)
         distributed.barrier()
+
+
+def decide(trainer: Any) -> None:
+    """Let the first process decide, and let it fail, and write what this one got of it."""
+
+    def fail() -> None:
+        raise ValueError(f"rank {RANK} fails")
+
+    row = {"decided": ranks.from_first(lambda: f"by rank {RANK}"), "failed": ""}
+    try:
+        ranks.from_first(fail)
+    except ValueError as error:
+        row["failed"] = str(error)
+    write(row)
 
 
 def note_start(trainer: Any) -> None:
@@ -65,7 +82,7 @@ def note(trainer: Any, when: str) -> None:
     row = {
         "epoch": trainer.epoch,
         "when": when,
-        "wrapped": type(trainer.model).__name__,
+        "wrapped": unwrap_model(trainer.model) is not trainer.model,
         "params": sum(p.numel() for p in model.parameters()),
         "weights": digest(model.parameters()),
         "ema": digest(trainer.ema.ema.parameters()),
@@ -77,6 +94,10 @@ def note(trainer: Any, when: str) -> None:
             if isinstance(value, torch.Tensor)
         ),
     }
+    write(row)
+
+
+def write(row: dict[str, Any]) -> None:
     with Path(f"rank{RANK}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import pickle
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from ultralytics import YOLO
 
 import yolo_prune
 from tests.conftest import ROOT, Environment
@@ -24,7 +28,7 @@ cfg = pytest.importorskip("ultralytics.cfg")
 
 def _trainer(**settings: Any) -> SimpleNamespace:
     """Make a stand-in for the host's trainer, with all of its arguments."""
-    return SimpleNamespace(args=SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings}), model=None)
+    return SimpleNamespace(args=SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings}), model=None, callbacks={})
 
 
 # Installing -----------------------------------------------------------------------------------------------------------
@@ -43,6 +47,7 @@ def test_installing_twice_changes_nothing() -> None:
     import ultralytics.engine.model
     import ultralytics.engine.trainer
     import ultralytics.nn.tasks
+    import ultralytics.utils.callbacks.platform
     from ultralytics.utils.callbacks import default_callbacks
 
     def state() -> tuple[object, ...]:
@@ -52,7 +57,10 @@ def test_installing_twice_changes_nothing() -> None:
             copy.deepcopy(default_callbacks),
             ultralytics.nn.tasks.parse_model,
             ultralytics.engine.trainer.generate_ddp_command,
+            ultralytics.nn.tasks.BaseModel.load,
+            ultralytics.utils.callbacks.platform._send,
             ultralytics.engine.model.Model.export,
+            ultralytics.engine.model.Model.train,
             ultralytics.engine.model.Model.benchmark,
             ultralytics.engine.model.Model.track,
             sys.excepthook,
@@ -68,6 +76,9 @@ def test_installing_twice_changes_nothing() -> None:
 
 def test_a_changed_host_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "faults", [])
+    platform = SimpleNamespace(_send=lambda event, payload: None)
+    with pytest.raises(HostError, match=r"platform\._send takes \(event, payload\)"):
+        host.install("ultralytics.utils.callbacks.platform", platform)  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"ultralytics 8\.\d+\.\d+ changed: parse_model takes \(cfg, ch\), not"):
         host.install("ultralytics.nn.tasks", SimpleNamespace(parse_model=lambda cfg, ch: None))  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"no event on_pretrain_routine_start, .*teardown any more"):
@@ -153,7 +164,8 @@ def test_wrong_values_are_refused_by_get_cfg() -> None:
         cfg.get_cfg(overrides={"prune": 1.5})
     with pytest.raises(RecipeError, match=r"prune_steps=9 .*epochs=4"):
         cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4})
-    assert cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4, "time": 1.0}).prune_steps == 9
+    with pytest.raises(HostError, match=r"compile=True .*time=1\.0 .*"):
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4, "time": 1.0, "compile": True})
 
 
 def test_a_run_past_its_start_does_not_read_the_recipe_again() -> None:
@@ -257,8 +269,9 @@ def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPat
         calls.append((d, ch, verbose))
         return "stock"
 
-    module = SimpleNamespace(parse_model=parse_model)
+    module = SimpleNamespace(parse_model=parse_model, BaseModel=SimpleNamespace(load=lambda self, weights: "loaded"))
     host.install("ultralytics.nn.tasks", module)  # type: ignore[arg-type]
+    assert module.BaseModel.load(None, {"model": SimpleNamespace(yaml={"nc": 2})}) == "loaded"
     assert module.parse_model({"nc": 2}, ch=3, verbose=False) == "stock"
     assert calls == [({"nc": 2}, 3, False)]
 
@@ -267,17 +280,52 @@ def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPat
     assert module.parse_model(pruned, 3) == (parse_model, pruned, 3, True)
 
 
-def test_several_gpus_are_refused_in_the_parent() -> None:
+def test_a_plain_ddp_run_is_the_hosts_own() -> None:
     started: list[object] = []
     module = SimpleNamespace(generate_ddp_command=started.append)
     host.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
     module.generate_ddp_command(plain := _trainer(device="0,1"))
     assert started == [plain]
-    with pytest.raises(HostError, match=r"^prune=0.5 with device=2,3: .*one device only\. Give one: device=2$"):
-        module.generate_ddp_command(_trainer(prune=0.5, device="2,3"))
     with pytest.raises(RecipeError):
         module.generate_ddp_command(_trainer(prune=1.5, device="0,1"))
     assert started == [plain]
+
+
+def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks() -> None:
+    """The hosts before 8.4.140 write a script for the workers that has the arguments alone."""
+    code = "def generate_ddp_file(trainer): ...\ndef generate_ddp_command(trainer): started.append(trainer)\n"
+    old = types.ModuleType("an_old_dist")
+    old.started = []  # type: ignore[attr-defined]
+    sys.modules["an_old_dist"] = old
+    exec(compile(code, "an_old_dist.py", "exec"), vars(old))
+    module = SimpleNamespace(generate_ddp_command=old.generate_ddp_command)  # type: ignore[attr-defined]
+    linecache.cache["an_old_dist.py"] = (len(code), None, code.splitlines(keepends=True), "an_old_dist.py")
+    host.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
+    trainer = _trainer(device="0,1", model="yolov8n.yaml")
+    trainer.epochs, trainer.resume, trainer.model = 10, False, YOLO("yolov8n.yaml").model
+    trainer.callbacks = {"on_pretrain_routine_start": [lambda trainer: None]}
+    trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = recipe.load("balanced")
+    with pytest.raises(HostError, match=r"attach\(\) with device=0,1: ultralytics .* gives its workers no callbacks"):
+        module.generate_ddp_command(trainer)
+    assert old.started == []  # type: ignore[attr-defined]
+
+
+def test_a_model_that_cannot_be_pruned_is_refused_before_the_run_touches_its_folder(
+    wheel_env: Environment, tiny_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.csv").write_text("an earlier run's\n")
+    torch.save({"model": YOLO("yolo11n.yaml").model}, tmp_path / "eleven.pt")
+    torch.save({"model": YOLO("yolov8n.yaml").model}, tmp_path / "eight.pt")
+    words = (f"data={tiny_data}", f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64", "device=cpu")
+    for model, bound, reason in (("eleven.pt", "50%", "YOLOv8"), ("eight.pt", "0.1%", "out of reach")):
+        line = _one_line(
+            wheel_env, "yolo", "train", f"model={tmp_path / model}", f"prune_flops={bound}", *words, cwd=tmp_path
+        )
+        assert reason in line
+        assert [path.name for path in run.iterdir()] == ["results.csv"]
+        assert (run / "results.csv").read_text() == "an earlier run's\n"
 
 
 # One line, no traceback -----------------------------------------------------------------------------------------------
@@ -313,6 +361,24 @@ def test_a_model_file_that_is_none(wheel_env: Environment, tmp_path: Path, conte
         wheel_env, "yolo", "train", "model=broken.pt", "data=none.yaml", "epochs=1", "prune=0.5", cwd=tmp_path
     )
     assert "model=broken.pt: cannot be pruned" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        (("prune=0.5", "device=0,1"), "device=0,1: "),
+        (("prune=0.5", "prune_steps=2", "device=cpu"), "data=none.yaml: "),
+        (("prune=",), "prune"),
+    ],
+)
+def test_what_the_host_cannot_read_is_one_line_too(
+    wheel_env: Environment, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    if said.startswith("device") and torch.cuda.device_count() > 1:
+        pytest.skip("this machine has the two GPUs that are asked for")
+    line = _one_line(wheel_env, "yolo", "train", "model=yolov8n.yaml", "data=none.yaml", *words, cwd=tmp_path)
+    assert said in line
 
 
 def test_the_hosts_errors_stay_as_they_are(wheel_env: Environment, stock_env: Environment, tmp_path: Path) -> None:

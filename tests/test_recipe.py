@@ -123,7 +123,25 @@ def test_false_turns_everything_off() -> None:
 
 def test_other_arguments_of_the_host_are_left_alone() -> None:
     assert from_arguments({"epochs": 3, "pruned": "x", "model": "yolov8n.pt"}) is None
-    assert asked(epochs=3, prune=0.5, lr0=float("nan")) == asked(prune=0.5)
+    assert asked(epochs=30, prune=0.5, lr0=float("nan")) == asked(prune=0.5)
+
+
+@pytest.mark.parametrize("words", [{"prune": 0.5}, {"prune": "balanced"}, {"prune_flops": "50%"}])
+def test_a_short_run_takes_fewer_steps_than_a_shipped_recipe_has(words: dict[str, object]) -> None:
+    wanted, usual = asked(epochs=3, **words), asked(**words)
+    assert wanted is not None
+    assert usual is not None
+    assert wanted.steps == 3
+    assert wanted.model_copy(update={"steps": usual.steps}) == usual
+
+
+def test_steps_that_the_user_wrote_are_not_changed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("flops: 50%\nsteps: 5\n")
+    for words in ({"prune": 0.5, "prune_steps": 5}, {"prune": str(mine)}):
+        wanted = asked(epochs=3, **words)
+        assert wanted is not None
+        assert wanted.steps == 5
 
 
 def test_bounds_alone_activate_the_default_recipe_with_only_those_bounds() -> None:

@@ -65,6 +65,8 @@ count = lambda: sum(isinstance(f, _startup._Finder) for f in sys.meta_path)
 before = count()
 from ultralytics import YOLO
 import ultralytics.engine.trainer, ultralytics.cfg, ultralytics.nn.tasks
+assert count() == 1, 'what a training run alone imports is still waited for'
+import ultralytics.utils.callbacks.platform
 from importlib.machinery import SourceFileLoader
 assert type(ultralytics.cfg.__spec__.loader) is type(ultralytics.cfg.__loader__) is SourceFileLoader
 assert host.installed == set(_startup.WAITED) and not host.faults, (host.installed, host.faults)

@@ -315,7 +315,8 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
 
     Args:
         args: argument name -> value, such as {"prune": 0.5, "prune_flops": "40%"}; None is not given. Names that do not
-            start with "prune" are other people's and are left alone.
+            start with "prune" are other people's and are left alone, but for "epochs": a run of fewer epochs than the
+            steps of a shipped recipe takes as many steps as it has epochs.
 
     Returns:
         What is asked for; None when nothing asks for pruning, or when `prune=False` turns it off.
@@ -357,7 +358,12 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
             base = _find(prune)
         except RecipeError as error:
             faults.append(str(error))
-    return _recipe(base, asked, faults, tighter=_is_figure(prune))
+    wanted = _recipe(base, asked, faults, tighter=_is_figure(prune))
+    epochs = args.get("epochs")
+    own_steps = "steps" in asked or not (prune is None or _is_figure(prune) or prune in shipped())
+    if not own_steps and isinstance(epochs, int) and 0 < epochs < wanted.steps:
+        return wanted.model_copy(update={"steps": epochs})
+    return wanted
 
 
 def load(name_or_path: str | Path) -> Recipe:
@@ -524,7 +530,7 @@ def _find(asked: object) -> RecipeFile:
         raise RecipeError(
             f"{label} is not supported by this version (it needs prune_floor, which is not either): {forms}"
         )
-    if asked.endswith("%"):
+    if re.fullmatch(r"[\d.]+%", asked):
         raise RecipeError(
             f"{label} is no recipe: for a bound write prune_flops={asked}; as the fraction to remove, prune=0.5"
         )

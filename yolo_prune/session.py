@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -113,8 +114,13 @@ def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
     """
     on_pretrain_routine_start(trainer, asked)
     wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None)
-    if wanted is not None and isinstance(trainer.model, nn.Module) and not trainer.resume:
-        preflight.model(trainer.model, wanted, str(trainer.args.model))
+    if wanted is None or trainer.resume:
+        return
+    network = trainer.model
+    if not isinstance(network, nn.Module):  # as BaseTrainer.setup_model does in the workers
+        weights = load_checkpoint(network)[0] if str(network).endswith(".pt") else None
+        network = trainer.get_model(cfg=network if weights is None else weights.yaml, verbose=False)
+    preflight.model(network, wanted, str(trainer.args.model))
 
 
 def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
