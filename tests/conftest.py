@@ -50,6 +50,13 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
 
 
+def needs(argument: str) -> pytest.MarkDecorator:
+    """Skip a test where the host has no such argument yet."""
+    from ultralytics.utils import DEFAULT_CFG_DICT, __version__
+
+    return pytest.mark.skipif(argument not in DEFAULT_CFG_DICT, reason=f"ultralytics {__version__} has no {argument}=")
+
+
 # Data and weights -----------------------------------------------------------------------------------------------------
 
 
@@ -197,12 +204,14 @@ class Environment(NamedTuple):
 def make_environment(folder: Path, wheels: Sequence[Path] = ()) -> Environment:
     """Make a virtual environment and install wheels into it, all from this machine.
 
-    A `.pth` file with this environment's site-packages as a plain path line lends it torch and ultralytics. Such a line
+    A `.pth` file with this environment's site-packages as plain path lines lends it torch and ultralytics. Such a line
     does not run the start-up files of the folder it names, so an editable install of yolo-prune here is not live there.
+    This environment may borrow from another one itself.
     """
+    lent = [path for path in dict.fromkeys(sys.path) if Path(path).name in ("site-packages", "dist-packages")]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     environment = Environment(folder)
-    (environment.site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    (environment.site / "borrowed.pth").write_text("\n".join([*lent, ""]), encoding="utf-8")
     for wheel in wheels:
         pip = [str(environment.python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         # --ignore-installed: the borrowed folder may hold an editable install, which must not count as this wheel.
@@ -236,6 +245,8 @@ def wheel_env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
 @pytest.fixture(scope="session")
 def stock_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Return an environment that has ultralytics and not yolo-prune."""
+    if os.environ.get("YOLO_PRUNE_TESTS") == "lowest":
+        pytest.skip("the environment of the lowest host lends yolo-prune too")
     environment = make_environment(tmp_path_factory.mktemp("without") / "venv")
     probe = environment.run("python", "-c", "import importlib.util as u; print(u.find_spec('yolo_prune'))")
     assert probe.out.strip() == "None", f"yolo_prune can be imported in the stock environment: {probe.text}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import torch
 import yaml
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.engine import trainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
 from tests.conftest import Environment
 from tests.training import SMALL, record_of, train, widths
-from yolo_prune import api, architecture
+from yolo_prune import api, architecture, checkpoint
 from yolo_prune.errors import PruneError, RecipeError
+
+many = pytest.mark.skipif(not hasattr(trainer, "MultiTrainer"), reason="this ultralytics trains on one data set")
+safe = pytest.mark.skipif(not checkpoint.restricted(), reason="this ultralytics has no restricted loading")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,8 @@ def test_pretrained_gives_its_widths(model: str, pruned: Path, tiny_data: Path, 
     items = len(network(pruned).state_dict())
     with caplog.at_level("INFO", logger="ultralytics"):
         train(tiny_data, tmp_path, YOLO(model), epochs=1, pretrained=str(pruned))
-    assert f"Transferred {items}/{items} items" in caplog.text
+    # the lowest host loads them into the yaml's 80 classes first, and the six tensors of the classes stay behind
+    assert re.search(rf"Transferred ({items}|{items - 6})/{items} items", caplog.text)
     assert widths(best(tmp_path)) == widths(network(pruned))
 
 
@@ -111,6 +117,7 @@ def test_a_pruned_model_keeps_its_own_widths_when_it_loads_dense_weights(pruned:
     assert widths(yolo.model) == before
 
 
+@many
 def test_a_list_of_data_sets_trains_each_from_the_pruned_model(
     pruned: Path, tiny_data: Path, three_classes: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +137,7 @@ def test_a_bad_argument_ends_a_list_of_data_sets_before_the_first(pruned: Path, 
         YOLO(pruned).train(data=[str(tiny_data)], epochs=1, prune=1.5)
 
 
+@many
 def test_yolo_trains_a_list_of_data_sets_and_tunes(
     wheel_env: Environment, pruned: Path, tiny_data: Path, three_classes: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +171,7 @@ def test_folds_in_one_process_do_not_know_of_each_other(pruned: Path, tiny_data:
 # The architecture as a file -------------------------------------------------------------------------------------------
 
 
+@safe
 def test_the_yaml_builds_the_same_widths(pruned: Path, three_classes: Path, tmp_path: Path) -> None:
     file = api.write_yaml(str(pruned), str(tmp_path / "mine.yaml"))
     assert "run" not in yaml.safe_load(file.read_text())["yolo_prune"]
@@ -173,6 +182,7 @@ def test_the_yaml_builds_the_same_widths(pruned: Path, three_classes: Path, tmp_
     }
 
 
+@safe
 def test_the_yaml_of_another_scale_keeps_its_depth(tmp_path: Path) -> None:
     yolo = YOLO("yolov8m.yaml")
     api.prune(yolo, flops="60%")
@@ -194,6 +204,7 @@ def test_yolo_train_builds_it_and_stock_train_refuses_it(
     assert widths(best(tmp_path)) == widths(network(pruned))
 
 
+@safe
 def test_the_yaml_of_a_dense_model_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     path = tmp_path / "dense.pt"
     torch.save({"model": YOLO("yolov8n.yaml").model}, path)

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
-from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
@@ -152,9 +151,10 @@ def test_pending_gradients_are_cut_with_their_weights() -> None:
 
 
 def test_a_projector_keeps_the_columns_of_the_channels_that_stay() -> None:
+    distill_model = pytest.importorskip("ultralytics.nn.distill_model", reason="this ultralytics does not distil")
     student, teacher = (DetectionModel(f"yolov8{scale}.yaml", nc=3, verbose=False) for scale in "ns")
     student.args = SimpleNamespace(imgsz=64, dis=1.0)
-    wrapper = DistillationModel(teacher_model=teacher, student_model=student)
+    wrapper = distill_model.DistillationModel(teacher_model=teacher, student_model=student)
     for projector in wrapper.projector:  # each column is marked with the channel that it reads
         projector[0].weight.data[:] = torch.arange(projector[0].in_channels).view(1, -1, 1, 1)
     found, chosen = step.choose(student, WANTED, Baseline.of(student, graph.build(student)), {"flops": 4e9})

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""The oldest ultralytics that pyproject.toml admits: prune, train again. Other tests run against the newest."""
+"""The lowest ultralytics that is supported, fetched into an environment of its own; skipped where it cannot be fetched."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Environment, make_environment
+from tests.conftest import ROOT, Environment, make_environment
 from tests.test_wheel import shapes, yolo_train
 from yolo_prune import host
+
+# What touches the host: run against the newest by this very suite, and here against the lowest.
+FILES = ("test_host.py", "test_continuity.py", "test_again.py", "test_turns.py", "test_session.py")
+# Of the runs that differ in one argument of the host alone, a few.
+WORDS = (
+    "not (test_arguments_of_the_host_go_with_pruning and not (val or freeze or MuSGD or nbs)) and not shipped_recipe"
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +29,22 @@ def lowest_env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environ
     done = subprocess.run([*pip, f"ultralytics=={host.LOWEST}"], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"ultralytics {host.LOWEST} cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
+    version = environment.run("python", "-c", "import ultralytics; print(ultralytics.__version__)")
+    assert version.out.strip().endswith(host.LOWEST)
     return environment
 
 
-def test_the_lowest_host_prunes_and_trains_again(lowest_env: Environment, tiny_data: Path, tmp_path: Path) -> None:
-    version = lowest_env.run("python", "-c", "import ultralytics; print(ultralytics.__version__)")
-    assert version.out.strip().endswith(host.LOWEST)
+@pytest.fixture(scope="module")
+def without(lowest_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the lowest supported ultralytics and without yolo-prune."""
+    environment = make_environment(tmp_path_factory.mktemp("lowest-stock") / "venv")
+    (environment.site / "ultralytics").symlink_to(lowest_env.site / "ultralytics", target_is_directory=True)
+    return environment
+
+
+def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
+    lowest_env: Environment, without: Environment, tiny_data: Path, tmp_path: Path
+) -> None:
     done = yolo_train(
         lowest_env, tiny_data, tmp_path / "a", "model=yolov8n.yaml", "epochs=3", "prune=0.5", "prune_steps=2"
     )
@@ -39,3 +56,37 @@ def test_the_lowest_host_prunes_and_trains_again(lowest_env: Environment, tiny_d
     done = yolo_train(lowest_env, tiny_data, tmp_path / "b", f"model={best}", "epochs=1")
     assert done.code == 0, done.text[-3000:]
     assert shapes(lowest_env, tmp_path / "b" / "run" / "weights" / "best.pt") == shapes(lowest_env, best)
+
+    done = yolo_train(without, tiny_data, tmp_path / "c", f"model={best}", "epochs=1")
+    assert done.code != 0
+    assert "pip install yolo-prune" in done.text
+    assert f"Ultralytics {host.LOWEST}" in done.text
+    done = without.run("yolo", "predict", f"model={best}", f"source={tiny_data.parent / 'images' / 'val'}", "imgsz=64")
+    assert done.code == 0, done.text[-3000:]
+
+
+def test_commands_that_load_a_file_say_that_this_host_cannot_do_it_safely(
+    lowest_env: Environment, tmp_path: Path
+) -> None:
+    code = "import sys, torch; from ultralytics import YOLO; torch.save({'model': YOLO('yolov8n.yaml').model}, sys.argv[1])"
+    assert lowest_env.run("python", "-c", code, tmp_path / "a.pt").code == 0
+    done = lowest_env.run("yolo-prune", "inspect", f"model={tmp_path / 'a.pt'}")
+    assert done.code == 1
+    assert "no restricted loading" in done.err
+    assert "Traceback" not in done.text
+    done = lowest_env.run("yolo-prune", "inspect", f"model={tmp_path / 'a.pt'}", "safe=False")
+    assert done.code == 0, done.text[-2000:]
+    assert "channel groups hold" in done.text
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_tests_of_the_host_pass_on_the_lowest(file: str, lowest_env: Environment) -> None:
+    done = lowest_env.run(
+        *("python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-n", "0"),
+        *("-k", WORDS, f"tests/{file}"),
+        cwd=ROOT,
+        env={"YOLO_PRUNE_TESTS": "lowest"},
+        timeout=900,
+    )
+    assert done.code == 0, done.text[-6000:]
+    assert " passed" in done.out.splitlines()[-1]

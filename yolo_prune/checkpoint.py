@@ -24,6 +24,15 @@ _LONGEST = 300  # characters of the host's own words that a message repeats
 _BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
 
 
+def restricted() -> bool:
+    """Whether this host has restricted loading.
+
+    Before it had `_SafeLoad` (8.4.60 has not, 8.4.140 has) its `safe_only` put stand-ins for unknown classes, those
+    of the model among them, and let builtins through; with a torch older than 2.6 it loads without restriction.
+    """
+    return bool(getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False))
+
+
 def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[nn.Module, dict[str, Any]]:
     """Load the model of a checkpoint.
 
@@ -44,8 +53,7 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
         raise PruneError(f"{argument}={path}: there is no such file")
     if not file.stat().st_size:
         raise PruneError(f"{argument}={path}: the file is empty")
-    if safe and not getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False):
-        # before it had _SafeLoad the host's safe_only replaced unknown classes and let builtins through
+    if safe and not restricted():
         raise HostError(
             f"{argument}={path}: this ultralytics, or a torch older than 2.6, has no restricted loading; update them, "
             "or say safe=False of a file that you trust"

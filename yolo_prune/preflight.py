@@ -55,7 +55,7 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     if path.suffix != ".pt" or not path.is_file():
         return
     try:
-        network, _ = checkpoint.load(path)
+        network, _ = checkpoint.load(path, safe=checkpoint.restricted())  # else as the host is about to load it anyway
     except PruneError:
         return
     model(network, wanted, str(path), _SLACK)
