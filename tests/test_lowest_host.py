@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""The lowest ultralytics that is supported, fetched into an environment of its own; skipped where it cannot be fetched."""
+"""The lowest ultralytics that is supported, fetched into an environment of its own; skipped where that cannot be."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
 def test_commands_that_load_a_file_say_that_this_host_cannot_do_it_safely(
     lowest_env: Environment, tmp_path: Path
 ) -> None:
-    code = "import sys, torch; from ultralytics import YOLO; torch.save({'model': YOLO('yolov8n.yaml').model}, sys.argv[1])"
+    code = "import sys, torch, ultralytics as u; torch.save({'model': u.YOLO('yolov8n.yaml').model}, sys.argv[1])"
     assert lowest_env.run("python", "-c", code, tmp_path / "a.pt").code == 0
     done = lowest_env.run("yolo-prune", "inspect", f"model={tmp_path / 'a.pt'}")
     assert done.code == 1
