@@ -139,6 +139,25 @@ def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_d
     assert [(r["name"], r["after"]) for r in again["layers"]] == [(r["name"], r["after"]) for r in expected["layers"]]
 
 
+def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_first(
+    run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    yolo = YOLO(run / "weights" / "best.pt")
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", kill)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=4, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
+    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    record = record_of(tmp_path / "run")
+    assert record["baseline"]["params"] == record_of(run)["final"]["params"]
+    assert [row["epoch"] for row in record["steps"]] == [3]
+    assert 0.68 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.7
+
+
 def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_path: Path) -> None:
     yolo = YOLO("yolov8n.yaml")
 

@@ -68,6 +68,14 @@ def run_of(model: nn.Module) -> dict[str, Any] | None:
     return _yaml(model).get(SPEC_KEY, {}).get("run")
 
 
+def forget_run(model: nn.Module) -> None:
+    """Drop what an earlier run left for its own resume; a new run begins at these widths."""
+    if is_pruned(model):
+        yaml = deepcopy(_yaml(model))
+        yaml[SPEC_KEY]["run"] = None
+        model.yaml = yaml  # type: ignore[assignment]
+
+
 def is_pruned(model: nn.Module) -> bool:
     """Whether a model carries pruned widths."""
     return SPEC_KEY in _yaml(model)

@@ -152,6 +152,10 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     session.fitness = validated[-1] if validated else None
     session.size = measure.size_of(model)
     setattr(trainer, _ATTRIBUTE, session)
+    if not trainer.resume:
+        for item in (unwrap_model(trainer.model), trainer.ema.ema):
+            architecture.forget_run(continuity.student(item))
+            architecture.forget_run(item)
     saving.protect(trainer)
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
