@@ -10,21 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_sizes: dict[str, dict[str, float]] = {}  # model id on the Platform -> the size that its next report carries
+_sizes: dict[
+    tuple[str, int], dict[str, Any]
+] = {}  # (model id on the Platform, epoch from 0) -> what its report carries
 
 
-def tell(model_id: str, params: int, gflops: float) -> None:
-    """Let the next report of a model carry its size: params, and GFLOPs at 640 x 640, as the host counts both."""
-    _sizes[model_id] = {"parameters": params, "gflops": round(gflops, 3)}
+def tell(model_id: str, epoch: int, info: Mapping[str, Any]) -> None:
+    """Let the report of one epoch carry the size.
+
+    Args:
+        model_id: the model's on the Platform. epoch: counted from 0.
+        info: what the host's `model_info_for_loggers` says, so that the figures are counted as those of epoch 0 are.
+    """
+    _sizes[model_id, epoch] = {
+        "parameters": info["model/parameters"],
+        "gflops": info["model/GFLOPs"],
+        "speedMs": info["model/speed_PyTorch(ms)"],
+    }
 
 
 def completed(event: str, data: Mapping[str, Any], model_id: str | None) -> dict[str, Any]:
-    """What the host is about to send, with the size where one is waiting; it is sent once.
+    """What the host is about to send, with the size where one is waiting for this epoch; it is sent once.
 
     Args:
         event: the host's name of what happened; only "epoch_end" carries a size. data: the host's payload.
         model_id: whose payload it is.
     """
-    if event != "epoch_end" or model_id not in _sizes:
-        return dict(data)
-    return {**data, "modelInfo": {**data.get("modelInfo", {}), **_sizes.pop(model_id)}}
+    size = _sizes.pop((model_id, data["epoch"]), None) if event == "epoch_end" else None
+    return {**data, **({"modelInfo": size} if size else {})}

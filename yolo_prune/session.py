@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune import (
     architecture,
@@ -331,6 +332,7 @@ def on_fit_epoch_end(trainer: Any) -> None:
     session = of(trainer)
     if session is None or session.size is None or trainer.epoch != session.epoch:
         return  # the host calls this once more after training, for best.pt
+    session.epoch = -1  # 8.4.0 and 8.4.30 call it with the last epoch's number then
     _tell_the_platform(trainer, session)
     fitness = None if trainer.fitness is None else float(trainer.fitness)
     session.fitness = fitness if fitness is not None else session.fitness
@@ -356,10 +358,14 @@ def on_fit_epoch_end(trainer: Any) -> None:
 
 def _tell_the_platform(trainer: Any, session: Session) -> None:
     """Have the host's report of this epoch, which its own callback sends after ours, carry the size since a step."""
-    context = getattr(trainer, "platform", None)
+    context = getattr(trainer, "platform", None) or {"model_id": getattr(trainer, "_platform_model_id", None)}  # 8.4.0
     row = session.record["steps"][-1] if session.record["steps"] else None
-    if row is not None and row["fitness_after"] is None and context and context.get("model_id"):
-        platform_report.tell(context["model_id"], row["params"], row["gflops"])
+    if row is not None and row["epoch"] == trainer.epoch + 1 and context.get("model_id"):
+        # As the host counts at epoch 0: at 640 until 8.4.100, at imgsz in 8.4.140 and later; never with profile=True.
+        arguments = SimpleNamespace(profile=False, imgsz=trainer.args.imgsz)
+        model = continuity.student(unwrap_model(trainer.model))
+        subject = SimpleNamespace(args=arguments, model=model, validator=trainer.validator, device=trainer.device)
+        platform_report.tell(context["model_id"], trainer.epoch, model_info_for_loggers(subject))
 
 
 def on_train_end(trainer: Any) -> None:
