@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_sizes: dict[
-    tuple[str, int], dict[str, Any]
+# (model id on the Platform, epoch from 0) -> what the report of that epoch carries
+_sizes: dict[tuple[str | None, int], dict[str, Any]] = {}
 ] = {}  # (model id on the Platform, epoch from 0) -> what its report carries
 
 
