@@ -12,7 +12,6 @@ from typing import Any
 
 # (model id on the Platform, epoch from 0) -> what the report of that epoch carries
 _sizes: dict[tuple[str | None, int], dict[str, Any]] = {}
-] = {}  # (model id on the Platform, epoch from 0) -> what its report carries
 
 
 def tell(model_id: str, epoch: int, info: Mapping[str, Any]) -> None:
