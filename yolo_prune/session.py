@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,17 +142,20 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     found = graph.build(model, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
     earlier = _earlier_record(trainer) if trainer.resume else {}
+    size = measure.size_of(model)
     baseline = _baseline_from(run) if run else Baseline.of(model, found)
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
     if run:
         session.done = run["done"]
-        session.record["steps"] = list(run["steps"])
-    session.record["history"] = earlier.get("history") or (list(run["history"]) if run else [])
+        session.record["steps"] = deepcopy(run["steps"])
+    session.record["history"] = earlier.get("history") or (deepcopy(run["history"]) if run else [])
+    if trainer.resume:
+        _complete(trainer, session.record, size)
     validated = [row["fitness"] for row in session.record["history"] if row["fitness"] is not None]
     session.fitness = validated[-1] if validated else None
-    session.size = measure.size_of(model)
+    session.size = size
     setattr(trainer, _ATTRIBUTE, session)
     if not trainer.resume:
         for item in (unwrap_model(trainer.model), trainer.ema.ema):
@@ -171,6 +175,24 @@ def _earlier_record(trainer: Any) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # the checkpoint was moved away from its run: the epochs before the last step are in its yaml
     return found
+
+
+def _complete(trainer: Any, told: dict[str, Any], size: measure.Size) -> None:
+    """Fill in what a killed run had in last.pt and not yet in record.json: its last epoch, and what came of a step.
+
+    Args:
+        trainer: a resumed one. told: the record so far. size: the model's, which is that of the last epoch.
+    """
+    history = told["history"]
+    if not history or history[-1]["epoch"] < trainer.start_epoch:
+        fitness = (load_checkpoint(trainer.args.resume)[1].get("train_metrics") or {}).get("fitness")
+        row = {"epoch": trainer.start_epoch, "fitness": fitness, "params": size.params, "gflops": size.gflops}
+        history.append(row)
+    for step_row in told["steps"]:
+        after = (row["fitness"] for row in history if row["epoch"] >= step_row["epoch"] and row["fitness"] is not None)
+        step_row["fitness_after"] = (
+            next(after, None) if step_row["fitness_after"] is None else step_row["fitness_after"]
+        )
 
 
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
@@ -206,8 +228,6 @@ def on_train_start(trainer: Any) -> None:
 
 def _validate(trainer: Any) -> float | None:
     """Fitness of the EMA on the validation set, outside the epoch loop; its training state is not touched."""
-    from copy import deepcopy
-
     validator = trainer.get_validator()
     validator.args.plots = False
     results = validator(model=deepcopy(trainer.ema.ema))

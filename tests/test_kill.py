@@ -1,0 +1,31 @@
+# yolo-prune, AGPL-3.0 license
+"""A few kills of benchmarks/kill.py: SIGKILL at random moments, then `yolo train resume`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_run_ends_as_one_that_was_not_killed(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "kills=4", "seed=5", f"out={out}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    rows = json.loads(out.read_text())
+    assert [row["different"] for row in rows] == [[], [], [], []]
+    assert sum(row["signal"] for row in rows) >= 3, done.stdout
+    assert any(row["then"].startswith("resumed") for row in rows), done.stdout
