@@ -378,7 +378,7 @@ def test_a_trained_model(weights: Callable[[str], Path], bccd: Path, tmp_path: P
     path = Path(shutil.copyfile(weights("yolov8n-bccd.pt"), tmp_path / "cells.pt"))
     from ultralytics.data.utils import check_det_dataset
 
-    subject = job._load(path, None)
+    subject = job._load(path, None, True)
     with job._host_restrained():
         job._export(subject, tmp_path / "staged", {"imgsz": 160, "batch": 1})
         found = job._samples(subject, check_det_dataset(str(bccd)), bccd, 160, 4)
