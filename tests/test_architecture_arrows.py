@@ -19,8 +19,19 @@ PACKAGE = ROOT / "yolo_prune"
 # From the bottom up. A module imports from its own row and from rows below it, anywhere in its text.
 LAYERS = {
     "base": {"errors", "platform_report", "resources"},
-    "pure": {"allocate", "recipe", "recipe_file", "schedule", "text"},
-    "torch": {"architecture", "blocks", "graph", "importance", "measure", "step", "surgery"},
+    "pure": {"allocate", "recipe", "recipe_file", "schedule", "support", "text"},
+    "torch": {
+        "architecture",
+        "blocks",
+        "graph",
+        "importance",
+        "measure",
+        "residual",
+        "sets",
+        "step",
+        "surgery",
+        "trace",
+    },
     "trainer": {
         *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
         *("latency", "preflight", "ranks", "record", "report", "samples", "saving", "session", "verify"),

@@ -49,7 +49,7 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> graph.ChannelGraph:
     baseline = Baseline.of(ema, graph.build(ema))
-    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline.size))
+    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline.size))[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -63,7 +63,7 @@ def test_the_next_step_is_the_step_of_a_model_built_small(name: str) -> None:
     assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in model.parameters()}
     assert set(optimizer.state) <= set(model.parameters())
 
-    architecture.stamp(model, found.protected)
+    architecture.stamp(model, found.native)
     small = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
     stock = getattr(tasks.parse_model, "__wrapped__", tasks.parse_model)
     small.model, _ = architecture.build(stock, deepcopy(model.yaml), 3, False)

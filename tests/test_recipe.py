@@ -287,6 +287,8 @@ def test_as_dict_is_plain() -> None:
         "round": 8,
         "min_channels": 16,
         "max_cut": 0.8,
+        "depth": 0.0,
+        "heads": 0.0,
         "floor": None,
         "profile": None,
         "protect": [],

@@ -45,7 +45,7 @@ def prune(
         model: an `ultralytics.YOLO` object or a stock detection model (nn.Module).
         flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
         recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
-        data: a data set yaml; with it, a YOLO object's mAP50-95 is measured before and after.
+        data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after.
         imgsz: image size in pixels of that measurement; default: the one the model was trained with.
         settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
 
@@ -61,7 +61,7 @@ def prune(
         raise PruneError(
             f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}"
         )
-    checkpoint.require_detection_v8(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
+    checkpoint.require_supported(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
     if getattr(network, "is_fused", lambda: False)():
         raise PruneError(
             "this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict"
@@ -73,7 +73,7 @@ def prune(
     baseline = Baseline.of(network, graph.build(network, wanted.protect))
     found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline.size))
     surgery.apply(network, found, chosen)
-    architecture.stamp(network, found.protected)
+    architecture.stamp(network, found.native, removed=chosen.blocks)
     size = measure.size_of(network)
     told = record.new(wanted, baseline, fitness)
     row = record.add_step(told, 0, size, fitness, time.perf_counter() - start)
@@ -145,7 +145,7 @@ def apply(
         yolo.model = network
     told = prune(yolo or network, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
     _save(network, ckpt, target)
-    _print(told, source.name, target)
+    _print(told, source.name, target, "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness")
     return told
 
 
@@ -188,7 +188,7 @@ def inspect(model: str, data: str | None = None, protect: str | None = None, saf
     if data is not None:
         raise PruneError("inspect data=: the sensitivity of groups is not supported by this version; leave data= out")
     network, _ = checkpoint.load(Path(model), safe=safe)
-    checkpoint.require_detection_v8(network, model)
+    checkpoint.require_supported(network, model)
     patterns = [item.strip() for item in protect.split(",")] if protect else []
     found = graph.build(network, patterns)
     groups: dict[str, list[str]] = {}
@@ -197,26 +197,25 @@ def inspect(model: str, data: str | None = None, protect: str | None = None, saf
             if member.side == "out":
                 groups.setdefault(member.module, []).append(group.name)
     rows: list[dict[str, Any]] = []
-    for layer in found.layers:
+    for layer in (layer for layer in found.layers if layer.makes):
         reason = found.protected.get(layer.name)
         rows.append(
             {
                 "name": layer.name,
                 "out": layer.out,
                 "in": layer.inp,
-                "weights": layer.out * layer.inp // layer.groups * layer.kernel,
+                "weights": layer.weights,
                 "prunable": reason is None,
                 "group": ", ".join(groups.get(layer.name, [])) if reason is None else None,
                 "reason": reason,
             }
         )
-    weights = sum(row["weights"] for row in rows)
-    share = sum(row["weights"] for row in rows if row["prunable"]) / weights
+    share = found.prunable_share()
     LOGGER.info(
         text.table(
             [
                 {
-                    "convolution": row["name"],
+                    "layer": row["name"],
                     "out": row["out"],
                     "in": row["in"],
                     "prunable": "yes" if row["prunable"] else "no",
@@ -229,8 +228,17 @@ def inspect(model: str, data: str | None = None, protect: str | None = None, saf
     size = measure.size_of(network)
     LOGGER.info(
         f"{len(found.groups)} channel groups hold {share:.1%} of the convolution weights; {len(found.protected)} "
-        f"convolutions are protected; {size.params:,} params, {size.gflops:.2f} GFLOPs"
+        f"layers are protected; {size.params:,} params, {size.gflops:.2f} GFLOPs"
     )
+    if found.untaught:
+        LOGGER.info(text.untaught(found.untaught))
+    if found.blocks or found.heads:
+        heads = ", ".join(f"{name} ({count})" for name, count in found.heads.items())
+        LOGGER.info(
+            f"depth= may remove {len(found.blocks)} residual blocks: "
+            f"{', '.join(b.name for b in found.blocks) or 'none'}; "
+            f"heads= may remove attention heads of: {heads or 'none'}"
+        )
     return {"groups": {g.name: g.size for g in found.groups}, "layers": rows, "prunable_share": share}
 
 
@@ -261,14 +269,17 @@ def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
 
 
 def _fitness(model: Any, data: str | Path | None, imgsz: int | None) -> float | None:
-    """mAP50-95 of a YOLO object on a data set; its model is copied, because the host fuses what it validates."""
+    """Fitness of a YOLO object on a data set, as its trainer would say it.
+
+    Its model is copied, because the host fuses what it validates.
+    """
     if data is None:
         return None
     network = model.model
     model.model = deepcopy(network)
     try:
         size = {} if imgsz is None else {"imgsz": imgsz}
-        return float(model.val(data=str(data), plots=False, verbose=False, **size).box.map)
+        return float(model.val(data=str(data), plots=False, verbose=False, **size).fitness)
     finally:
         model.model = network
 
@@ -289,7 +300,7 @@ def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
     report.replace(target, buffer.getvalue())
 
 
-def _print(told: Mapping[str, Any], name: str, target: Path) -> None:
+def _print(told: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:
     rows = []
     for label, key in ((name, "baseline"), (target.name, "final")):
         figures = told[key]
@@ -299,7 +310,7 @@ def _print(told: Mapping[str, Any], name: str, target: Path) -> None:
                 "model": label,
                 "params": f"{figures['params']:,}",
                 "GFLOPs": f"{figures['gflops']:.2f}",
-                "mAP50-95": "not measured" if fitness is None else f"{fitness:.4f}",
+                measure_name: "not measured" if fitness is None else f"{fitness:.4f}",
             }
         )
     LOGGER.info(text.table(rows))

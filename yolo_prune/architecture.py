@@ -14,7 +14,7 @@ prints. Predict, val, track and export never read it. `portable` is the same yam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -32,14 +32,17 @@ REFUSAL = (
 )
 
 
-def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None = None) -> None:
+def stamp(
+    model: nn.Module, native: Collection[str], run: dict[str, Any] | None = None, removed: Sequence[str] = ()
+) -> None:
     """Write the widths of a cut model into its yaml, in place.
 
     Args:
         model: a stock model with a `yaml` dict.
-        fixed: convolutions whose output counts belong to the task (graph.ChannelGraph.protected); they follow the
-            class count of whatever data the model is trained on next.
+        native: layers whose output counts are the stock model's (graph.ChannelGraph.native), such as the head's last
+            ones; they follow the class count of whatever data the model is trained on next.
         run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
+        removed: names of the blocks that were just removed whole.
     """
     yaml: dict[str, Any] = deepcopy(_yaml(model))
     spec: dict[str, Any] = yaml.get(SPEC_KEY, {})
@@ -47,14 +50,26 @@ def stamp(model: nn.Module, fixed: Mapping[str, str], run: dict[str, Any] | None
         spec["first_module"] = yaml["backbone"][0][2]
         spec["scale"] = yaml.get("scale")
         yaml["backbone"][0][2] = REFUSAL
-    spec["widths"] = {
-        name: [None if name in fixed else m.out_channels, m.in_channels]
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Conv2d)
-    }
+    spec["widths"] = {}
+    for name, module in model.named_modules():
+        counts = _counts(module)
+        if counts:
+            spec["widths"][name] = [None, *counts[1:]] if name in native else counts
+    spec["vectors"] = {name: len(model.get_parameter(name)) for name in blocks.vectors(model)}
+    spec["sizes"] = deepcopy(blocks.sizes(model))
+    spec["removed"] = [*spec.get("removed", []), *removed]
     spec["run"] = deepcopy(run)
     yaml[SPEC_KEY] = spec
     model.yaml = yaml  # type: ignore[assignment]
+
+
+def _counts(module: nn.Module) -> list[int]:
+    """[outputs, inputs] of a convolution or linear layer, [channels] of a BatchNorm, nothing for other modules."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        return [module.out_channels, module.in_channels]
+    if isinstance(module, nn.Linear):
+        return [module.out_features, module.in_features]
+    return [module.num_features] if isinstance(module, nn.BatchNorm2d) else []
 
 
 def _yaml(model: nn.Module) -> dict[str, Any]:
@@ -66,6 +81,11 @@ def _yaml(model: nn.Module) -> dict[str, Any]:
 def run_of(model: nn.Module) -> dict[str, Any] | None:
     """What `stamp` was given as `run`, or None."""
     return _yaml(model).get(SPEC_KEY, {}).get("run")
+
+
+def removed(model: nn.Module) -> list[str]:
+    """Names of the residual blocks that a pruned model has lost whole."""
+    return list(_yaml(model).get(SPEC_KEY, {}).get("removed", []))
 
 
 def forget_run(model: nn.Module) -> None:
@@ -100,18 +120,28 @@ def build(
     narrowed = 0
     holder = nn.Module()
     holder.model = layers  # so that names read as they do in the whole model
+    for name in spec.get("removed", ()):
+        blocks.remove(holder, name)
     modules = dict(holder.named_modules())
-    for name, (out, inp) in spec["widths"].items():
-        conv = modules.get(name)
-        if not isinstance(conv, nn.Conv2d):
+    for name, sizes in spec.get("sizes", {}).items():
+        for size, value in sizes.items():
+            setattr(modules[name], size, deepcopy(value))
+    for name, wanted in spec["widths"].items():
+        module = modules.get(name)
+        counts = [] if module is None else _counts(module)
+        if module is None or len(counts) != len(wanted):
             raise HostError(
                 f"the pruned checkpoint has a layer {name} that this ultralytics does not build from its yaml; "
                 "install the ultralytics that trained it"
             )
-        out = conv.out_channels if out is None else out
-        if (out, inp) != (conv.out_channels, conv.in_channels):
-            _resize(holder, name, conv, out, inp)
-            narrowed += 1
+        wanted = [own if given is None else given for given, own in zip(wanted, counts, strict=True)]
+        if wanted != counts:
+            _resize(holder, name, module, wanted)
+            narrowed += isinstance(module, nn.Conv2d)
+    for name, size in spec.get("vectors", {}).items():
+        block, _, vector = name.rpartition(".")
+        parameter = getattr(modules[block], vector)
+        setattr(modules[block], vector, nn.Parameter(parameter.detach()[:1].expand(size).clone()))
     blocks.settle(holder)
     if verbose:
         LOGGER.info(
@@ -193,13 +223,31 @@ def portable(model: nn.Module) -> dict[str, Any]:
     return yaml
 
 
-def _resize(holder: nn.Module, name: str, conv: nn.Conv2d, out: int, inp: int) -> None:
-    """Give a convolution, and the BatchNorm behind it, new counts and fresh weights (they are loaded afterwards)."""
-    conv.out_channels, conv.in_channels = out, inp
-    conv.weight = nn.Parameter(torch.empty(out, inp // conv.groups, *conv.kernel_size))
-    if conv.bias is not None:
-        conv.bias = nn.Parameter(torch.empty(out))
-    conv.reset_parameters()
+def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) -> None:
+    """Give a layer new counts and fresh weights (they are loaded afterwards)."""
+    if isinstance(module, nn.BatchNorm2d):
+        block, _, last = name.rpartition(".")
+        setattr(holder.get_submodule(block), last, nn.BatchNorm2d(counts[0], eps=module.eps, momentum=module.momentum))
+        return
+    out, inp = counts
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = out, inp
+        shape: tuple[int, ...] = (out, inp)
+    elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        deep = module.groups == module.in_channels == module.out_channels > 1
+        module.out_channels, module.in_channels = out, inp
+        module.groups = out if deep else module.groups
+        outer, inner = (inp, out) if isinstance(module, nn.ConvTranspose2d) else (out, inp)
+        shape = (outer, inner // module.groups, *module.kernel_size)
+    module.weight = nn.Parameter(torch.empty(shape))
+    if module.bias is not None:
+        module.bias = nn.Parameter(torch.empty(out))
+    module.reset_parameters()  # type: ignore[operator]
+    _beside(holder, name, out)
+
+
+def _beside(holder: nn.Module, name: str, out: int) -> None:
+    """The BatchNorm that a checkpoint of version 0.1.0 does not name: that beside its convolution."""
     block = holder.get_submodule(name.rpartition(".")[0])
     bn = getattr(block, "bn", None)
     if name.endswith(".conv") and isinstance(bn, nn.BatchNorm2d) and bn.num_features != out:

@@ -1,137 +1,284 @@
 # yolo-prune, AGPL-3.0 license
-"""The host's blocks that no tracer reads right: how each is lowered to plain layers, and which sizes stay tied.
+"""What the tool must be taught about the host's blocks: one small entry a block class, all of them in this file.
 
-A tracer sees `C2f.forward` call `chunk(2, 1)` on the output of `cv1` and cannot tell that both halves must keep equally
-many channels. So the tracer is given a *lowered copy* in which `cv1` is two convolutions, one a half. The copy is
-thrown away after the trace: nothing is ever raised from it. What it yields is written in names and positions of the
-stock model, and the stock model is what gets cut.
+Most blocks need none: trace.py follows convolutions, concatenation, `chunk` and addition by itself. A block needs an
+`Entry` where it does something with channels that is more than that (a lesson), keeps a size beside its layers
+(settle), holds a vector of its own (vectors), or can be removed whole (adds, fans).
 
-Worked example, a `C2f` named `model.2` with `cv1` of 32 outputs (`c` = 16):
+A worked example, `Attention` with two heads, keys of 2 and values of 4 channels. Its `qkv` makes 16 channels, which the
+block's own code reshapes to (heads, 2 + 2 + 4):
 
-    stock                      lowered copy                    what `aliases` says
-    model.2.cv1.conv (32 out)  model.2.first.conv  (16 out)    -> ("model.2.cv1.conv", offset 0)
-                               model.2.second.conv (16 out)    -> ("model.2.cv1.conv", offset 16)
+    head 0: q0 q1 k0 k1 v0 v1 v2 v3    head 1: q0 q1 k0 k1 v0 v1 v2 v3
 
-and `ties` says that the group of `model.2.first` and the group of `model.2.second` keep equal counts, because the stock
-class halves whatever `cv1` gives. After a cut `settle` sets `c` to the new half, which `forward_split` reads.
+- q_i and k_i of a head are multiplied, so they go together: the lesson joins their ids.
+- The block's code reshapes by `key_dim` and `head_dim`, one number for all heads: heads keep equal counts (`equal`).
+- `x.view(B, C, H, W)` takes C from the block's *input*, so the input keeps as many channels as all heads' values: the
+  part (input, times 2) keeps twice the count of the part (values of head 0, times 1).
+- The softmax is scaled by `key_dim ** -0.5`. A narrower key would change the temperature, so the queries take over the
+  factor: scores of the keys that stay mean the same.
 
-Read in ultralytics 8.4.190: nn/modules/block.py (C2f), nn/modules/head.py (Detect).
+After a cut `settle` sets `key_dim`, `head_dim` and `scale` to what the layers have now.
+
+docs/adding-a-block.md walks through a new entry. Read in ultralytics 8.4.190: nn/modules/block.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from torch import nn
-from ultralytics.nn.modules import C2f, Conv, Detect
+from ultralytics.nn.modules import block as host
+
+from yolo_prune.trace import Lesson, Trace, layer
+
+Kept = Mapping[str, np.ndarray]  # layer's name in its block -> positions of its outputs that were kept
 
 
-@dataclass
-class Lowering:
-    """What the lowered copy of a model means in terms of the stock model.
+@dataclass(frozen=True)
+class Entry:
+    """What the tool knows of a block class.
 
     Attributes:
-        aliases: lowered module name -> (stock module name, first output channel there).
-        ties: pairs of lowered convolution names whose outputs keep equal counts; the first is the stock block's name.
-        protected: stock convolution name -> the reason why its outputs are fixed.
+        lesson: what the block does with ids, in place of its own operations; None lets the tracer look.
+        settle: (block, kept) -> None: set the sizes that it keeps beside its layers to what its layers have. Where
+            weights were just cut, `kept` has, by the layer's name in the block, the positions of its outputs that were
+            kept, and a factor may be moved; where it is None, the block is rebuilt, and only attributes change.
+        sizes: its attributes that its layers do not tell (plain data); a checkpoint carries them.
+        heads: that of `sizes` which holds its number of attention heads, which the lesson has told apart.
+        uneven: whether it splits by sizes of its own; the parts of every other split keep equal counts.
+        vectors: its parameters that hold one value a channel.
+        adds: block -> whether its output is its input plus what it computes, so that without it its input flows on.
+        fans: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, concatenated in this order.
     """
 
-    aliases: dict[str, tuple[str, int]] = field(default_factory=dict)
-    ties: dict[str, tuple[str, str]] = field(default_factory=dict)
-    protected: dict[str, str] = field(default_factory=dict)
+    lesson: Lesson | None = None
+    settle: Callable[[Any, Kept | None], None] | None = None
+    sizes: tuple[str, ...] = ()
+    heads: str = ""
+    uneven: bool = False
+    vectors: tuple[str, ...] = ()
+    adds: Callable[[Any], bool] | None = None
+    fans: bool = False
 
 
-class _LoweredC2f(nn.Module):
-    """`C2f` with `cv1` as two convolutions, one for each half of the chunk."""
+class Removable(NamedTuple):
+    """A block that can be removed whole: its name, and the convolution that reads its output beside others, or ""."""
 
-    def __init__(self, block: C2f):
-        super().__init__()
-        half = block.cv1.conv.out_channels // 2
-        self.first = _output_slice(block.cv1, 0, half)
-        self.second = _output_slice(block.cv1, half, 2 * half)
-        self.m = block.m
-        self.cv2 = block.cv2
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = [self.first(x), self.second(x)]
-        y.extend(m(y[-1]) for m in self.m)
-        return self.cv2(torch.cat(y, 1))
+    name: str
+    consumer: str
 
 
-class _LoweredDetect(nn.Module):
-    """`Detect` without its decoding: the raw outputs of every branch and level are the model's outputs."""
-
-    def __init__(self, head: Detect):
-        super().__init__()
-        self.cv2 = head.cv2
-        self.cv3 = head.cv3
-
-    def forward(self, x: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [branch[i](feature) for i, feature in enumerate(x) for branch in (self.cv2, self.cv3)]
+# Attention ------------------------------------------------------------------------------------------------------------
 
 
-def _output_slice(block: Conv, start: int, stop: int) -> Conv:
-    """A copy of a `Conv` block that computes output channels start:stop of it."""
-    conv, bn = block.conv, block.bn
-    part = Conv(conv.in_channels, stop - start, conv.kernel_size[0], conv.stride[0], act=block.act)
-    part.conv.weight = nn.Parameter(conv.weight.detach()[start:stop].clone())
-    for name in ("weight", "bias"):
-        setattr(part.bn, name, nn.Parameter(getattr(bn, name).detach()[start:stop].clone()))
-    part.bn.running_mean = bn.running_mean[start:stop].clone()
-    part.bn.running_var = bn.running_var[start:stop].clone()
-    part.bn.eps = bn.eps
-    return part.to(conv.weight.device)
+def _conv(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.ndarray:
+    """The host's Conv: a convolution and its BatchNorm."""
+    return layer(trace, f"{name}.bn", block.bn, layer(trace, f"{name}.conv", block.conv, ids))
 
 
-def _lower_c2f(name: str, block: C2f, lowering: Lowering) -> nn.Module:
-    half = block.cv1.conv.out_channels // 2
-    for part, offset in (("first", 0), ("second", half)):
-        for layer in ("conv", "bn"):
-            lowering.aliases[f"{name}.{part}.{layer}"] = (f"{name}.cv1.{layer}", offset)
-    lowering.ties[name] = (f"{name}.first.conv", f"{name}.second.conv")
-    return _LoweredC2f(block)
+def _attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.ndarray:
+    """`Attention` of C2PSA, PSA and C3k2 (YOLOv10, YOLO11, YOLO26)."""
+    made = _conv(trace, f"{name}.qkv", block.qkv, ids).reshape(block.num_heads, -1)
+    queries, keys, values = np.split(made, [block.key_dim, 2 * block.key_dim], axis=1)
+    for head in range(block.num_heads):
+        trace.join(queries[head], keys[head], f"{name} multiplies queries and keys")
+        trace.head(queries[head], name, head, "key")
+        trace.head(values[head], name, head, "value")
+    trace.work(f"{name}.key", queries.reshape(-1), trace.pixels**2)
+    trace.work(f"{name}.value", values.reshape(-1), trace.pixels**2)
+    trace.equal.append((f"{name}.key", [(q, 1) for q in queries]))
+    trace.equal.append((f"{name}.value", [*((v, 1) for v in values), (ids, block.num_heads)]))
+    positions = _conv(trace, f"{name}.pe", block.pe, values.reshape(-1))
+    return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def _lower_detect(name: str, head: Detect, lowering: Lowering) -> nn.Module:
-    for branch, what in (("cv2", "box distribution, 4 x reg_max"), ("cv3", "class scores, nc")):
-        for i, tower in enumerate(getattr(head, branch)):
-            lowering.protected[f"{name}.{branch}.{i}.{len(tower) - 1}"] = f"output of the head ({what})"
-    lowering.protected[f"{name}.dfl.conv"] = "DFL: the fixed integral over reg_max bins"
-    return _LoweredDetect(head)
+def _settle_attention(block: Any, kept: Kept | None) -> None:
+    block.head_dim = block.proj.conv.in_channels // block.num_heads
+    before, block.key_dim = block.key_dim, (block.qkv.conv.out_channels // block.num_heads - block.head_dim) // 2
+    block.scale = block.key_dim**-0.5
+    if kept is not None:
+        _move_temperature(block, before, block.key_dim)
 
 
-# One entry a block class: adding support for a block is adding a line here.
-LOWER: dict[type[nn.Module], Callable[..., nn.Module]] = {C2f: _lower_c2f, Detect: _lower_detect}
+def _area_attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.ndarray:
+    """`AAttn` of A2C2f (YOLO12): one width for queries, keys and values of every head."""
+    made = _conv(trace, f"{name}.qkv", block.qkv, ids).reshape(block.num_heads, 3, block.head_dim)
+    for head in range(block.num_heads):
+        trace.join(made[head, 0], made[head, 1], f"{name} multiplies queries and keys")
+        trace.head(made[head, 0], name, head, "key")
+        trace.head(made[head, 2], name, head, "value")
+    trace.work(f"{name}.key", made[:, 0].reshape(-1), trace.pixels**2 / block.area)
+    trace.work(f"{name}.value", made[:, 2].reshape(-1), trace.pixels**2 / block.area)
+    trace.equal.append((f"{name}.head", [(ids, 1) for ids in (*made[:, 0], *made[:, 2])]))
+    positions = _conv(trace, f"{name}.pe", block.pe, made[:, 2].reshape(-1))
+    return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def lower(model: nn.Module) -> Lowering:
-    """Replace, in place, every block of `model` that `LOWER` names; give it a copy, never the model itself.
+def _settle_area_attention(block: Any, kept: Kept | None) -> None:
+    before, block.head_dim = block.head_dim, block.pe.conv.out_channels // block.num_heads
+    block.all_head_dim = block.head_dim * block.num_heads
+    if kept is not None:
+        _move_temperature(block, before, block.head_dim)
+
+
+def _move_temperature(block: Any, before: int, now: int) -> None:
+    """The scores are divided by the root of the keys' width, less now: the queries are made smaller to match."""
+    if before != now:
+        for vector in (block.qkv.bn.weight, block.qkv.bn.bias):
+            vector.data.view(block.num_heads, -1)[:, :now].mul_((now / before) ** 0.5)
+
+
+# Sizes ----------------------------------------------------------------------------------------------------------------
+
+
+def _settle_half(block: Any, kept: Kept | None) -> None:
+    """`c`: half of what `cv1` makes."""
+    block.c = block.cv1.conv.out_channels // 2
+
+
+def _settle_down(block: Any, kept: Kept | None) -> None:
+    block.c = block.cv1.conv.out_channels
+
+
+def _settle_parts(block: Any, kept: Kept | None) -> None:
+    """`c2s`: how many channels each part of what `conv` makes has."""
+    if kept is not None and "conv" in kept:
+        ends = np.cumsum([0, *block.c2s])
+        block.c2s = np.histogram(kept["conv"], ends)[0].tolist()
+
+
+def _has_shortcut(block: Any) -> bool:
+    return bool(block.add)
+
+
+def _always(block: Any) -> bool:
+    return True
+
+
+_ENTRIES = {
+    "Attention": Entry(lesson=_attention, settle=_settle_attention, sizes=("num_heads",), heads="num_heads"),
+    "AAttn": Entry(lesson=_area_attention, settle=_settle_area_attention, sizes=("num_heads",), heads="num_heads"),
+    "C2f": Entry(settle=_settle_half, fans=True),  # C3k2, C2fCIB and C2fPSA are C2f
+    "A2C2f": Entry(vectors=("gamma",), fans=True),
+    "C2": Entry(settle=_settle_half),
+    "C2PSA": Entry(settle=_settle_half),
+    "PSA": Entry(settle=_settle_half),
+    "RepNCSPELAN4": Entry(settle=_settle_half),
+    "C2fAttn": Entry(settle=_settle_half),
+    "ADown": Entry(settle=_settle_down),
+    "CBLinear": Entry(settle=_settle_parts, sizes=("c2s",), uneven=True),
+    "Bottleneck": Entry(adds=_has_shortcut),
+    "CIB": Entry(adds=_has_shortcut),
+    "PSABlock": Entry(adds=_has_shortcut),
+    "ABlock": Entry(adds=_always),
+}
+BLOCKS: dict[type, Entry] = {
+    getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
+}  # not every host has them all
+
+
+def entry_of(block: nn.Module) -> Entry:
+    """A block's entry: its class's, or that of the class whose forward it inherits; an empty one for other blocks."""
+    for kind in type(block).__mro__:
+        if kind in BLOCKS:
+            return BLOCKS[kind] if type(block).forward is kind.forward else Entry()  # type: ignore[attr-defined]
+    return Entry()
+
+
+def vectors(model: nn.Module) -> list[str]:
+    """Full names of a model's parameters that hold one value a channel."""
+    return [
+        f"{name}.{vector}"
+        for name, block in model.named_modules()
+        for vector in entry_of(block).vectors
+        if isinstance(getattr(block, vector, None), nn.Parameter)
+    ]
+
+
+def heads(model: nn.Module) -> dict[str, int]:
+    """Attentions whose heads are known to the tool -> how many heads they have."""
+    return {
+        name: getattr(block, entry_of(block).heads) for name, block in model.named_modules() if entry_of(block).heads
+    }
+
+
+def decoders(model: nn.Module) -> list[str]:
+    """Names of what turns the last layers' outputs into predictions: the head itself, and its DFL."""
+    last = model.model[-1]  # type: ignore[index]
+    return [name for name, block in model.named_modules() if block is last or isinstance(block, host.DFL)]
+
+
+def remove_heads(block: nn.Module, count: int) -> None:
+    """Tell an attention that so many of its heads are gone; `settle` must follow."""
+    name = entry_of(block).heads
+    setattr(block, name, getattr(block, name) - count)
+
+
+def sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """What blocks keep beside their layers and a checkpoint must carry: block -> attribute -> value, plain data."""
+    return {
+        name: {size: getattr(block, size) for size in entry_of(block).sizes}
+        for name, block in model.named_modules()
+        if entry_of(block).sizes
+    }
+
+
+def settle(model: nn.Module, kept: Kept | None = None) -> None:
+    """Set the sizes that stock blocks keep beside their layers to what their layers have, in place.
 
     Args:
-        model: a copy of a stock detection model, whose `.model` is the host's sequence of blocks.
-
-    Returns:
-        What the new names mean in the stock model.
+        model: a stock model, or a part of one. kept: layer -> positions of its outputs that were kept, where weights
+            were just cut; where a block derives the scale of its softmax from a size, its queries take over the
+            difference. None where it is rebuilt.
     """
-    lowering = Lowering()
-    sequence: Any = model.model
-    for index, block in enumerate(sequence):
-        rule = LOWER.get(type(block))
-        if rule is None:
-            continue
-        lowered: Any = rule(f"model.{index}", block, lowering)
-        lowered.i, lowered.f, lowered.type = block.i, block.f, block.type  # what the host's forward reads
-        sequence[index] = lowered
-    return lowering
+    for name, block in model.named_modules():
+        settle_one = entry_of(block).settle
+        if settle_one is not None:
+            prefix = f"{name}." if name else ""
+            own = None if kept is None else {k[len(prefix) :]: rows for k, rows in kept.items() if k.startswith(prefix)}
+            settle_one(block, own)
+    for top in getattr(model, "model", ()):
+        top.np = sum(p.numel() for p in top.parameters())
 
 
-def settle(model: nn.Module) -> None:
-    """After a cut, set the sizes that stock blocks keep beside their layers: `C2f.c`, and the count `np` of each."""
-    for block in model.modules():
-        if isinstance(block, C2f):
-            block.c = block.cv1.conv.out_channels // 2
-    for block in getattr(model, "model", ()):
-        block.np = sum(p.numel() for p in block.parameters())
+# Whole blocks ---------------------------------------------------------------------------------------------------------
+
+
+def removable(model: nn.Module) -> list[Removable]:
+    """The residual blocks that can be removed whole: entries of a list `m` that fans out, and of any Sequential.
+
+    The layers of the model's own list stay: the host counts them.
+
+    Args:
+        model: a stock model; its layers are `model.model`.
+    """
+    found: list[Removable] = []
+    taken: set[nn.Module] = {model.model}  # type: ignore[arg-type]
+    for name, block in model.named_modules():
+        if entry_of(block).fans:
+            for key, item in block.m.named_children():
+                if _adds(item):
+                    found.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))
+                    taken.update(item.modules())
+        elif isinstance(block, nn.Sequential) and block not in taken:
+            found += [Removable(f"{name}.{key}", "") for key, item in block.named_children() if _adds(item)]
+    return found
+
+
+def _adds(block: nn.Module) -> bool:
+    if isinstance(block, nn.Sequential):
+        return len(block) > 0 and all(_adds(item) for item in block)
+    adds = entry_of(block).adds
+    return adds is not None and adds(block)
+
+
+def remove(model: nn.Module, name: str) -> None:
+    """Take a residual block out of its list, in place; the names of the others stay as they are.
+
+    The host's code walks these lists and never indexes them, so a list with a gap (keys "0", "2") runs as it is.
+    """
+    owner, _, key = name.rpartition(".")
+    del model.get_submodule(owner)._modules[key]

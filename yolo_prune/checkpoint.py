@@ -19,6 +19,7 @@ from ultralytics.nn.modules import SPPF, C2f, Concat, Conv, Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.support import TASKS
 
 _LONGEST = 300  # characters of the host's own words that a message repeats
 _BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
@@ -69,6 +70,29 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     if not isinstance(model, nn.Module):
         raise PruneError(f"{argument}={path}: the file holds no YOLO model")
     return model.float().eval(), ckpt
+
+
+_MODELS = {
+    *("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "ClassificationModel"),
+    *("RTDETRDetectionModel", "SemanticModel", "SemanticSegmentationModel", "DepthModel"),
+}
+
+
+def require_supported(model: nn.Module, path: str) -> None:
+    """Raise unless this version can prune the model.
+
+    Args:
+        model: a stock model. path: how the user named it.
+
+    Raises:
+        PruneError: its class is not one of the host's supported ones (open vocabulary, for example, is not).
+    """
+    kind = type(model)
+    if kind.__name__ not in _MODELS or not kind.__module__.startswith("ultralytics."):
+        raise PruneError(
+            f"model={path} is a {kind.__name__}, which this version does not prune; it prunes the stock YOLO models of "
+            f"the tasks {', '.join(TASKS)}, and RT-DETR"
+        )
 
 
 def require_detection_v8(model: nn.Module, path: str) -> None:

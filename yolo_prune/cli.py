@@ -51,7 +51,7 @@ _COMMANDS = {
 }
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
 _KEYWORDS = {
-    "apply": ("latency", "importance", "scope", "round", "min_channels", "max_cut"),
+    "apply": ("latency", "importance", "scope", "round", "min_channels", "max_cut", "depth", "heads"),
     "export": ("dynamic", "opset", "simplify"),
 }
 _OTHERS = ("check", "train", "help", "version")

@@ -68,10 +68,11 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
     """
     new_of = {item.old: item for item in replaced}
     for group in optimizer.param_groups:
-        group["params"] = [new_of[p].new if p in new_of else p for p in group["params"]]
+        now = [new_of[p].new if p in new_of else p for p in group["params"]]
+        group["params"] = [p for p in now if p is not None]
     for old, item in new_of.items():
-        if old in optimizer.state:
-            state = optimizer.state.pop(old)
+        state = optimizer.state.pop(old, None)
+        if state is not None and item.new is not None:
             optimizer.state[item.new] = {
                 key: item.kept.of(value) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
                 for key, value in state.items()

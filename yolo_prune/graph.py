@@ -9,26 +9,31 @@ the group of `a` with 16 outputs has size 16 and three members:
     Member("b",  "in",  positions 0..15, channels 0..15)    columns of b's weight
 
 `positions` differ from `channels` behind a concatenation, and one channel has several positions where a tensor is
-concatenated with itself (SPPF). Names and positions are those of the *stock* model.
+concatenated with itself (SPPF). Which channels belong together is what trace.py found: those that stand in the same
+places. torch-pruning's importance classes score them (`library`).
 """
 
 from __future__ import annotations
 
-import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from yolo_prune import blocks
+from yolo_prune import blocks, residual, sets, trace
+from yolo_prune.allocate import Head
+from yolo_prune.residual import ResidualBlock
+from yolo_prune.sets import IdSet
+from yolo_prune.trace import Side, Trace
 
-TRACE_SIZE = 64  # pixels; every stride of a YOLO divides it, so areas at any size follow exactly
+IMAGE = 640  # pixels: the size at which the host states GFLOPs
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,15 @@ class Member:
     """One layer's share in a group.
 
     Attributes:
-        module: name of the layer in the stock model.
-        side: "out" (rows of a weight, entries of a BatchNorm) or "in" (columns of a weight).
+        module: name of the layer (or of a vector parameter) in the stock model.
+        side: "out" (rows of a weight, entries of a BatchNorm), "in" (columns of a weight), or "work" for what has no
+            weights but is counted, one of attention's products.
         positions: (n,) positions along that side of the layer.
         channels: (n,) the group's channel at each position.
     """
 
     module: str
-    side: Literal["out", "in"]
+    side: Side
     positions: np.ndarray
     channels: np.ndarray
 
@@ -53,12 +59,14 @@ class ChannelGroup:
     """Channels that are cut together.
 
     Attributes:
-        name: the first convolution that produces these channels; of the form `model.2.cv1.conv[1/2]` where the
-            group is the first of two parts of its outputs.
+        name: the first layer that makes these channels; of the form `model.2.cv1.conv[1/2]` where the group is the
+            first of two parts of its outputs.
         size: number of channels.
-        members: every layer that has these channels.
-        tie: groups with the same tie keep equal counts; None for a free group.
-        traced: torch-pruning's own group on the lowered copy, which its importance classes read; None once scored.
+        members: every layer that has these channels; the first is the layer of the name.
+        tie: groups with the same tie keep one count, each `times` it; None for a free group.
+        times: channels of this group for one of the tie's count; 1 but where it feeds several heads of an attention.
+        head: whose head of an attention these are the keys or values, None where they are of none.
+        traced: torch-pruning's form of the group, which its importance classes read; None once scored.
     """
 
     name: str
@@ -66,25 +74,40 @@ class ChannelGroup:
     members: tuple[Member, ...]
     tie: str | None
     traced: tp.dependency.Group | None
+    times: int = 1
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution and its measured output area, for counting.
+    """A layer and its measured output area, for counting.
 
     Attributes:
-        name: stock name; kernel: product of the kernel's sides; area: output pixels for one input pixel;
-        bn: name of the BatchNorm behind it or None; depthwise groups are `groups`.
+        name: stock name. kind: "conv" (transposed ones too), "depthwise", "linear", "norm", "vector" for a parameter of
+            its own, or "product" for one of attention's matrix products, which has no weights.
+        out, inp: channels. kernel: weights that an output of one channel reads of one input. bias: whether it has one.
+        area: places at which its weights are applied in an image of 640 x 640; of a product, multiply-adds a channel.
+        scaled: the same for the smallest image that the model takes, scaled to 640 x 640 by its pixels.
     """
 
     name: str
+    kind: Literal["conv", "depthwise", "linear", "norm", "vector", "product"]
     out: int
     inp: int
-    kernel: int
-    groups: int
+    kernel: float
     bias: bool
-    bn: str | None
     area: float
+    scaled: float
+
+    @property
+    def weights(self) -> int:
+        """How many weights it has, without biases."""
+        return round(self.out * (1 if self.kind == "depthwise" else self.inp) * self.kernel)
+
+    @property
+    def makes(self) -> bool:
+        """Whether it is a convolution or a linear layer: what makes channels, and has rows in a record."""
+        return self.kind in ("conv", "depthwise", "linear")
 
 
 @dataclass(frozen=True)
@@ -92,16 +115,29 @@ class ChannelGraph:
     """All of a model that matters for choosing channels.
 
     Attributes:
-        groups: the prunable groups. protected: convolution name -> why its outputs stay.
-        layers: every convolution, in the model's order.
+        blocks: the residual blocks that can be removed whole. heads: attention -> how many heads it has.
+        untaught: name -> class of each block with operations that nobody has taught the tool, so that what goes into
+            them is protected.
+        groups: the prunable groups. protected: layer name -> why its outputs stay. native: those of the protected whose
+            outputs stay by the model's nature and not by a recipe; they have the width of the stock model.
+        layers: every layer, in the model's order.
     """
 
     groups: tuple[ChannelGroup, ...]
     protected: dict[str, str]
+    native: frozenset[str]
     layers: tuple[Layer, ...]
+    blocks: tuple[ResidualBlock, ...] = ()
+    heads: dict[str, int] = field(default_factory=dict)
+    untaught: dict[str, str] = field(default_factory=dict)
+
+    def prunable_share(self) -> float:
+        """The share of the convolution weights that is in layers whose channels can be cut."""
+        weights = {layer.name: layer.weights for layer in self.layers if layer.kind in ("conv", "depthwise")}
+        return sum(n for name, n in weights.items() if name not in self.protected) / max(sum(weights.values()), 1)
 
     def without_trace(self) -> ChannelGraph:
-        """The same groups without the lowered copy that they were traced on, which is as large as the model."""
+        """The same groups without the copy whose weights are scored, which is as large as the model."""
         return replace(self, groups=tuple(replace(group, traced=None) for group in self.groups))
 
 
@@ -109,56 +145,58 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
     """Trace a stock YOLO model into its channel groups.
 
     Args:
-        model: a stock detection model, on any device, in any mode; it is not changed.
-        protect: fnmatch patterns of convolution names whose outputs are not to be cut.
+        model: a stock model, on any device, in any mode; it is not changed.
+        protect: fnmatch patterns of layer names whose outputs are not to be cut.
 
     Returns:
-        The groups, the protected convolutions with reasons, and the layers with their areas. Every convolution of the
-        model is either a producer of at least one group or in `protected`.
+        The groups, the protected layers with reasons, and all layers with their areas. Every convolution and linear
+        layer of the model either has channels in a group or is in `protected`.
     """
     shadow = _shadow(model)
-    layers = _layers(shadow)
-    convolutions = {layer.name for layer in layers}
-    lowering = blocks.lower(shadow)
-    dg = _trace(shadow)
-    names = {module: name for name, module in shadow.named_modules()}
-    reasons = dict(lowering.protected)
-    groups: list[ChannelGroup] = []
+    entries = {name: (block, blocks.entry_of(block)) for name, block in shadow.named_modules()}
+    lessons = {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None}
+    uneven = [name for name, (_, entry) in entries.items() if entry.uneven]
+    found = trace.follow(shadow, lessons, blocks.vectors(shadow), uneven, blocks.decoders(shadow))
+    modules = dict(shadow.named_modules())
+    alike, ties = sets.find(found)
+    makers = {name for name, module in modules.items() if isinstance(module, trace.LAYERS)}
+    named = sorted(_named(alike, makers, list(modules)), key=lambda item: item[1])
+    native: dict[str, str] = {}
     fixed: dict[str, str] = {}  # group name -> why it is protected
-    seen: set[nn.Module] = set()
-    for root in (m for m in shadow.modules() if isinstance(m, nn.Conv2d)):
-        if root in seen or names[root] in lowering.protected:
-            continue
-        traced = dg.get_pruning_group(root, tp.prune_conv_out_channels, list(range(root.out_channels)))
-        members, producers = _members(traced, dg, names, lowering)
-        seen.update(producers)
-        group = ChannelGroup(_group_name(members, lowering), root.out_channels, members, None, traced)
-        groups.append(group)
-        reason = _protected_by(members, lowering.protected, protect)
-        if reason:
-            fixed[group.name] = reason
-    groups = _tie(groups, lowering)
-    for group in groups:  # equal counts: where one of the tied groups stays whole, all do
-        partners = [other.name for other in groups if group.tie and other.tie == group.tie and other.name in fixed]
-        if partners:
-            fixed.setdefault(group.name, f"tied to {partners[0]}: {fixed[partners[0]]}")
-    covered: set[str] = set()
+    groups: list[ChannelGroup] = []
+    for index, _, name, members in named:
+        ids = alike[index].ids
+        tie, times = ties.get(index, (None, 1))
+        groups.append(
+            ChannelGroup(name, len(ids), members, tie, _traced(members, modules), times, found.heads.get(ids[0]))
+        )
+        reason = next((found.fixed[i] for i in ids if i in found.fixed), None)
+        if reason is not None:
+            fixed[name] = reason
+    made_by = {m.module: g.name for g in groups for m in g.members if m.side == "out" and m.module in makers}
+    _spread(groups, fixed)
+    native = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
     for group in groups:
-        outs = [m.module for m in group.members if m.side == "out" and m.module in convolutions]
-        if group.name in fixed:
-            reasons.update(dict.fromkeys(outs, fixed[group.name]))
-        else:
-            covered.update(outs)
-    protected = {
-        layer.name: reasons.get(layer.name, "not reached by the tracer")
-        for layer in layers
-        if layer.name not in covered
-    }
-    return ChannelGraph(tuple(g for g in groups if g.name not in fixed), protected, tuple(layers))
+        reason = _protected_by(group.members, protect)
+        if reason is not None:
+            fixed.setdefault(group.name, reason)
+    _spread(groups, fixed)
+    free = {m.module for g in groups if g.name not in fixed for m in g.members if m.side == "out"}
+    why = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
+    protected = {name: why.get(name, "not reached by the tracer") for name in modules if name in makers - free}
+    return ChannelGraph(
+        tuple(group for group in groups if group.name not in fixed),
+        protected,
+        frozenset(name for name in protected if name in native or name not in why),
+        _layers(found, shadow),
+        residual.find(found, shadow, made_by),
+        blocks.heads(shadow),
+        {where: type(shadow.get_submodule(where)).__name__ for where in found.untaught if where in modules},
+    )
 
 
 def _shadow(model: nn.Module) -> nn.Module:
-    """A throw-away copy on the CPU for the tracer: every weight requires grad, BatchNorm scales are folded into `conv`.
+    """A throw-away copy on the CPU for the tracer, with BatchNorm scales folded into the weights of `conv`.
 
     Folding makes magnitudes comparable: the split of a filter's size between convolution and BatchNorm is arbitrary.
     The BatchNorm itself stays, unchanged, for importances that read its scale.
@@ -169,9 +207,7 @@ def _shadow(model: nn.Module) -> nn.Module:
     finally:
         if criterion is not None:
             model.criterion = criterion
-    shadow = shadow.to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format).eval()
-    for p in shadow.parameters():
-        p.requires_grad_(True)
+    shadow = shadow.to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format)
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:
@@ -180,118 +216,130 @@ def _shadow(model: nn.Module) -> nn.Module:
     return shadow
 
 
-def _layers(shadow: nn.Module) -> list[Layer]:
-    """Every convolution with its output area for one input pixel, seen in one forward pass of a small image."""
-    areas: dict[nn.Module, float] = {}
-
-    def see(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        areas[module] = output.shape[-2:].numel() / TRACE_SIZE**2
-
-    convs = {name: m for name, m in shadow.named_modules() if isinstance(m, nn.Conv2d)}
-    hooks = [m.register_forward_hook(see) for m in convs.values()]
-    with torch.no_grad():
-        shadow(_image(shadow))
-    for hook in hooks:
-        hook.remove()
-    modules = dict(shadow.named_modules())
-    layers = []
-    for name, m in convs.items():
-        bn = name[: -len("conv")] + "bn" if name.endswith(".conv") else ""
-        layers.append(
-            Layer(
-                name=name,
-                out=m.out_channels,
-                inp=m.in_channels,
-                kernel=m.kernel_size[0] * m.kernel_size[1],
-                groups=m.groups,
-                bias=m.bias is not None,
-                bn=bn if isinstance(modules.get(bn), nn.BatchNorm2d) else None,
-                area=areas.get(m, 0.0),
-            )
-        )
-    return layers
+# From sets to groups -------------------------------------------------------------------------------------------------
 
 
-def _image(model: nn.Module) -> torch.Tensor:
-    first = next(p for p in model.parameters() if p.ndim == 4)
-    return torch.zeros(1, first.shape[1], TRACE_SIZE, TRACE_SIZE)
+def _named(
+    alike: list[IdSet], makers: set[str], order: list[str]
+) -> list[tuple[int, tuple[int, int], str, tuple[Member, ...]]]:
+    """(index of the set, sort key, name, members) of each set that a layer makes."""
+    rank = {name: i for i, name in enumerate(order)}
+    roots: dict[str, list[tuple[int, int]]] = defaultdict(list)  # layer -> (first position, index of the set)
+    root_of: dict[int, str] = {}
+    for index, one in enumerate(alike):
+        made_by = [name for name, side in one.places if side == "out" and name in makers]
+        if made_by:
+            root = min(made_by, key=lambda name: rank[name])
+            root_of[index] = root
+            roots[root].append((min(position for _, position in one.places[root, "out"]), index))
+    named = []
+    for index, root in root_of.items():
+        parts = sorted(roots[root])
+        part = next(n for n, (_, other) in enumerate(parts, 1) if other == index)
+        name = root if len(parts) == 1 else f"{root}[{part}/{len(parts)}]"
+        named.append((index, (rank[root], part), name, _members(alike[index], root)))
+    return named
 
 
-def _trace(shadow: nn.Module) -> tp.DependencyGraph:
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch-pruning 1.6.1 warns of parameters that the small trace does not reach
-        return tp.DependencyGraph().build_dependency(shadow, example_inputs=_image(shadow), verbose=False)
+def _members(one: IdSet, root: str) -> tuple[Member, ...]:
+    """The layers of a set, that of its name first; channels are numbered by their position there."""
+    number: dict[int, int] = {}
+    for i, _ in sorted(one.places[root, "out"], key=lambda item: item[1]):
+        number.setdefault(i, len(number))
+    members = []
+    for (module, side), where in sorted(one.places.items(), key=lambda item: item[0] != (root, "out")):
+        positions = np.array([position for _, position in where])
+        channels = np.array([number[i] for i, _ in where])
+        order = np.argsort(positions)
+        members.append(Member(module, side, positions[order], channels[order]))
+    return tuple(members)
 
 
-def _members(
-    traced: tp.dependency.Group, dg: tp.DependencyGraph, names: dict[nn.Module, str], lowering: blocks.Lowering
-) -> tuple[tuple[Member, ...], list[nn.Module]]:
-    """torch-pruning's group, written in stock names and positions; and the convolutions that produce its channels."""
-    members: list[Member] = []
-    producers: list[nn.Module] = []
-    for item in traced.items:
-        module = item.dep.target.module
-        if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
-            continue
-        side: Literal["out", "in"] = "out" if dg.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        name, offset = names[module], 0
-        if side == "out":
-            name, offset = lowering.aliases.get(name, (name, 0))
-            if isinstance(module, nn.Conv2d):
-                producers.append(module)
-        else:
-            name = lowering.aliases.get(name, (name, 0))[0]
-        member = Member(name, side, np.asarray(item.idxs) + offset, np.asarray(item.root_idxs))
-        if name in {m.module for m in members if m.side == side and np.array_equal(m.positions, member.positions)}:
-            continue  # both halves of a lowered convolution read the same columns of the one stock weight
-        members.append(member)
-    return tuple(members), producers
+def _spread(groups: list[ChannelGroup], fixed: dict[str, str]) -> None:
+    """Equal counts: where one of the tied groups stays whole, all do."""
+    for group in groups:
+        partners = [other.name for other in groups if group.tie and other.tie == group.tie and other.name in fixed]
+        if partners:
+            fixed.setdefault(group.name, f"tied to {partners[0]}: {fixed[partners[0]]}")
 
 
-def _protected_by(
-    members: tuple[Member, ...], fixed: dict[str, str], patterns: tuple[str, ...] | list[str]
-) -> str | None:
+def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[str]) -> str | None:
     for member in members:
-        if member.side != "out":
-            continue
-        if member.module in fixed:
-            return f"shares its channels with {member.module}: {fixed[member.module]}"
-        for pattern in patterns:
+        for pattern in patterns if member.side == "out" else ():
             if fnmatch(member.module, pattern) or fnmatch(member.module.removesuffix(".conv"), pattern):
                 return f"protected by the recipe ({pattern})"
     return None
 
 
-def _group_name(members: tuple[Member, ...], lowering: blocks.Lowering) -> str:
-    """The producer's stock name, and which part of it where a block was lowered; the same after every cut."""
-    root = members[0]
-    offsets = sorted(offset for name, offset in lowering.aliases.values() if name == root.module)
-    if not offsets:
-        return root.module
-    part = sum(offset <= int(root.positions.min()) for offset in offsets)
-    return f"{root.module}[{part}/{len(offsets)}]"
+def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
+    """Every layer, vectors of their own, and attention's products."""
+    vectors = {name: shadow.get_parameter(name) for name in blocks.vectors(shadow)}
+    stride = getattr(shadow, "stride", None)
+    side = max(int(stride.max()) if stride is not None else 32, 32)
+    layers = []
+    for name, m in shadow.named_modules():
+        work = found.area.get(name, [0.0, 0.0, 0.0])
+        areas = _at(work, found.sizes, IMAGE, 1), _at(work, found.sizes, side, 1) * (IMAGE / side) ** 2
+        if isinstance(m, nn.Linear):
+            layers.append(Layer(name, "linear", m.out_features, m.in_features, 1, m.bias is not None, *areas))
+        elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            deep = m.groups == m.in_channels == m.out_channels > 1
+            kernel = m.kernel_size[0] * m.kernel_size[1] / (1 if deep else m.groups)
+            kind: Literal["conv", "depthwise"] = "depthwise" if deep else "conv"
+            layers.append(Layer(name, kind, m.out_channels, m.in_channels, kernel, m.bias is not None, *areas))
+        elif isinstance(m, nn.BatchNorm2d):
+            layers.append(Layer(name, "norm", m.num_features, m.num_features, 0, True, *areas))
+    layers += [Layer(n, "vector", len(p), len(p), 0, True, 0.0, 0.0) for n, p in vectors.items()]
+    for name, (ids, work) in found.products.items():
+        areas = _at(work, found.sizes, IMAGE, 2), _at(work, found.sizes, side, 2) * (IMAGE / side) ** 2
+        layers.append(Layer(name, "product", len(ids), len(ids), 0, False, *areas))
+    return tuple(layers)
 
 
-def _tie(groups: list[ChannelGroup], lowering: blocks.Lowering) -> list[ChannelGroup]:
-    """Mark the groups whose counts a stock block keeps equal."""
-    ties: dict[int, str] = {}
-    for block, halves in lowering.ties.items():
-        for half in halves:
-            name, offset = lowering.aliases[half]
-            for i, group in enumerate(groups):
-                if any(m.module == name and m.side == "out" and offset in m.positions for m in group.members):
-                    ties[i] = block
-    return [replace(group, tie=ties.get(i)) for i, group in enumerate(groups)]
+def _at(work: list[float], sizes: tuple[int, int, int], side: int, power: int) -> float:
+    """What was seen at two sizes, at another one: a constant and a share of the pixels (of their square: power 2)."""
+    small, _, large = work
+    slope = (large - small) / (sizes[2] ** (2 * power) - sizes[0] ** (2 * power))
+    return slope * side ** (2 * power) + small - slope * sizes[0] ** (2 * power)
 
 
-def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], torch.Tensor]:
-    """One of torch-pruning's importance classes, reading convolution weights only (BatchNorm's for "bn").
+# torch-pruning's importances ------------------------------------------------------------------------------------------
+
+
+def _traced(members: tuple[Member, ...], modules: dict[str, nn.Module]) -> tp.dependency.Group:
+    """A group in torch-pruning's own form, for its importance classes."""
+    group = tp.dependency.Group()
+    for member in members:
+        module = modules.get(member.module)
+        handler = _handler(module, member.side)
+        if handler is None:
+            continue
+        node = tp.dependency.Node(module, None, member.module)
+        item = tp._helpers.GroupItem(tp.dependency.Dependency(handler, handler, node, node), member.positions.tolist())
+        item.root_idxs = member.channels.tolist()
+        group._group.append(item)
+    return group
+
+
+def _handler(module: nn.Module | None, side: str) -> Callable[..., Any] | None:
+    out = side == "out"
+    if isinstance(module, nn.BatchNorm2d):
+        return tp.prune_batchnorm_out_channels
+    if isinstance(module, nn.Linear):
+        return tp.prune_linear_out_channels if out else tp.prune_linear_in_channels
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == 1:
+        return tp.prune_conv_out_channels if out else tp.prune_conv_in_channels
+    return None  # one weight a channel, depthwise or a vector: torch-pruning 1.6.1 does not score them
+
+
+def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], torch.Tensor | None]:
+    """One of torch-pruning's importance classes, reading weights of convolutions and linear layers ("bn": BatchNorms).
 
     Args:
         kind: "magnitude", "bn", "lamp" or "fpgm". options: passed on, such as p=1.
 
     Returns:
-        A function of a traced group -> (size,) scores.
+        A function of a traced group -> scores, one a row of its first layer; None where no layer is of a kind it reads.
     """
     classes = {
         "magnitude": tp.importance.GroupMagnitudeImportance,
@@ -302,6 +350,6 @@ def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], tor
     if kind != "lamp":  # scores are normalised once, by importance.py, which knows what to do where all are zero
         options["normalizer"] = None
     scorer = classes[kind](**options)
-    if kind != "bn":  # the lowered weights carry the BatchNorm scales already: counting them again would square them
-        scorer.target_types = [nn.modules.conv._ConvNd]
+    if kind != "bn":  # the folded weights carry the BatchNorm scales already: counting them again would square them
+        scorer.target_types = [nn.modules.conv._ConvNd, nn.Linear]
     return scorer

@@ -39,8 +39,15 @@ class Importance(Protocol):
 
 def _library(kind: str, **options: object) -> Importance:
     score = library(kind, **options)
+
     # LAMP divides by the sum of what is left, which is 0 for channels without weights: 0 / 0 is no importance at all.
-    return lambda group, model: torch.nan_to_num(score(group.traced), nan=0.0)
+    def scores(group: ChannelGroup, model: nn.Module) -> torch.Tensor:
+        found = score(group.traced)  # None where no layer of the group is of the kind that is read
+        if found is None:
+            return torch.zeros(group.size)
+        return torch.nan_to_num(found[: group.size], nan=0.0)  # longer where a channel has several rows of a layer
+
+    return scores
 
 
 def _random(group: ChannelGroup, model: nn.Module) -> np.ndarray:
@@ -108,14 +115,25 @@ def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, n
         importance: a name in `IMPORTANCES`.
 
     Returns:
-        group name -> (size,) float64 scores with mean 1, so that groups of unlike layers can be compared.
+        group name -> (size,) float64 scores with mean 1, so that groups of unlike layers can be compared; the heads of
+        an attention have mean 1 together, so that they can be compared with one another.
 
     Raises:
         PruneError: the name is unknown, or a function returned something else than (size,) finite non-negative scores.
     """
     require(importance)
     function = IMPORTANCES[importance]
-    return {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
+    raw = {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
+    together: dict[object, list[str]] = {}
+    for group in graph.groups:
+        key = (group.head.attention, group.head.side) if group.head is not None else group.name
+        together.setdefault(key, []).append(group.name)
+    return {name: scores for names in together.values() for name, scores in _with_mean_1(raw, names).items()}
+
+
+def _with_mean_1(raw: dict[str, np.ndarray], together: list[str]) -> dict[str, np.ndarray]:
+    mean = np.concatenate([raw[name] for name in together]).mean()
+    return {name: raw[name] / mean if mean > 0 else np.ones_like(raw[name]) for name in together}
 
 
 def _checked(scores: torch.Tensor | np.ndarray, group: ChannelGroup, importance: str) -> np.ndarray:
@@ -125,5 +143,4 @@ def _checked(scores: torch.Tensor | np.ndarray, group: ChannelGroup, importance:
             f"importance {importance!r} must return {group.size} finite scores >= 0 for {group.name}, "
             f"returned shape {given.shape}, smallest {given.min() if given.size else None}"
         )
-    mean = given.mean()
-    return given / mean if mean > 0 else np.ones(group.size)
+    return given

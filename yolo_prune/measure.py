@@ -7,18 +7,18 @@ The host counts FLOPs with thop on the unfused model at 640 x 640 (ultralytics 8
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from yolo_prune.allocate import Cost, Unit
+from yolo_prune.allocate import Cost, Effect, Part, Unit
 from yolo_prune.errors import HostError
-from yolo_prune.graph import ChannelGraph
+from yolo_prune.graph import IMAGE, ChannelGraph
+from yolo_prune.residual import ResidualBlock
 
-IMAGE = 640  # pixels: the size at which the host states GFLOPs
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
 
 
@@ -47,24 +47,44 @@ def size_of(model: nn.Module) -> Size:
     return Size(int(get_num_params(model)), gflops)
 
 
-def flops_cost(graph: ChannelGraph, units: Sequence[Unit], size: Size, limit: float) -> Cost:
+def flops_cost(
+    graph: ChannelGraph, units: Sequence[Unit], size: Size, limit: float, parts: Sequence[Part] = ()
+) -> Cost:
     """FLOPs at 640 x 640 as a function of the units' counts, equal to the host's figure for the model as it is.
 
     Args:
         graph: the channel groups and layers. units: what allocation decides. size: the host's count of the same model.
-        limit: the bound in FLOPs.
+        limit: the bound in FLOPs. parts: what may go whole.
     """
-    area = np.array([layer.area for layer in graph.layers]) * IMAGE**2
-    kernel = np.array([layer.kernel / layer.groups for layer in graph.layers])
-    bn = np.array([layer.bn is not None for layer in graph.layers])
-    return _cost("FLOPs", graph, units, size.flops, limit, 2 * kernel * area, 2 * _BATCHNORM_OPS * bn * area)
+    kernel, single, norm, _ = _kinds(graph)
+    product = np.array([layer.kind == "product" for layer in graph.layers])
+    whole, scaled = (np.array([getattr(layer, name) for layer in graph.layers]) for name in ("area", "scaled"))
+    # Hosts count at 640 x 640 or at the smallest image and scale up, and attention's products or not: of the four ways
+    # the one that leaves least unexplained is this host's.
+    ways = [
+        _cost("FLOPs", graph, units, size.flops, limit, 2 * kernel * area, 2 * outs * area, parts)
+        for area in (whole, scaled)
+        for outs in (single + _BATCHNORM_OPS * norm + product, single + _BATCHNORM_OPS * norm)
+    ]
+    return min(ways, key=lambda cost: abs(cost.fixed))
 
 
-def params_cost(graph: ChannelGraph, units: Sequence[Unit], size: Size, limit: float) -> Cost:
+def params_cost(
+    graph: ChannelGraph, units: Sequence[Unit], size: Size, limit: float, parts: Sequence[Part] = ()
+) -> Cost:
     """Parameters as a function of the units' counts; `limit` is the bound in parameters."""
-    kernel = np.array([layer.kernel / layer.groups for layer in graph.layers])
-    bias = np.array([float(layer.bias) + 2.0 * (layer.bn is not None) for layer in graph.layers])
-    return _cost("params", graph, units, size.params, limit, kernel, bias)
+    kernel, single, norm, bias = _kinds(graph)
+    return _cost("params", graph, units, size.params, limit, kernel, single + bias + norm, parts)
+
+
+def _kinds(graph: ChannelGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(layers,) each: weights for an output and an input; weights for an output of a depthwise layer; norms; biases."""
+    layers = graph.layers
+    deep = np.array([layer.kind == "depthwise" for layer in layers])
+    kernel = np.array([layer.kernel for layer in layers], dtype=float)
+    norm = np.array([layer.kind == "norm" for layer in layers], dtype=float)
+    bias = np.array([layer.bias for layer in layers], dtype=float)
+    return kernel * ~deep, kernel * deep, norm, bias
 
 
 def _cost(
@@ -75,6 +95,7 @@ def _cost(
     limit: float,
     unit: np.ndarray,
     out_unit: np.ndarray,
+    parts: Sequence[Part],
 ) -> Cost:
     """The bilinear form; what the host counts beyond convolutions and BatchNorm (pools, upsampling) is `fixed`."""
     row = {layer.name: i for i, layer in enumerate(graph.layers)}
@@ -83,10 +104,59 @@ def _cost(
     for group in graph.groups:
         for member in group.members:
             if member.module in row:
-                side = outs if member.side == "out" else ins
-                side[row[member.module], column[group.name]] += len(member.positions) / group.size
+                side = ins if member.side == "in" else outs
+                side[row[member.module], column[group.name]] += len(member.positions) / group.size * group.times
     counts = np.array([u.size for u in units], dtype=float)
     out0 = np.array([layer.out for layer in graph.layers]) - outs @ counts
-    in0 = np.array([layer.inp for layer in graph.layers]) - ins @ counts
+    in0 = np.array([layer.inp for layer in graph.layers]) - ins @ counts  # of depthwise layers and norms not used
     bare = Cost(name, limit, 0.0, unit, out_unit, out0, in0, outs, ins)
-    return Cost(name, limit, total - bare(counts), unit, out_unit, out0, in0, outs, ins)
+    return replace(bare, fixed=total - bare(counts), parts=_effects(graph, units, parts, row, column))
+
+
+def _effects(
+    graph: ChannelGraph,
+    units: Sequence[Unit],
+    parts: Sequence[Part],
+    row: Mapping[str, int],
+    column: Mapping[str, int],
+) -> dict[str, Effect]:
+    """What the removal of each part does to a bilinear form."""
+    blocks = {block.name: block for block in graph.blocks}
+    effects = {}
+    left: dict[str, float] = {}
+    for part in parts:
+        layers, columns = np.ones(len(row)), np.ones(len(units))
+        ins, in0 = np.zeros((len(row), len(units))), np.zeros(len(row))
+        if part.heads:
+            attentions = {attention for attention, _ in part.heads}
+            for group in graph.groups:
+                if group.head is not None and group.head.attention in attentions:
+                    columns[column[group.name]] = part.left / left.get(part.pool, 1.0)
+            left[part.pool] = part.left
+        else:
+            block = blocks[part.name]
+            layers = np.array([float(not name.startswith(f"{block.name}.")) for name in row])
+            if block.consumer:
+                _no_longer_read(graph, block, row, column, ins, in0)
+        effects[part.name] = Effect(layers, columns, ins, in0)
+    return effects
+
+
+def _no_longer_read(
+    graph: ChannelGraph,
+    block: ResidualBlock,
+    row: Mapping[str, int],
+    column: Mapping[str, int],
+    ins: np.ndarray,
+    in0: np.ndarray,
+) -> None:
+    """Take the columns that read a block's output from its consumer, in place."""
+    reader = row[block.consumer]
+    free = 0
+    for group in graph.groups:
+        for member in group.members:
+            if member.module == block.consumer and member.side == "in":
+                count = int(np.isin(member.positions, block.own).sum())
+                ins[reader, column[group.name]] -= count / group.size * group.times
+                free += count
+    in0[reader] -= len(block.own) - free

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, graph, step
+from yolo_prune import checkpoint, graph, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -27,8 +27,8 @@ def modes(settings: Mapping[str, Any]) -> None:
         HostError: names every one that is set.
     """
     task = settings.get("task")
-    if task not in (None, "detect"):
-        raise HostError(f"prune= with task={task} is not supported: this version prunes YOLOv8 detection")
+    if task not in (None, *support.TASKS):
+        raise HostError(f"prune= with task={task} is not supported; known are {', '.join(support.TASKS)}")
     instead = {
         "compile": (bool(settings.get("compile")), "train without compile=; compile or export the pruned best.pt"),
         "quantize": (
@@ -71,7 +71,7 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> 
     Raises:
         PruneError: one of the two.
     """
-    checkpoint.require_detection_v8(network, name)
+    checkpoint.require_supported(network, name)
     found = graph.build(network, wanted.protect)
     baseline = Baseline.of(network, found)
     try:

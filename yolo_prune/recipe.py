@@ -233,6 +233,18 @@ class Settings(BaseModel):
         "above 0, up to 1",
         "must be a number above 0 and up to 1, for example 0.8",
     )
+    depth: _Fraction = _setting(
+        0.0,
+        "largest share of the residual blocks that may be removed whole, where that loses less than cutting channels",
+        "0 to 1",
+        "must be a share of the residual blocks, a number from 0 (none) to 1, for example 0.25",
+    )
+    heads: _Fraction = _setting(
+        0.0,
+        "largest share of the heads of each attention that may be removed whole; the widths of heads are cut anyway",
+        "0 to 1; one head always stays",
+        "must be a share of the heads, a number from 0 (none) to 1, for example 0.5",
+    )
     floor: _Floor = _setting(
         None,
         "largest loss of fitness allowed (not supported by this version)",

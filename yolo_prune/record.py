@@ -6,7 +6,8 @@ recipe, bounds          what was asked for; bounds in FLOPs and parameters
 baseline, final         params, gflops (640 x 640), fitness or None, latency_ms or None
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
 history                 epoch, fitness, params, gflops; one row an epoch
-layers                  name, before, after: output channels of every convolution
+removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
+layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import ultralytics
 from torch import nn
 
 import yolo_prune
-from yolo_prune import step
+from yolo_prune import architecture, blocks, step
 from yolo_prune.measure import Size
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -65,10 +66,24 @@ def add_step(record: dict[str, Any], epoch: int, size: Size, fitness: float | No
 
 
 def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
-    """Set `final` and `layers` to what the model is now."""
+    """Set `final`, `removed` and `layers` to what the model is now."""
     record["final"] = figures(size, fitness)
-    now = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    record["layers"] = [{"name": name, "before": n, "after": now[name]} for name, n in baseline.layers.items()]
+    heads = blocks.heads(model)
+    record["removed"] = {
+        "blocks": architecture.removed(model),
+        "heads": {k: [n, heads.get(k, 0)] for k, n in baseline.heads.items() if heads.get(k, 0) < n},
+    }
+    now = dict(model.named_modules())
+    record["layers"] = [
+        {"name": name, "before": n, "after": _width(now.get(name))} for name, n in baseline.layers.items()
+    ]
+
+
+def _width(layer: nn.Module | None) -> int:
+    """Output channels of a convolution or a linear layer; 0 for one that went with its block."""
+    if layer is None:
+        return 0
+    return int(getattr(layer, "out_channels", None) or layer.out_features)  # type: ignore[arg-type]
 
 
 def figures(size: Size, fitness: float | None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from yolo_prune import (
     saving,
     schedule,
     step,
+    text,
 )
 from yolo_prune.errors import HostError
 from yolo_prune.recipe import Recipe
@@ -138,7 +139,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if wanted is None:
         return
     model = continuity.student(unwrap_model(trainer.model))
-    checkpoint.require_detection_v8(model, str(trainer.args.model))
+    checkpoint.require_supported(model, str(trainer.args.model))
     found = graph.build(model, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
     earlier = _earlier_record(trainer) if trainer.resume else {}
@@ -205,6 +206,8 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
             "bound; nothing will be pruned"
         )
         return
+    if found.untaught:
+        LOGGER.info(f"{colorstr('prune:')} {text.untaught(found.untaught)}")
     target = ", ".join(
         f"{value / 1e9:.2f} GFLOPs" if key == "flops" else f"{value:,.0f} params" for key, value in bounds.items()
     )
@@ -213,7 +216,7 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
         at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
     _say(
         f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params to at most {target}; "
-        f"{len(found.groups)} channel groups, {len(found.protected)} convolutions protected; steps at epochs {at}"
+        f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
 
 
@@ -254,7 +257,7 @@ def _take_step(trainer: Any, session: Session) -> None:
         session.record["baseline"]["fitness"] = max(
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
         )
-    found = cut_training(
+    found, removed = cut_training(
         model,
         ema,
         trainer.optimizer,
@@ -268,10 +271,12 @@ def _take_step(trainer: Any, session: Session) -> None:
     session.done = number
     seconds = time.perf_counter() - start
     record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds)
-    _stamp(session, model, ema, found)
+    _stamp(session, model, ema, found, removed)
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         saving.save_as_of_the_epoch_before(trainer)
+    if removed:
+        _say(f"removed whole: {', '.join(removed)}")
     _say(
         f"step {number}/{steps} at epoch {trainer.epoch + 1}/{trainer.epochs}: params {before.params:,} -> "
         f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}, fitness before "
@@ -286,28 +291,30 @@ def cut_training(
     wanted: Recipe,
     baseline: Baseline,
     bounds: dict[str, float],
-) -> graph.ChannelGraph:
+) -> tuple[graph.ChannelGraph, list[str]]:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
     Of several processes the first scores and plans, and all cut.
 
     Returns:
-        The groups as they were before the cut.
+        The groups as they were before the cut, and the blocks that were removed whole.
     """
+    removed: list[str] = []
     scored = continuity.student(ema)
     for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
         found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds))
+        removed += chosen.blocks
         continuity.cut(ema, found, chosen)
         continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
         size = measure.size_of(scored)
         if all(
             {"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()
         ):
-            return found
+            return found, removed
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
 
 
-def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.ChannelGraph) -> None:
+def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.ChannelGraph, removed: list[str]) -> None:
     run = {
         "done": session.done,
         "steps": session.record["steps"],
@@ -317,14 +324,18 @@ def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.Chan
         "gflops": session.baseline.size.gflops,
         "channels": session.baseline.channels,
         "layers": session.baseline.layers,
+        "blocks": session.baseline.blocks,
+        "heads": session.baseline.heads,
     }
     for item in (model, ema):
-        architecture.stamp(continuity.student(item), found.protected, run)
+        architecture.stamp(continuity.student(item), found.native, run, removed)
         item.yaml = continuity.student(item).yaml  # the host rebuilds a distilled student from its wrapper's yaml
 
 
 def _baseline_from(run: dict[str, Any]) -> Baseline:
-    return Baseline(measure.Size(run["params"], run["gflops"]), dict(run["channels"]), dict(run["layers"]))
+    size = measure.Size(run["params"], run["gflops"])
+    # A checkpoint of version 0.1.0 says nothing of blocks and heads: that version removed none.
+    return Baseline(size, dict(run["channels"]), dict(run["layers"]), run.get("blocks", 0), dict(run.get("heads", {})))
 
 
 def _forget_the_best(trainer: Any) -> None:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
@@ -23,12 +24,15 @@ class Baseline:
 
     Attributes:
         size: params and GFLOPs. channels: group name -> channels; the floors of a recipe are shares of these.
-        layers: convolution name -> output channels.
+        layers: name of each convolution and linear layer -> output channels.
+        blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
     """
 
     size: Size
     channels: dict[str, int]
     layers: dict[str, int]
+    blocks: int = 0
+    heads: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, channel_graph: graph.ChannelGraph) -> Baseline:
@@ -36,7 +40,9 @@ class Baseline:
         return cls(
             measure.size_of(model),
             {group.name: group.size for group in channel_graph.groups},
-            {layer.name: layer.out for layer in channel_graph.layers},
+            {layer.name: layer.out for layer in channel_graph.layers if layer.makes},
+            len(channel_graph.blocks),
+            dict(channel_graph.heads),
         )
 
 
@@ -74,11 +80,17 @@ def plan(
     """
     if scores is None:
         scores = importance.score(channel_graph, model, recipe.importance)
-    lowest = allocate.lowest_counts(baseline.channels, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
-    units = _units(channel_graph, scores, baseline.channels, lowest)
+    original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
+    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    units = _units(channel_graph, scores, original, lowest)
+    parts = [*_heads(units, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
     size = measure.size_of(model)
-    costs = [_COSTS[key](channel_graph, units, size, bound) for key, bound in bounds.items()]
-    return allocate.allocate(units, costs, scope=recipe.scope, multiple=recipe.round)
+    costs = [_COSTS[key](channel_graph, units, size, bound, parts) for key, bound in bounds.items()]
+    gone = baseline.blocks - len(channel_graph.blocks)
+    most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
+    return allocate.allocate(
+        units, costs, scope=recipe.scope, multiple=recipe.round, parts=parts, most_blocks=max(most, 0)
+    )
 
 
 def check_reachable(
@@ -118,10 +130,52 @@ def _units(
     return [
         allocate.Unit(
             tuple(group.name for group in groups),
-            groups[0].size,
-            original[groups[0].name],
-            max(lowest[group.name] for group in groups),
-            np.stack([scores[group.name] for group in groups]),
+            groups[0].size // groups[0].times,
+            original[groups[0].name] // groups[0].times,
+            max(-(-lowest[group.name] // group.times) for group in groups),
+            [scores[group.name] for group in groups],
+            tuple(group.times for group in groups),
+            tuple(group.head for group in groups),
         )
         for groups in together.values()
     ]
+
+
+def _blocks(channel_graph: graph.ChannelGraph, depth: float) -> list[allocate.Part]:
+    """The residual blocks that may go."""
+    if depth == 0:
+        return []
+    return [allocate.Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
+
+
+def _heads(
+    units: list[allocate.Unit], heads: Mapping[str, int], baseline: Baseline, most: float
+) -> list[allocate.Part]:
+    """The heads that may go: of each unit one of every attention at a time, the least important first.
+
+    Attentions whose values feed one stream lose heads together, for they keep one count.
+    """
+    parts = []
+    for unit in units if most else []:
+        values = {
+            (head.attention, head.number): float(scores.sum())
+            for _, scores, _, head in unit.rows()
+            if head is not None and head.side == "value"
+        }
+        attentions = sorted({attention for attention, _ in values})
+        counts = {heads[attention] for attention in attentions}
+        if len(counts) != 1:
+            continue  # none, or attentions of unequal heads on one stream
+        (now,) = counts
+        original = max(baseline.heads.get(attention, now) for attention in attentions)
+        allowed = min(math.floor(most * original + 1e-9) - (original - now), now - 1)
+        order: dict[str, list[int]] = {}  # attention -> its heads, the least important first
+        for attention, number in sorted(values, key=lambda head: values[head]):
+            order.setdefault(attention, []).append(number)
+        total = sum(values.values())
+        for gone in range(1, allowed + 1):
+            leaving = tuple((attention, order[attention][gone - 1]) for attention in attentions)
+            share = sum(values[head] for head in leaving) / max(total, 1e-12)
+            name = f"{unit.groups[0]}#{gone}"
+            parts.append(allocate.Part(name, unit.groups[0], share, leaving, unit.groups[0], 1 - gone / now))
+    return parts

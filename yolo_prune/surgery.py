@@ -39,10 +39,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Replaced:
-    """An old parameter, the new one that stands in its place, and what was kept."""
+    """An old parameter, the new one that stands in its place (None: it is gone with its block), and what was kept."""
 
     old: nn.Parameter
-    new: nn.Parameter
+    new: nn.Parameter | None
     kept: Kept
 
 
@@ -61,39 +61,59 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replac
         ValueError: the plan empties a layer or the halves of a tied block differ (a fault of the caller).
     """
     keep = kept_positions(graph, plan)
-    replaced: list[Replaced] = []
+    replaced = _remove_blocks(model, graph, plan)
+    modules = dict(model.named_modules())
+    keep = {name: kept for name, kept in keep.items() if name in modules or name.rpartition(".")[0] in modules}
+    for attention, dropped in plan.heads.items():
+        if attention in modules:
+            blocks.remove_heads(modules[attention], len(dropped))
     for name, (rows, columns) in keep.items():
-        module = model.get_submodule(name)
-        if isinstance(module, nn.Conv2d):
+        module = modules.get(name)
+        if module is None:  # a parameter that is a vector of its own
+            block, _, vector = name.rpartition(".")
+            replaced.append(_replace(modules[block], vector, Kept(_index(rows))))
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             replaced += cut_conv(module, rows, columns)
+        elif isinstance(module, nn.Linear):
+            replaced += _cut_linear(module, rows, columns)
         elif isinstance(module, nn.BatchNorm2d):
             replaced += _cut_batchnorm(module, rows)
         else:
             raise ValueError(f"{name} is a {type(module).__name__}, which surgery does not know")
-    blocks.settle(model)
+    blocks.settle(model, {name: rows for name, (rows, _) in keep.items() if rows is not None})
+    return replaced
+
+
+def _remove_blocks(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
+    """Take whole blocks out, the last first; who read a block's output reads its input twice, so its weights add up."""
+    replaced = []
+    for block in reversed([block for block in graph.blocks if block.name in plan.blocks]):
+        if block.consumer:
+            weight = model.get_parameter(f"{block.consumer}.weight")
+            weight.data[:, block.before] += weight.data[:, block.own]
+        replaced += [Replaced(old, None, Kept(None)) for old in model.get_submodule(block.name).parameters()]
+        blocks.remove(model, block.name)
     return replaced
 
 
 def kept_positions(graph: ChannelGraph, plan: PrunePlan) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
     """For every layer that changes: the sorted positions kept along its outputs and its inputs (None: all)."""
+    _check_ties(graph, plan)
     removed: dict[tuple[str, str], list[np.ndarray]] = {}
-    counts: dict[str, set[int]] = {}
     sizes = {(layer.name, side): n for layer in graph.layers for side, n in (("out", layer.out), ("in", layer.inp))}
-    sizes |= {(layer.bn, "out"): layer.out for layer in graph.layers if layer.bn}
+    for block in graph.blocks:
+        if block.name in plan.blocks and block.consumer:
+            removed.setdefault((block.consumer, "in"), []).append(block.own)
     for group in graph.groups:
         kept = plan.keep.get(group.name)
-        count = group.size if kept is None else len(kept)
-        if group.tie:
-            counts.setdefault(group.tie, set()).add(count)
-        if kept is None or count == group.size:
+        if kept is None or len(kept) == group.size:
             continue
         dropped = np.ones(group.size, dtype=bool)
         dropped[np.asarray(kept, dtype=np.int64)] = False
         for member in group.members:
+            if member.side == "work":
+                continue
             removed.setdefault((member.module, member.side), []).append(member.positions[dropped[member.channels]])
-    for tie, found in counts.items():
-        if len(found) > 1:
-            raise ValueError(f"{tie} needs equal counts in its tied groups, the plan has {sorted(found)}")
     keep: dict[str, tuple[np.ndarray | None, np.ndarray | None]] = {}
     for (module, side), positions in removed.items():
         left = np.setdiff1d(np.arange(sizes[module, side]), np.concatenate(positions))
@@ -104,15 +124,67 @@ def kept_positions(graph: ChannelGraph, plan: PrunePlan) -> dict[str, tuple[np.n
     return keep
 
 
-def cut_conv(conv: nn.Conv2d, rows: np.ndarray | None, columns: np.ndarray | None) -> list[Replaced]:
-    """Keep some outputs (`rows`) and inputs (`columns`) of a convolution, None keeping all; what was replaced."""
-    if conv.groups != 1:
-        raise ValueError("grouped convolutions are not cut by this version")
-    kept = Kept(_index(rows), _index(columns))
-    replaced = [_replace(conv, "weight", kept)]
+def _check_ties(graph: ChannelGraph, plan: PrunePlan) -> None:
+    """Raise ValueError unless tied groups keep one count, each `times` it, and removed heads nothing."""
+    counts: dict[str, set[float]] = {}
+    for group in graph.groups:
+        count = len(plan.keep.get(group.name, range(group.size)))
+        if group.head is not None and group.head.number in plan.heads.get(group.head.attention, ()):
+            if count:
+                raise ValueError(f"{group.name} belongs to a head that the plan removes, and keeps {count} channels")
+        elif group.tie:
+            gone = 0.0 if group.head is not None else gone_share(graph, plan, group.tie)
+            counts.setdefault(group.tie, set()).add(round(count / group.times / (1 - gone), 6))
+    for tie, found in counts.items():
+        if len(found) > 1:
+            raise ValueError(f"{tie} needs equal counts in its tied groups, the plan has {sorted(found)}")
+
+
+def gone_share(graph: ChannelGraph, plan: PrunePlan, tie: str) -> float:
+    """The share of its heads that a plan removes of the attentions that a tie belongs to, one share for all of them.
+
+    Raises:
+        ValueError: the attentions lose unequal shares.
+    """
+    attentions = {group.head.attention for group in graph.groups if group.tie == tie and group.head is not None}
+    shares = {len(plan.heads.get(name, ())) / graph.heads[name] for name in attentions}
+    if len(shares) > 1:
+        raise ValueError(f"{tie} needs the same share of heads removed from {', '.join(sorted(attentions))}")
+    return shares.pop() if shares else 0.0
+
+
+def cut_conv(
+    conv: nn.Conv2d | nn.ConvTranspose2d, rows: np.ndarray | None, columns: np.ndarray | None
+) -> list[Replaced]:
+    """Keep some outputs (`rows`) and inputs (`columns`) of a convolution, None keeping all; what was replaced.
+
+    A depthwise convolution has one filter a channel: its rows are its inputs too.
+
+    Raises:
+        ValueError: a convolution of several groups that is not depthwise (the tracer protects those).
+    """
+    deep = conv.groups == conv.in_channels == conv.out_channels > 1
+    if conv.groups != 1 and (not deep or columns is not None):
+        raise ValueError("grouped convolutions that are not depthwise are not cut")
+    out, inp = _index(rows), _index(columns)
+    transposed = isinstance(conv, nn.ConvTranspose2d)  # its weight is (in, out, ...)
+    replaced = [_replace(conv, "weight", Kept(inp, out) if transposed and not deep else Kept(out, inp))]
     if conv.bias is not None and rows is not None:
-        replaced.append(_replace(conv, "bias", Kept(kept.rows)))
-    conv.out_channels, conv.in_channels = conv.weight.shape[0], conv.weight.shape[1]
+        replaced.append(_replace(conv, "bias", Kept(out)))
+    if rows is not None:
+        conv.out_channels = len(rows)
+        if deep:
+            conv.in_channels = conv.groups = len(rows)
+    if columns is not None:
+        conv.in_channels = len(columns)
+    return replaced
+
+
+def _cut_linear(linear: nn.Linear, rows: np.ndarray | None, columns: np.ndarray | None) -> list[Replaced]:
+    replaced = [_replace(linear, "weight", Kept(_index(rows), _index(columns)))]
+    if linear.bias is not None and rows is not None:
+        replaced.append(_replace(linear, "bias", Kept(_index(rows))))
+    linear.out_features, linear.in_features = linear.weight.shape
     return replaced
 
 

@@ -29,3 +29,16 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
+
+
+def untaught(blocks: Mapping[str, str]) -> str:
+    """One line on blocks that nobody has taught the tool: name -> class."""
+    classes: dict[str, list[str]] = {}
+    for name, kind in blocks.items():
+        classes.setdefault(kind, []).append(name)
+    listed = [
+        f"{kind} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)})" for kind, names in classes.items()
+    ]
+    return (
+        f"what goes into these blocks is protected, for yolo-prune does not know all that they do: {', '.join(listed)}"
+    )

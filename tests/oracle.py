@@ -1,0 +1,112 @@
+# yolo-prune, AGPL-3.0 license
+"""The oracle's parts: a model whose every index shows, a random plan, and channels that compute nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolo_prune import graph, surgery
+from yolo_prune.allocate import PrunePlan
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Move BatchNorms and vectors far from the identity, in place, so that every index that is off shows."""
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.weight.data.uniform_(0.5, 1.5)
+            m.bias.data.uniform_(-0.5, 0.5)
+            m.running_mean.uniform_(-0.2, 0.2)
+            m.running_var.uniform_(0.5, 1.5)
+        if isinstance(getattr(m, "gamma", None), nn.Parameter):
+            m.gamma.data.uniform_(0.5, 1.5)
+    return model
+
+
+def random_plan(found: graph.ChannelGraph, seed: int, hardest: float, whole: float = 0.0) -> PrunePlan:
+    """Any counts from 1 to all, any channels; tied groups get one count, times their factor, and their own channels.
+
+    Args:
+        whole: how likely each residual block goes, and the share of heads that may go.
+    """
+    rng = np.random.default_rng(seed)
+    blocks = tuple(block.name for block in found.blocks if rng.random() < whole)
+    gone = {tie: rng.random() * whole for tie in {group.tie for group in found.groups if group.tie}}
+    heads = {}
+    for group in found.groups:
+        if group.head is not None and group.head.side == "value":
+            attention, count = group.head.attention, found.heads[group.head.attention]
+            dropped = min(int(gone[group.tie or ""] * (count + 1)), count - 1)
+            heads[attention] = tuple(sorted(np.random.default_rng([seed, count]).choice(count, dropped, replace=False)))
+    counts: dict[str, int] = {}
+    keep = {}
+    for group in found.groups:
+        size = group.size // group.times
+        count = counts.setdefault(group.tie or group.name, max(1, round(size * (1 - hardest * rng.random()))))
+        count *= group.times
+        if group.head is not None and group.head.number in heads[group.head.attention]:
+            count = 0
+        elif group.head is None and group.tie:
+            count = round(count * (1 - surgery.gone_share(found, PrunePlan({}, (), heads), group.tie)))
+        if count < group.size:
+            keep[group.name] = np.sort(rng.choice(group.size, count, replace=False))
+    return PrunePlan(keep, blocks, {name: dropped for name, dropped in heads.items() if dropped})
+
+
+def kill(model: nn.Module, found: graph.ChannelGraph, plan: PrunePlan) -> None:
+    """Make what the plan drops compute 0 everywhere: what makes and shifts it becomes 0.
+
+    A block is dead where it adds 0 to its stream.
+    """
+    modules = dict(model.named_modules())
+    for group in found.groups:
+        if group.name not in plan.keep:
+            continue
+        dropped = np.setdiff1d(np.arange(group.size), plan.keep[group.name])
+        for member in group.members:
+            if member.side == "out":
+                where = torch.as_tensor(member.positions[np.isin(member.channels, dropped)])
+                _silence(model, member.module, modules.get(member.module), where)
+    for block in found.blocks:
+        if block.name in plan.blocks:
+            for name in _last_layers(model, block.name):
+                module = model.get_submodule(name)
+                _silence(model, name, module, torch.arange(len(module.weight)))
+
+
+def _last_layers(model: nn.Module, name: str) -> list[str]:
+    """The BatchNorms behind which a residual block adds."""
+    block = model.get_submodule(name)
+    if isinstance(block, nn.Sequential):
+        return [last for key, _ in block.named_children() for last in _last_layers(model, f"{name}.{key}")]
+    endings = {"PSABlock": ("attn.proj", "ffn.1"), "ABlock": ("attn.proj", "mlp.1")}
+    endings["CIB"] = (f"cv1.{len(getattr(block, 'cv1', ())) - 1}",) if type(block).__name__ == "CIB" else ()
+    return [f"{name}.{ending}.bn" for ending in endings.get(type(block).__name__, ("cv2",))]
+
+
+def _silence(model: nn.Module, name: str, module: nn.Module | None, where: torch.Tensor) -> None:
+    if module is None:
+        model.get_parameter(name).data[where] = 0
+    elif isinstance(module, nn.ConvTranspose2d):
+        module.weight.data[:, where] = 0
+    else:
+        module.weight.data[where] = 0
+    if getattr(module, "bias", None) is not None:
+        module.bias.data[where] = 0
+
+
+def flat(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in a model's outputs, but the features that a head hands through to its loss."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            if key != "feats":
+                yield from flat(value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from flat(item)
