@@ -13,38 +13,12 @@ import json
 import resource
 import subprocess
 import sys
-import threading
 import time
+
+from peak import Peak
 
 SCALES = ("n", "s", "m", "l", "x")
 LIMIT = 300  # seconds that BasePruner may take
-
-
-class Peak:
-    """The most resident memory of this process while the block runs, in bytes above what it was before."""
-
-    def __enter__(self) -> Peak:
-        import psutil
-
-        self.process = psutil.Process()
-        self.before = self.most = self.process.memory_info().rss
-        self.running = True
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while self.running:
-            self.most = max(self.most, self.process.memory_info().rss)
-            time.sleep(0.001)
-
-    def __exit__(self, *_: object) -> None:
-        self.running = False
-        self.thread.join()
-
-    @property
-    def extra(self) -> int:
-        return self.most - self.before
 
 
 def ours(scale: str) -> dict[str, float]:
@@ -81,16 +55,14 @@ def ours(scale: str) -> dict[str, float]:
 def base_pruner(scale: str) -> dict[str, float]:
     import torch
     import torch_pruning as tp
+    from lowered import lower
     from ultralytics.nn.tasks import DetectionModel
-
-    from yolo_prune import blocks
 
     model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).eval()
     for p in model.parameters():
         p.requires_grad_(True)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    lowering = blocks.lower(model)
-    fixed = [model.get_submodule(name) for name in lowering.protected if "dfl" not in name]
+    fixed = lower(model)
     with Peak() as peak:
         start = time.perf_counter()
         pruner = tp.pruner.BasePruner(

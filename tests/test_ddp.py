@@ -111,7 +111,6 @@ def test_attach_reaches_workers_in_which_no_start_up_file_runs(
         ({"prune": 1.5}, "prune=1.5"),
         ({"prune": None, "prune_flops": "0.1%"}, "out of reach"),
         ({"prune": 0.5, "prune_importance": "unheard"}, "unheard"),
-        ({"prune": 0.5, "model": "yolo11n.yaml"}, "YOLOv8"),
     ],
 )
 def test_a_bad_recipe_ends_the_parent_before_workers_start(

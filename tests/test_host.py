@@ -316,10 +316,10 @@ def test_a_model_that_cannot_be_pruned_is_refused_before_the_run_touches_its_fol
     run = tmp_path / "run"
     run.mkdir()
     (run / "results.csv").write_text("an earlier run's\n")
-    torch.save({"model": YOLO("yolo11n.yaml").model}, tmp_path / "eleven.pt")
+    torch.save({"model": YOLO("yolov8s-worldv2.yaml").model}, tmp_path / "world.pt")
     torch.save({"model": YOLO("yolov8n.yaml").model}, tmp_path / "eight.pt")
     words = (f"data={tiny_data}", f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64", "device=cpu")
-    for model, bound, reason in (("eleven.pt", "50%", "YOLOv8"), ("eight.pt", "0.1%", "out of reach")):
+    for model, bound, reason in (("world.pt", "50%", "WorldModel"), ("eight.pt", "0.1%", "out of reach")):
         line = _one_line(
             wheel_env, "yolo", "train", f"model={tmp_path / model}", f"prune_flops={bound}", *words, cwd=tmp_path
         )

@@ -249,15 +249,9 @@ def test_what_cannot_be_served_is_refused_before_training(
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_another_task_is_refused_by_name(tmp_path: Path, tiny_data: Path) -> None:
-    yolo = YOLO("yolo11n.yaml")
-    with pytest.raises(PruneError, match="YOLOv8"):
-        train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot")
-
-
-def test_another_task_is_refused_before_its_data_is_read(tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n-seg.yaml")
-    with pytest.raises(HostError, match="task=segment"):
+def test_another_family_is_refused_by_name_before_its_data_is_read(tmp_path: Path) -> None:
+    yolo = YOLO("yolov8s-worldv2.yaml")
+    with pytest.raises(PruneError, match="WorldModel"):
         train(Path("nowhere.yaml"), tmp_path, yolo, epochs=6, prune=0.5)
 
 

@@ -81,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         return _run(words)
+    except BrokenPipeError:  # whoever read our words has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except PruneError as error:
         sys.stderr.write(f"yolo-prune: {error}\n")
         return 2 if isinstance(error, VerifyError) else 1

@@ -205,13 +205,27 @@ def _install_model(model: Any) -> None:
 
     @functools.wraps(stock_train)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A list of data sets is one run each, and the host goes on to the next one whatever the error (MultiTrainer).
-        if isinstance(kwargs.get("data"), (list, tuple)) and asked(kwargs):
-            require_supported()
-            recipe.from_arguments(kwargs)
+        if asked(kwargs):
+            _refuse_early(self, kwargs)
         return stock_train(self, *args, **kwargs)
 
     model.Model.train = _mark(train)
+
+
+def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse what the host would let pass until it has read the data, or would take for one of several runs' troubles.
+
+    Args:
+        yolo: a YOLO object. arguments: of its `train`; with a list of data sets each is a run, and the host goes on to
+            the next one whatever the error (MultiTrainer).
+    """
+    from yolo_prune import checkpoint
+
+    require_supported()
+    if isinstance(arguments.get("data"), (list, tuple)):
+        recipe.from_arguments(arguments)
+    if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
+        checkpoint.require_supported(yolo.model, str(yolo.model_name))
 
 
 def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:

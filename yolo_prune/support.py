@@ -36,3 +36,13 @@ def _rows() -> tuple[Row, ...]:
 
 
 ROWS = _rows()
+
+# Kin of the rows that the host ships as well: other scales in files of their own, other strides, other backbones.
+KIN = (
+    *("yolov3-tiny.yaml", "yolov3-spp.yaml", "yolov5n-p6.yaml", "yolov9s.yaml", "yolov9m.yaml", "yolov9c.yaml"),
+    *("yolov9e.yaml", "yolov9e-seg.yaml", "yolov10s.yaml", "yolov10m.yaml", "yolov10b.yaml", "yolov10l.yaml"),
+    *("yolov10x.yaml", "rtdetr-x.yaml", "rtdetr-resnet50.yaml", "rtdetr-resnet101.yaml", "yolov8n-rtdetr.yaml"),
+    *("yolov8n-p2.yaml", "yolov8n-p6.yaml", "yolov8n-pose-p6.yaml", "yolov8n-seg-p6.yaml", "yolov8n-ghost.yaml"),
+    *("yolov8n-ghost-p2.yaml", "yolov8n-ghost-p6.yaml", "yolov8n-cls-resnet50.yaml", "yolov8n-cls-resnet101.yaml"),
+    *("yolo11n-cls-resnet18.yaml", "yolo26n-p2.yaml", "yolo26n-p6.yaml"),
+)

@@ -1,0 +1,34 @@
+# yolo-prune, AGPL-3.0 license
+"""The most memory that this process holds while a block runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Peak:
+    """The most resident memory of this process while the block runs, in bytes above what it was before."""
+
+    def __enter__(self) -> Peak:
+        import psutil
+
+        self.process = psutil.Process()
+        self.before = self.most = self.process.memory_info().rss
+        self.running = True
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while self.running:
+            self.most = max(self.most, self.process.memory_info().rss)
+            time.sleep(0.001)
+
+    def __exit__(self, *_: object) -> None:
+        self.running = False
+        self.thread.join()
+
+    @property
+    def extra(self) -> int:
+        return self.most - self.before
