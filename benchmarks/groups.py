@@ -3,8 +3,8 @@
 
     python benchmarks/groups.py [yolov8n.yaml ...]
 
-Random weights, one thread, a process for each model, so that peak memory is its own. Without arguments: every family and
-task of the support table, at every scale.
+Random weights, one thread, a process for each model, so that peak memory is its own. Without arguments: every family
+and task of the support table, at every scale.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LIMIT = 300  # seconds that one model may take
 def every() -> list[str]:
     """The yaml files of the support table and their kin, at all their scales."""
     from ultralytics.nn.tasks import yaml_model_load
+
     from yolo_prune import support
 
     found: dict[str, None] = {}
@@ -42,6 +43,7 @@ def one(name: str) -> dict[str, object]:
     import torch
     from peak import Peak
     from ultralytics import RTDETR, YOLO
+
     from yolo_prune import graph
 
     torch.set_num_threads(1)
@@ -54,7 +56,7 @@ def one(name: str) -> dict[str, object]:
     params = sum(p.numel() for p in model.parameters())
     error = oracle(model, found)
     reasons: dict[str, int] = {}
-    for layer, reason in found.protected.items():
+    for _layer, reason in found.protected.items():
         kind = "output of the head" if "output of the model" in reason else reason.partition(" in ")[0]
         kind = "not run by the forward" if "not reached" in reason else kind
         reasons[kind] = reasons.get(kind, 0) + 1
@@ -72,8 +74,9 @@ def one(name: str) -> dict[str, object]:
 
 
 def oracle(model: Any, found: Any) -> float:
-    """Largest relative change of the outputs when a random plan's dead channels, heads and blocks are cut, in float32."""
+    """Largest relative change of the outputs when what a random plan takes, made dead, is cut; in float32."""
     import torch
+
     from yolo_prune import surgery
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -92,7 +95,9 @@ def oracle(model: Any, found: Any) -> float:
         after = list(flat(model(x)))
     if side == 128:  # the order of RT-DETR's queries is that of their scores
         before, after = before[:1], after[:1]
-    pairs = [(one.flatten().sort().values, other.flatten().sort().values) for one, other in zip(before, after)]
+    pairs = [
+        (one.flatten().sort().values, other.flatten().sort().values) for one, other in zip(before, after, strict=True)
+    ]
     return max(float((one - other).abs().max() / one.abs().max().clamp(min=1e-3)) for one, other in pairs)
 
 

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""YOLOv8 as torch-pruning's own pruners can read it: no chunk, no decoding. For comparisons; yolo-prune needs none of it."""
+"""YOLOv8 as torch-pruning's own pruners can read it, without chunk and decoding; for comparisons alone."""
 
 from __future__ import annotations
 
