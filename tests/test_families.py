@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from ultralytics import RTDETR, YOLO
+from ultralytics.nn.modules import RepConv
 from ultralytics.nn.tasks import yaml_model_load
 
+from tests.conftest import ROOT
 from tests.oracle import flat, kill, lively, random_plan
 from yolo_prune import architecture, graph, measure, recipe, step, support, surgery
 from yolo_prune.step import Baseline
@@ -66,6 +68,30 @@ def test_pruning_what_is_dead_changes_nothing(row: support.Row, seed: int, harde
     given_now = [value for training in modes for value in outputs(dead, x, training)]
     for was, now in zip(expected, given_now, strict=True):
         torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
+
+
+def test_a_block_with_an_identity_branch_is_fused_at_its_new_width() -> None:
+    torch.manual_seed(0)
+    model = YOLO("yolov8n.yaml").model
+    stem = model.model[3]
+    model.model[3] = nn.Sequential(stem, RepConv(64, 64, bn=True))
+    model.model[3].i, model.model[3].f, model.model[3].type = stem.i, stem.f, stem.type
+    lively(model.double().eval())
+    found = graph.build(model)
+    plan = random_plan(found, 4, 0.6)
+    assert len(plan.keep["model.3.0.conv"]) < 64
+    kill(model, found, plan)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    before = outputs(model, x, False)
+    surgery.apply(model, found, plan)
+    for was, now in zip(before, outputs(model.fuse(verbose=False), x, False), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-6, atol=1e-6)
+
+
+def test_the_readme_has_the_table_of_what_is_tested() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = text.split("<!-- support -->", 1)[1].split("<!-- /support -->", 1)[0]
+    assert between.strip() == support.table()
 
 
 @pytest.mark.parametrize("row", EVERY)

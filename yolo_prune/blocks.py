@@ -143,6 +143,12 @@ def _settle_down(block: Any, kept: Kept | None) -> None:
     block.c = block.cv1.conv.out_channels
 
 
+def _settle_rep(block: Any, kept: Kept | None) -> None:
+    """What the identity branch is as wide as when the host fuses it into one convolution."""
+    if hasattr(block, "conv1"):  # not fused yet
+        block.c1, block.c2 = block.conv1.conv.in_channels, block.conv1.conv.out_channels
+
+
 def _settle_parts(block: Any, kept: Kept | None) -> None:
     """`c2s`: how many channels each part of what `conv` makes has."""
     if kept is not None and "conv" in kept:
@@ -169,6 +175,7 @@ _ENTRIES = {
     "RepNCSPELAN4": Entry(settle=_settle_half),
     "C2fAttn": Entry(settle=_settle_half),
     "ADown": Entry(settle=_settle_down),
+    "RepConv": Entry(settle=_settle_rep),
     "CBLinear": Entry(settle=_settle_parts, sizes=("c2s",), uneven=True),
     "Bottleneck": Entry(adds=_has_shortcut),
     "CIB": Entry(adds=_has_shortcut),

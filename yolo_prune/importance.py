@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """Which channels matter: a channel group -> one score a channel, larger is more important.
 
-The scores come from torch-pruning's importance classes where they fit; they read the group that was traced on the
-lowered copy, whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's own:
+The scores come from torch-pruning's importance classes where they fit; they read a copy of the
+model whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's own:
 
     import yolo_prune
 

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""The families and tasks that are supported, which is the matrix that the tests run. Pure data."""
+"""The families and tasks that are supported, which is the matrix that the tests run."""
 
 from __future__ import annotations
 
@@ -46,3 +46,13 @@ KIN = (
     *("yolov8n-ghost-p2.yaml", "yolov8n-ghost-p6.yaml", "yolov8n-cls-resnet50.yaml", "yolov8n-cls-resnet101.yaml"),
     *("yolo11n-cls-resnet18.yaml", "yolo26n-p2.yaml", "yolo26n-p6.yaml"),
 )
+
+
+def table() -> str:
+    """The table of support in the README: a family a row, a task a column, as the tests run them."""
+    lines = [f"| family | scales | {' | '.join(TASKS)} |", f"| --- | --- |{' --- |' * len(TASKS)}"]
+    for family in dict.fromkeys(row.family for row in ROWS):
+        rows = [row for row in ROWS if row.family == family]
+        cells = ["yes" if any(row.task == task for row in rows) else "" for task in TASKS]
+        lines.append(f"| {family} | {rows[0].scales} | {' | '.join(cells)} |")
+    return "\n".join(lines)
