@@ -160,18 +160,56 @@ def test_batches_are_filled_up() -> None:
     assert [part.flatten().tolist() for part in job._batches(images, 3)] == [[0, 1, 2], [3, 4, 4]]
 
 
+def _finals() -> torch.Tensor:
+    """Final boxes of one image: twenty, sure and unsure, best first."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(20, 2, generator=generator) * 100
+    size = 5 + torch.rand(20, 2, generator=generator) * 50
+    scores = torch.linspace(0.9, 0.02, 20)[:, None]
+    return torch.cat([corner, corner + size, scores, torch.arange(20)[:, None] % 3], 1)
+
+
+def test_equal_final_boxes_pass_in_any_order() -> None:
+    boxes = _finals()
+    parity = verify.compare([boxes], [boxes.flip(0)], final=True)
+    assert parity.passed
+    assert parity.boxes == parity.matched == int((boxes[:, 4] > 0.25).sum())
+    assert parity.box_absolute == parity.score_absolute == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "words"),
+    [(0, 9.0, "without a partner"), (4, -0.03, "scores differ"), (5, 1.0, "without a partner")],
+)
+def test_one_changed_final_box_fails(column: int, change: float, words: str) -> None:
+    boxes = _finals()
+    other = boxes.clone()
+    other[2, column] += change
+    parity = verify.compare([boxes], [other], final=True)
+    assert any(words in fault for fault in parity.faults)
+
+
+def test_a_final_box_at_the_threshold_is_borderline() -> None:
+    boxes = _finals()
+    boxes[5, 4], other = 0.25001, boxes.clone()
+    other[5, 4] = 0.24999
+    parity = verify.compare([boxes], [other], final=True)
+    assert parity.passed
+    assert parity.borderline == 1
+
+
 # The job --------------------------------------------------------------------------------------------------------------
 
 
-def _save(path: Path, seed: int) -> Path:
-    """Write a checkpoint of an untrained yolov8n of two classes that sees differences and draws boxes.
+def _save(path: Path, seed: int, yaml: str = "yolov8n.yaml") -> Path:
+    """Write a checkpoint of an untrained yolov8n, or another, of two classes, that sees differences and draws boxes.
 
     With BatchNorm's initial statistics activations fade out, and the output is all but a constant whatever the weights.
     """
     from ultralytics.nn.tasks import DetectionModel
 
     torch.manual_seed(seed)
-    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    model = DetectionModel(yaml, nc=2, verbose=False)
     model.names = {0: "bright", 1: "dark"}
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -181,7 +219,8 @@ def _save(path: Path, seed: int) -> Path:
     model.eval()
     for norm in norms:
         norm.momentum = 0.03
-    for tower in model.model[-1].cv3:
+    head = model.model[-1]
+    for tower in [*head.cv3, *(getattr(head, "one2one_cv3", None) or ())]:
         torch.nn.init.normal_(tower[-1].weight, std=0.3)
         torch.nn.init.constant_(tower[-1].bias, -1.0)
     torch.save({"model": model.half(), "train_args": {"imgsz": SIDE, "task": "detect"}}, path)
@@ -416,6 +455,25 @@ def test_bad_arguments_are_one_line_before_any_work(
         job.export(model, **settings)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "yaml", ["yolov5nu.yaml", "yolov9t.yaml", "yolov10n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolo26n.yaml"]
+)
+def test_detectors_of_other_families(yaml: str, tmp_path: Path) -> None:
+    told = job.export(_save(tmp_path / "best.pt", 0, yaml), **QUICK)
+    assert told["passed"]
+    parity = told["rows"][1]["parity"]
+    assert parity["matched"] + parity["borderline"] >= parity["boxes"] > 10
+    assert 0 <= parity["score_relative"] < 1e-3
+
+
+def test_other_tasks_are_referred_to_the_host(tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import SegmentationModel
+
+    torch.save({"model": SegmentationModel("yolo11n-seg.yaml", verbose=False)}, tmp_path / "best.pt")
+    with pytest.raises(PruneError, match=r"SegmentationModel.*yolo export model="):
+        job.export(tmp_path / "best.pt", **QUICK)
 
 
 def test_a_model_that_is_no_yolo(tmp_path: Path, checkpoint: Path) -> None:

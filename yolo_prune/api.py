@@ -233,7 +233,7 @@ def inspect(model: str, data: str | None = None, protect: str | None = None, saf
     if found.untaught:
         LOGGER.info(text.untaught(found.untaught))
     if found.blocks or found.heads:
-        heads = ", ".join(f"{name} ({count})" for name, count in found.heads.items())
+        heads = ", ".join(f"{name} ({count})" for name, count in found.heads.items() if count > 1)
         LOGGER.info(
             f"depth= may remove {len(found.blocks)} residual blocks: "
             f"{', '.join(b.name for b in found.blocks) or 'none'}; "

@@ -15,14 +15,12 @@ from typing import Any
 
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import SPPF, C2f, Concat, Conv, Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.support import TASKS
 
 _LONGEST = 300  # characters of the host's own words that a message repeats
-_BLOCKS = (Conv, C2f, SPPF, nn.Upsample, Concat, Detect)  # what yolov8*.yaml is made of
 
 
 def restricted() -> bool:
@@ -95,27 +93,21 @@ def require_supported(model: nn.Module, path: str) -> None:
         )
 
 
-def require_detection_v8(model: nn.Module, path: str) -> None:
-    """Raise unless this version can prune the model.
+def require_detector(model: nn.Module, path: str) -> None:
+    """Raise unless `yolo-prune export` can verify the model.
 
     Args:
         model: a stock model. path: how the user named it.
 
     Raises:
-        PruneError: it is no YOLOv8 detection model; the message names the first part that is not.
+        PruneError: it is no detection model of the YOLO families.
     """
-    only = "this version prunes YOLOv8 detection models (yolov8n to yolov8x)"
+    require_supported(model, path)
     if type(model) is not DetectionModel:
-        raise PruneError(f"model={path} is a {type(model).__name__}; {only}")
-    sequence: Any = model.model
-    for index, block in enumerate(sequence):
-        if type(block) not in _BLOCKS:
-            raise PruneError(f"model={path} has a {type(block).__name__} as layer {index}; {only}")
-    head = sequence[-1]
-    towers = [tower for name in ("cv2", "cv3") for tower in getattr(head, name, [])]
-    plain = all([type(m) for m in tower] == [Conv, Conv, nn.Conv2d] for tower in towers)
-    if type(head) is not Detect or not plain or getattr(head, "one2one_cv2", None) is not None:
-        raise PruneError(f"model={path} has another detection head than YOLOv8's; {only}")
+        raise PruneError(
+            f"model={path} is a {type(model).__name__}; yolo-prune export verifies YOLO detection models in this "
+            f"version. Export it with the host: yolo export model={path} format=onnx"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -70,6 +70,8 @@ def _near(name: str, arguments: Collection[str]) -> str:
 
 def _line(argument: str, words: Mapping[str, str], said: str) -> str:
     first = next((line.strip() for line in said.splitlines() if line.strip()), "the host says nothing more")
+    if argument == "model" and str(words.get("distill_model")) in said:
+        return f"distill_model={words['distill_model']}: {first}"
     if argument == "model" and "model" in words:
         return f"model={words['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
     return f"{argument}={words[argument]}: {first}" if argument in words else first

@@ -224,7 +224,7 @@ def _check_runtime(host_args: dict[str, Any]) -> None:
 
 def _load(path: Path, role: str | None, safe: bool) -> _Subject:
     network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
-    checkpoint.require_detection_v8(network, str(path))
+    checkpoint.require_detector(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
     return _Subject(role or own, path, network, ckpt, measure.size_of(network))
 
@@ -375,7 +375,8 @@ def _compare(subject: _Subject, images: Tensor, batch: int, threads: int) -> Par
         torch_call, artifact_call = _calls(subject, part, threads)
         ours += list(torch_call().clone())
         theirs += list(torch.from_numpy(artifact_call()))
-    return verify.compare(ours[: len(images)], theirs[: len(images)])
+    final = bool(getattr(subject.network.model[-1], "end2end", False))
+    return verify.compare(ours[: len(images)], theirs[: len(images)], final=final)
 
 
 def _validate(subject: _Subject, data: str, side: int, scratch: Path) -> None:

@@ -77,12 +77,14 @@ class Parity:
         return f"ok: raw {worst:.0e}, boxes {self.matched}/{self.boxes}{edge}"
 
 
-def compare(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Parity:
+def compare(reference: Sequence[Tensor], candidate: Sequence[Tensor], *, final: bool = False) -> Parity:
     """Compare outputs of the same images.
 
     Args:
         reference: torch's output of each image, shape (4 + classes, anchors), float: x, y, w, h in pixels, then scores.
         candidate: the artifact's output of each image.
+        final: the outputs are final boxes, shape (boxes, 6), as x1, y1, x2, y2, score, class: a model that needs no NMS
+            (YOLOv10, YOLO26).
 
     Returns:
         The differences; what is beyond tolerance is named in `faults`.
@@ -99,8 +101,11 @@ def compare(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Parity:
     if not (ours.isfinite().all() and theirs.isfinite().all()):
         parity.faults.append("an output is not finite (NaN or infinity)")
         return parity
-    _compare_raw(ours, theirs, parity)
-    _compare_boxes(ours, theirs, parity)
+    if final:
+        _compare_final(ours, theirs, parity)
+    else:
+        _compare_raw(ours, theirs, parity)
+        _compare_boxes(ours, theirs, parity)
     return parity
 
 
@@ -117,6 +122,46 @@ def _compare_raw(ours: Tensor, theirs: Tensor, parity: Parity) -> None:
             )
         figures += [absolute, relative]
     parity.box_absolute, parity.box_relative, parity.score_absolute, parity.score_relative = figures
+
+
+def _compare_final(ours: Tensor, theirs: Tensor, parity: Parity) -> None:
+    """Fill in everything from final boxes (images, n, 6): scores by rank, for the order of boxes is that of scores.
+
+    The threshold of confidence is the one knife edge here: a box that stands below it on the other side is borderline.
+    """
+    scores = [side[..., 4].sort(dim=1, descending=True).values for side in (ours, theirs)]
+    parity.score_absolute = float((scores[0] - scores[1]).abs().max())
+    parity.score_relative = parity.score_absolute / max(float(scores[0].max() - scores[0].min()), _LEAST_RANGE[1])
+    parity.confidence = next((c for c in _THRESHOLDS if float(scores[0].max()) > c), _THRESHOLDS[-1])
+    parity.box_absolute, first = 0.0, ""
+    for image, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        sure = a[a[:, 4] > parity.confidence], b[b[:, 4] > parity.confidence]
+        left = _match(sure[0], sure[1])
+        parity.boxes += len(sure[0])
+        parity.matched += len(sure[0]) - len(left[0])
+        same = _same(sure[0][:, None], b[None])
+        off = (sure[0][:, None, :4] - b[None, :, :4]).abs().amax(-1).where(same, torch.inf)
+        found = [value for value in off.amin(1).tolist() if math.isfinite(value)] if len(off) else []
+        parity.box_absolute = max([parity.box_absolute, *found])
+        for free, boxes, other, side in ((left[0], sure[0], b, "torch"), (left[1], sure[1], a, "the artifact")):
+            for index in free:
+                if bool(_same(boxes[index], other).any()):
+                    parity.borderline += 1
+                    continue
+                parity.unmatched += 1
+                first = first or _told(boxes[index], side, image)
+    parity.box_relative = parity.box_absolute / max(float(ours[..., :4].max() - ours[..., :4].min()), _LEAST_RANGE[0])
+    for name, relative in (("box", parity.box_relative), ("score", parity.score_relative)):
+        if relative > TOLERANCE:
+            parity.faults.append(f"final {name}s differ by {relative:.1e} of their range (allowed {TOLERANCE:.0e})")
+    if parity.unmatched:
+        parity.faults.append(f"{parity.unmatched} final boxes without a partner, the first: {first}")
+
+
+def _told(box: Tensor, side: str, image: int) -> str:
+    """A box (6,) in words."""
+    x1, y1, x2, y2, score, kind = box.tolist()
+    return f"class {kind:.0f} ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f}) score {score:.3f} of {side}, image {image + 1}"
 
 
 def _compare_boxes(ours: Tensor, theirs: Tensor, parity: Parity) -> None:
@@ -140,9 +185,7 @@ def _compare_boxes(ours: Tensor, theirs: Tensor, parity: Parity) -> None:
                     parity.borderline += 1
                     continue
                 parity.unmatched += 1
-                x1, y1, x2, y2, score, kind = boxes[index].tolist()
-                corners = f"({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
-                first = first or f"class {kind:.0f} {corners} score {score:.3f} of {side}, image {image + 1}"
+                first = first or _told(boxes[index], side, image)
     if parity.unmatched:
         parity.faults.append(f"{parity.unmatched} final boxes without a partner, the first: {first}")
 
