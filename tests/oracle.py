@@ -15,16 +15,32 @@ from yolo_prune.allocate import PrunePlan
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """Move BatchNorms and vectors far from the identity, in place, so that every index that is off shows."""
+    """Make an untrained model answer to its input, in place: BatchNorms far from the identity, but calibrated.
+
+    With the statistics that a fresh BatchNorm has, activations fade to a millionth on their way to the head, and an
+    index that is off would hardly show there.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.uniform_(-0.5, 0.5)
     for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.weight.data.uniform_(0.5, 1.5)
-            m.bias.data.uniform_(-0.5, 0.5)
-            m.running_mean.uniform_(-0.2, 0.2)
-            m.running_var.uniform_(0.5, 1.5)
         if isinstance(getattr(m, "gamma", None), nn.Parameter):
             m.gamma.data.uniform_(0.5, 1.5)
-    return model
+        if isinstance(m, nn.Linear) and not m.weight.any():  # RT-DETR's boxes start as its anchors
+            m.weight.data.normal_(std=0.05)
+    momentum = [norm.momentum for norm in norms]
+    training = model.training
+    for norm in norms:
+        norm.train().momentum = 1.0
+    side = 128 if any(hasattr(m, "num_queries") for m in model.modules()) else 64
+    first = next(p for p in model.parameters() if p.ndim == 4)
+    with torch.no_grad():
+        model(torch.rand(4, first.shape[1], side, side, dtype=first.dtype))
+    for norm, was in zip(norms, momentum, strict=True):
+        norm.momentum = was
+        norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
+    return model.train(training)
 
 
 def random_plan(found: graph.ChannelGraph, seed: int, hardest: float, whole: float = 0.0) -> PrunePlan:

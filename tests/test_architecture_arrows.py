@@ -23,6 +23,7 @@ LAYERS = {
     "torch": {
         "architecture",
         "blocks",
+        "follow",
         "graph",
         "importance",
         "measure",

@@ -60,9 +60,12 @@ def agree(one: np.ndarray, other: np.ndarray) -> None:
     assert np.abs(one - other).max() <= 1e-4 * max(np.abs(other).max(), 1e-3)
 
 
-def sorted_rows(table: np.ndarray) -> np.ndarray:
-    """Rows of final boxes in an order of their own: equal scores may come in any."""
-    return np.stack([image[np.lexsort(image.T)] for image in table])
+def agree_in_any_order(one: np.ndarray, other: np.ndarray) -> None:
+    """Final boxes (1, n, ...): each row has a partner to 1e-4; one in a hundred may not, at the edge of the best n."""
+    assert one.shape == other.shape
+    apart = np.abs(one[0][:, None] - other[0][None]).max(-1)
+    for nearest in (apart.min(0), apart.min(1)):
+        assert (nearest <= 1e-4 * np.abs(other).max()).mean() >= 0.99
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -90,10 +93,10 @@ def test_dead_channels_do_not_count_without_yolo_prune_or_in_onnx_runtime(
         exported = [given[name] for name in sorted(given) if name.startswith("onnx_")]
     end2end = detr or getattr(model.model[-1], "end2end", False)
     for now, was in zip(raw[:1] if detr else raw, before[:1] if detr else before, strict=True):
-        agree(sorted_rows(now), sorted_rows(was)) if detr else agree(now, was)
+        (agree_in_any_order if detr else agree)(now, was)
     for one in exported:
         other = next(other for other in predictions(model, x) if other.shape == one.shape)
-        agree(sorted_rows(one), sorted_rows(other)) if end2end and one.ndim == 3 else agree(one, other)
+        (agree_in_any_order if end2end and one.ndim == 3 else agree)(one, other)
 
 
 def predictions(model: nn.Module, x: torch.Tensor) -> list[np.ndarray]:

@@ -70,6 +70,15 @@ def test_pruning_what_is_dead_changes_nothing(row: support.Row, seed: int, harde
         torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("row", EVERY)
+def test_the_oracle_would_see_it(row: support.Row) -> None:
+    """The models of these tests answer to their input, or an index that is off could hide."""
+    model, _ = model_of(row.file)
+    images = torch.rand(2, 1, 3, 128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    one, other = outputs(model, images[0], False), outputs(model, images[1], False)
+    assert max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other, strict=True)) > 0.05
+
+
 def test_a_block_with_an_identity_branch_is_fused_at_its_new_width() -> None:
     torch.manual_seed(0)
     model = YOLO("yolov8n.yaml").model

@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """What the tool must be taught about the host's blocks: one small entry a block class, all of them in this file.
 
-Most blocks need none: trace.py follows convolutions, concatenation, `chunk` and addition by itself. A block needs an
+Most blocks need none: follow.py follows convolutions, concatenation, `chunk` and addition by itself. A block needs an
 `Entry` where it does something with channels that is more than that (a lesson), keeps a size beside its layers
 (settle), holds a vector of its own (vectors), or can be removed whole (adds, fans).
 

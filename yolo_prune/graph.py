@@ -9,7 +9,7 @@ the group of `a` with 16 outputs has size 16 and three members:
     Member("b",  "in",  positions 0..15, channels 0..15)    columns of b's weight
 
 `positions` differ from `channels` behind a concatenation, and one channel has several positions where a tensor is
-concatenated with itself (SPPF). Which channels belong together is what trace.py found: those that stand in the same
+concatenated with itself (SPPF). Which channels belong together is what follow.py found: those that stand in the same
 places. torch-pruning's importance classes score them (`library`).
 """
 
@@ -29,6 +29,7 @@ from torch import nn
 
 from yolo_prune import blocks, residual, sets, trace
 from yolo_prune.allocate import Head
+from yolo_prune.follow import follow
 from yolo_prune.residual import ResidualBlock
 from yolo_prune.sets import IdSet
 from yolo_prune.trace import Side, Trace
@@ -156,7 +157,7 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
     entries = {name: (block, blocks.entry_of(block)) for name, block in shadow.named_modules()}
     lessons = {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None}
     uneven = [name for name, (_, entry) in entries.items() if entry.uneven]
-    found = trace.follow(shadow, lessons, blocks.vectors(shadow), uneven, blocks.decoders(shadow))
+    found = follow(shadow, lessons, blocks.vectors(shadow), uneven, blocks.decoders(shadow))
     modules = dict(shadow.named_modules())
     alike, ties = sets.find(found)
     makers = {name for name, module in modules.items() if isinstance(module, trace.LAYERS)}
