@@ -28,7 +28,7 @@ def model_of(name: str) -> tuple[nn.Module, graph.ChannelGraph]:
     torch.manual_seed(0)
     yolo = (RTDETR if name.startswith("rtdetr") else YOLO)(name)
     model = lively(yolo.model.double().eval())
-    return model, graph.build(model)
+    return model, graph.build(model).without_trace()
 
 
 def available(row: support.Row) -> Any:

@@ -112,7 +112,9 @@ def _area_attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.
         trace.head(made[head, 2], name, head, "value")
     trace.work(f"{name}.key", made[:, 0].reshape(-1), trace.pixels**2 / block.area)
     trace.work(f"{name}.value", made[:, 2].reshape(-1), trace.pixels**2 / block.area)
-    trace.equal.append((f"{name}.head", [(ids, 1) for ids in (*made[:, 0], *made[:, 2])]))
+    # Newer hosts reshape by `all_head_dim`, 8.4.0 by the channels of the input: tied to it the block runs on both.
+    parts = [*((one, 1) for one in (*made[:, 0], *made[:, 2])), (ids, block.num_heads)]
+    trace.equal.append((f"{name}.head", parts))
     positions = _conv(trace, f"{name}.pe", block.pe, made[:, 2].reshape(-1))
     return _conv(trace, f"{name}.proj", block.proj, positions)
 

@@ -20,6 +20,7 @@ class Row(NamedTuple):
 def _rows() -> tuple[Row, ...]:
     rows = [
         Row("YOLOv3u", "detect", "yolov3u.yaml", "tiny, base, spp"),
+        Row("YOLOv3u", "detect", "yolov3-tiny.yaml", "tiny, base, spp"),
         Row("YOLOv5u", "detect", "yolov5nu.yaml", "n, s, m, l, x, and p6"),
         Row("YOLOv6", "detect", "yolov6n.yaml", "n, s, m, l, x"),
         Row("YOLOv9", "detect", "yolov9t.yaml", "t, s, m, c, e"),
@@ -39,7 +40,7 @@ ROWS = _rows()
 
 # Kin of the rows that the host ships as well: other scales in files of their own, other strides, other backbones.
 KIN = (
-    *("yolov3-tiny.yaml", "yolov3-spp.yaml", "yolov5n-p6.yaml", "yolov9s.yaml", "yolov9m.yaml", "yolov9c.yaml"),
+    *("yolov3-spp.yaml", "yolov5n-p6.yaml", "yolov9s.yaml", "yolov9m.yaml", "yolov9c.yaml"),
     *("yolov9e.yaml", "yolov9e-seg.yaml", "yolov10s.yaml", "yolov10m.yaml", "yolov10b.yaml", "yolov10l.yaml"),
     *("yolov10x.yaml", "rtdetr-x.yaml", "rtdetr-resnet50.yaml", "rtdetr-resnet101.yaml", "yolov8n-rtdetr.yaml"),
     *("yolov8n-p2.yaml", "yolov8n-p6.yaml", "yolov8n-pose-p6.yaml", "yolov8n-seg-p6.yaml", "yolov8n-ghost.yaml"),
