@@ -26,7 +26,7 @@ from yolo_prune.step import Baseline
 def model_of(name: str) -> tuple[nn.Module, graph.ChannelGraph]:
     """A stock model in float64 with lively BatchNorms, and its groups."""
     torch.manual_seed(0)
-    yolo = (RTDETR if name.startswith("rtdetr") else YOLO)(name)
+    yolo = (RTDETR if "rtdetr" in name else YOLO)(name)
     model = lively(yolo.model.double().eval())
     return model, graph.build(model).without_trace()
 
@@ -41,6 +41,9 @@ def available(row: support.Row) -> Any:
 
 
 EVERY = [available(row) for row in support.ROWS]
+# Where each model is trained or exported, the smaller of two of one family and task stands for both.
+LARGE = {"yolov3u.yaml", "rtdetr-l.yaml"}
+SMALLEST = [available(row) for row in support.ROWS if row.file not in LARGE]
 
 
 def outputs(model: nn.Module, x: torch.Tensor, training: bool) -> list[torch.Tensor]:

@@ -20,13 +20,14 @@ class Row(NamedTuple):
 def _rows() -> tuple[Row, ...]:
     rows = [
         Row("YOLOv3u", "detect", "yolov3u.yaml", "tiny, base, spp"),
-        Row("YOLOv3u", "detect", "yolov3-tiny.yaml", "tiny, base, spp"),
+        Row("YOLOv3u", "detect", "yolov3-tiny.yaml", ""),
         Row("YOLOv5u", "detect", "yolov5nu.yaml", "n, s, m, l, x, and p6"),
         Row("YOLOv6", "detect", "yolov6n.yaml", "n, s, m, l, x"),
         Row("YOLOv9", "detect", "yolov9t.yaml", "t, s, m, c, e"),
         Row("YOLOv9", "segment", "yolov9c-seg.yaml", "c, e"),
         Row("YOLOv10", "detect", "yolov10n.yaml", "n, s, m, b, l, x"),
-        Row("RT-DETR", "detect", "rtdetr-l.yaml", "l, x, resnet50, resnet101"),
+        Row("RT-DETR", "detect", "rtdetr-l.yaml", "l, x, resnet50, resnet101, and on a YOLOv8 backbone"),
+        Row("RT-DETR", "detect", "yolov8n-rtdetr.yaml", ""),
     ]
     endings = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
     for family, stem in (("YOLOv8", "yolov8n"), ("YOLO11", "yolo11n"), ("YOLO12", "yolo12n"), ("YOLO26", "yolo26n")):
@@ -42,7 +43,7 @@ ROWS = _rows()
 KIN = (
     *("yolov3-spp.yaml", "yolov5n-p6.yaml", "yolov9s.yaml", "yolov9m.yaml", "yolov9c.yaml"),
     *("yolov9e.yaml", "yolov9e-seg.yaml", "yolov10s.yaml", "yolov10m.yaml", "yolov10b.yaml", "yolov10l.yaml"),
-    *("yolov10x.yaml", "rtdetr-x.yaml", "rtdetr-resnet50.yaml", "rtdetr-resnet101.yaml", "yolov8n-rtdetr.yaml"),
+    *("yolov10x.yaml", "rtdetr-x.yaml", "rtdetr-resnet50.yaml", "rtdetr-resnet101.yaml"),
     *("yolov8n-p2.yaml", "yolov8n-p6.yaml", "yolov8n-pose-p6.yaml", "yolov8n-seg-p6.yaml", "yolov8n-ghost.yaml"),
     *("yolov8n-ghost-p2.yaml", "yolov8n-ghost-p6.yaml", "yolov8n-cls-resnet50.yaml", "yolov8n-cls-resnet101.yaml"),
     *("yolo11n-cls-resnet18.yaml", "yolo26n-p2.yaml", "yolo26n-p6.yaml"),
