@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -92,13 +93,18 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         settings: plugin arguments without their prefix, such as flops="40%".
 
     Raises:
-        RecipeError: the recipe or a setting is wrong.
+        RecipeError: the recipe or a setting is wrong. PruneError: `model` is no YOLO object; in the training, its
+            arguments ask for pruning as well.
     """
+    if not isinstance(model, Model):
+        raise PruneError(f"attach() wants a YOLO object, such as YOLO('best.pt'), given {model!r:.80}")
     wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
     started: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
     ended: list[bool] = []
 
     def start(trainer: Any) -> None:
+        if not started and recipes.from_arguments(vars(trainer.args)) is not None:
+            raise PruneError("attach() and the arguments of train() both ask for pruning; use one of them")
         if not started:
             session.on_pretrain_routine_start(trainer, asked=wanted)
             started.append(True)
@@ -107,9 +113,12 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         session.on_pretrain_routine_end(trainer, asked=None if ended else wanted)
         ended.append(True)
 
-    start.yolo_prune_recipe = wanted  # type: ignore[attr-defined]  # for the parent of a DDP run, which runs no callback
+    for function in (start, end):  # for the parent of a DDP run, which runs no callback, and for the next attach
+        function.yolo_prune_recipe = wanted  # type: ignore[attr-defined]
     own = {"on_pretrain_routine_start": start, "on_pretrain_routine_end": end}
     for event, callback in session.CALLBACKS.items():
+        earlier = model.callbacks.get(event, [])
+        model.callbacks[event] = [c for c in earlier if c is not callback and not hasattr(c, "yolo_prune_recipe")]
         model.add_callback(event, own.get(event, callback))
 
 
@@ -174,7 +183,7 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
         raise PruneError(f"model={model}: {error}") from None
     words = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
     report.replace(target, (_YAML_HEAD + words).encode())
-    LOGGER.info(f"saved {target}; build it: yolo train model={target} pretrained={model} data=...")
+    LOGGER.info(f"saved {target}; build it: yolo train {_word('model', target)} {_word('pretrained', model)} data=...")
     return target
 
 
@@ -288,8 +297,13 @@ def _refresh(model: Any, network: nn.Module) -> None:
     """Tell a YOLO object that its network changed: a cached predictor and a checkpoint's EMA would be the old width."""
     if network is not model:
         model.predictor = None
-        if getattr(model, "ckpt", None):
-            model.ckpt = {**model.ckpt, "ema": None, "model": network, "optimizer": None}
+        # Of an object without a checkpoint (from a yaml) the host's train() would take the yaml's name, and no weights.
+        model.ckpt = {**(getattr(model, "ckpt", None) or {}), "ema": None, "model": network, "optimizer": None}
+
+
+def _word(name: str, value: object) -> str:
+    """A word of a command that a shell can be given."""
+    return shlex.quote(f"{name}={value}")
 
 
 def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
@@ -297,7 +311,10 @@ def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
     buffer = io.BytesIO()
     content = {**ckpt, "model": deepcopy(network).half(), "ema": None, "optimizer": None, "epoch": -1, "updates": None}
     torch.save(content, buffer)
-    report.replace(target, buffer.getvalue())
+    try:
+        report.replace(target, buffer.getvalue())
+    except OSError as error:
+        raise PruneError(f"{target} cannot be written: {error}") from None
 
 
 def _print(told: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:
@@ -314,4 +331,4 @@ def _print(told: Mapping[str, Any], name: str, target: Path, measure_name: str) 
             }
         )
     LOGGER.info(text.table(rows))
-    LOGGER.info(f"saved {target}; train it to recover: yolo train model={target} data=...")
+    LOGGER.info(f"saved {target}; train it to recover: yolo train {_word('model', target)} data=...")

@@ -113,8 +113,22 @@ def build(
         The layers, freshly initialised, and the host's list of layers whose outputs are saved.
 
     Raises:
-        HostError: the yaml names a layer that this host does not build.
+        HostError: the yaml names a layer that this host does not build. PruneError: the yaml is damaged.
     """
+    try:
+        return _build(parse_model, d, ch, verbose)
+    except PruneError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise PruneError(
+            f"the {SPEC_KEY} part of {_name(d)} does not fit its layers ({type(error).__name__}: {error}); write the "
+            "file again with: yolo-prune yaml model=pruned.pt"
+        ) from error
+
+
+def _build(
+    parse_model: Callable[..., tuple[nn.Sequential, list[int]]], d: dict[str, Any], ch: int, verbose: bool
+) -> tuple[nn.Sequential, list[int]]:
     spec = d[SPEC_KEY]
     layers, save = parse_model(_stock(d), ch, False)
     narrowed = 0
@@ -158,7 +172,7 @@ def _stock(d: Mapping[str, Any]) -> dict[str, Any]:
     """
     spec = d.get(SPEC_KEY)
     stock = deepcopy({key: value for key, value in d.items() if key != SPEC_KEY})
-    if spec:
+    if isinstance(spec, Mapping):
         stock["backbone"][0][2] = spec["first_module"]
         if spec.get("scale"):
             stock["scale"] = spec["scale"]

@@ -111,7 +111,9 @@ def require_detector(model: nn.Module, path: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    line = str(error).strip().partition("\n")[0].removeprefix("ERROR").strip(" ❌️")
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    line = line if len(line) > 8 else f"{type(error).__name__} {line}"
+    line = line.removeprefix("ERROR").strip(" ❌️")
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
 
 

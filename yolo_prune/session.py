@@ -42,7 +42,7 @@ from yolo_prune import (
     step,
     text,
 )
-from yolo_prune.errors import HostError
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
 
@@ -162,6 +162,12 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         for item in (unwrap_model(trainer.model), trainer.ema.ema):
             architecture.forget_run(continuity.student(item))
             architecture.forget_run(item)
+    if RANK in {-1, 0}:
+        try:
+            (trainer.save_dir / "pruning").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            folder = trainer.save_dir / "pruning"
+            raise PruneError(f"{folder} cannot be made, which is to hold the record: {error}") from None
     saving.protect(trainer)
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
@@ -408,8 +414,15 @@ def on_train_end(trainer: Any) -> None:
     report.picture(session.record, path)
     trainer.on_plot(path)
     before, after = session.record["baseline"], session.record["final"]
+    if session.unfinished:
+        LOGGER.warning(
+            f"{colorstr('prune:')} the training ended with {len(session.epochs) - session.done} of "
+            f"{len(session.epochs)} steps still to come: the bounds are not reached. To go on: yolo train "
+            f"model={trainer.last} with the same bounds, which count from the model as it is then"
+        )
     _say(
-        f"done: params {before['params']:,} -> {after['params']:,} ({after['params'] / before['params']:.0%}), "
+        f"{'stopped' if session.unfinished else 'done'}: params {before['params']:,} -> {after['params']:,} "
+        f"({after['params'] / before['params']:.0%}), "
         f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "
         f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}"
     )

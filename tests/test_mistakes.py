@@ -1,0 +1,113 @@
+# yolo-prune, AGPL-3.0 license
+"""What users do that the happy path does not: each works, or one clear line says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.utils.torch_utils import get_num_params
+
+import yolo_prune
+from tests.training import record_of, train
+from yolo_prune import api, report
+from yolo_prune.errors import PruneError
+
+
+def test_a_model_from_a_yaml_stays_pruned_in_its_training(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.prune(yolo, flops="50%")
+    narrow = get_num_params(yolo.model)
+    train(tiny_data, tmp_path, yolo, epochs=1)
+    trained = get_num_params(YOLO(tmp_path / "run" / "weights" / "last.pt").model)
+    assert trained < 1.01 * narrow  # fewer classes, so a little less
+
+
+def test_attach_and_arguments_together_are_refused(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.attach(yolo, "oneshot")
+    with pytest.raises(PruneError, match="both ask for pruning"):
+        train(tiny_data, tmp_path, yolo, epochs=2, prune=0.3, prune_schedule="oneshot")
+
+
+def test_the_last_attach_counts_and_speaks_once(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.attach(yolo, "oneshot", flops="80%")
+    yolo_prune.attach(yolo, "oneshot", flops="60%")
+    with caplog.at_level("INFO", logger="ultralytics"):
+        train(tiny_data, tmp_path, yolo, epochs=2)
+    assert caplog.text.count("recipe oneshot") == 1
+    record = record_of(tmp_path / "run")
+    assert 0.57 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.6
+
+
+def test_attach_wants_a_yolo_object() -> None:
+    with pytest.raises(PruneError, match="wants a YOLO object"):
+        yolo_prune.attach("best.pt", "oneshot")
+
+
+def test_a_run_that_stops_early_says_what_is_missing(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", True))
+    with caplog.at_level("INFO", logger="ultralytics"):
+        train(tiny_data, tmp_path, yolo, epochs=6, prune=0.5, prune_steps=3, prune_start=0, prune_end=0.8)
+    assert "2 of 3 steps still to come" in caplog.text
+    assert "stopped: params" in caplog.text
+
+
+def test_a_file_where_the_record_goes_is_said_before_training(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "pruning").write_text("mine")
+    with pytest.raises(PruneError, match="cannot be made"):
+        train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot")
+    assert (tmp_path / "run" / "pruning").read_text() == "mine"
+
+
+def _no_widths(spec: dict[str, Any]) -> None:
+    del spec["yolo_prune"]["widths"]
+
+
+def _text(spec: dict[str, Any]) -> None:
+    spec["yolo_prune"] = "text"
+
+
+def _negative(spec: dict[str, Any]) -> None:
+    spec["yolo_prune"]["widths"]["model.0.conv"] = ["a", -3]
+
+
+def _short(spec: dict[str, Any]) -> None:
+    spec["backbone"] = spec["backbone"][:5]
+
+
+@pytest.mark.parametrize("damage", [_no_widths, _text, _negative, _short])
+def test_a_damaged_architecture_is_one_line(damage: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    path = api.write_yaml(str(_pruned(tmp_path)), safe=False)
+    spec = yaml.safe_load(path.read_text())
+    damage(spec)
+    path.write_text(yaml.safe_dump(spec))
+    with pytest.raises(PruneError, match=r"does not fit its layers.*yolo-prune yaml"):
+        YOLO(path)
+
+
+def _pruned(folder: Path) -> Path:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.prune(yolo, flops="50%")
+    torch.save({"model": yolo.model}, folder / "best.pt")
+    return folder / "best.pt"
+
+
+def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = _pruned(tmp_path)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "replace", full)
+    with pytest.raises(PruneError, match=r"best-pruned.pt cannot be written.*No space"):
+        api.apply(str(best), flops="70%", safe=False)
+    assert not (tmp_path / "best-pruned.pt").exists()
