@@ -331,4 +331,8 @@ def _print(told: Mapping[str, Any], name: str, target: Path, measure_name: str) 
             }
         )
     LOGGER.info(text.table(rows))
+    removed = told["removed"]
+    if removed["blocks"] or removed["heads"]:
+        heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
+        LOGGER.info(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
     LOGGER.info(f"saved {target}; train it to recover: yolo train {_word('model', target)} data=...")
