@@ -41,7 +41,7 @@ def ours(scale: str) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        session.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline.size))
+        session.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
         seconds = time.perf_counter() - start
     size = measure.size_of(model)
     return {

@@ -33,7 +33,7 @@ def asked(**settings: object) -> recipe.Recipe:
 def cut(scale: str, wanted: recipe.Recipe) -> tuple[nn.Module, step.Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
-    surgery.apply(small, *step.choose(small, wanted, baseline, step.limits(wanted, baseline.size)))
+    surgery.apply(small, *step.choose(small, wanted, baseline, step.limits(wanted, baseline)))
     return small, baseline
 
 
@@ -77,7 +77,7 @@ def test_counts_are_multiples_and_keep_their_floor(multiple: int, scope: str, pe
     _, found, baseline = dense("n")
     model = dense("n")[0]
     try:
-        plan = step.plan(model, found, wanted, baseline, step.limits(wanted, baseline.size))
+        plan = step.plan(model, found, wanted, baseline, step.limits(wanted, baseline))
     except BoundError:
         assert multiple >= 32  # yolov8n has layers of 16 channels: coarse multiples leave little to cut
         return
@@ -96,7 +96,7 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
     model, found, baseline = dense("n")
     wanted = asked(flops="60%", round=1)
     scores = importance.score(found, model, "random")
-    units = step._units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
+    units = step.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     costs = [
         measure.flops_cost(found, units, baseline.size, 0.6 * baseline.size.flops),
         measure.params_cost(found, units, baseline.size, float(baseline.size.params)),
@@ -113,7 +113,7 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
 
 def test_the_change_of_a_cost_is_exact() -> None:
     model, found, baseline = dense("n")
-    units = step._units(
+    units = step.units(
         found, importance.score(found, model, "random"), baseline.channels, dict.fromkeys(baseline.channels, 1)
     )
     cost = measure.flops_cost(found, units, baseline.size, 1.0)
@@ -158,7 +158,7 @@ def test_uniform_in_several_steps_ends_near_the_widths_of_one() -> None:
     at_once, _ = cut("n", wanted)
     slowly = deepcopy(model)
     for share in (0.3, 0.5, 0.7, 0.85, 0.95, 1.0):
-        surgery.apply(slowly, *step.choose(slowly, wanted, baseline, step.limits(wanted, baseline.size, share)))
+        surgery.apply(slowly, *step.choose(slowly, wanted, baseline, step.limits(wanted, baseline, share)))
     widths = [
         {name: m.out_channels for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
         for net in (at_once, slowly)

@@ -19,7 +19,19 @@ PACKAGE = ROOT / "yolo_prune"
 # From the bottom up. A module imports from its own row and from rows below it, anywhere in its text.
 LAYERS = {
     "base": {"errors", "platform_report", "resources"},
-    "pure": {"allocate", "recipe", "recipe_file", "schedule", "support", "text"},
+    "device": {"device", "latency", "latency_model", "runtime"},
+    "pure": {
+        "allocate",
+        "costs",
+        "profiles",
+        "scopes",
+        "units",
+        "recipe",
+        "recipe_file",
+        "schedule",
+        "support",
+        "text",
+    },
     "torch": {
         "architecture",
         "blocks",
@@ -29,13 +41,28 @@ LAYERS = {
         "measure",
         "residual",
         "sets",
+        "shapes",
         "step",
         "surgery",
         "trace",
     },
     "trainer": {
         *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
-        *("latency", "preflight", "ranks", "record", "report", "samples", "saving", "session", "verify"),
+        *(
+            "deploy",
+            "kit",
+            "preflight",
+            "probes",
+            "profile",
+            "timed",
+            "ranks",
+            "record",
+            "report",
+            "samples",
+            "saving",
+            "session",
+            "verify",
+        ),
     },
     "host": {"console", "host"},
     "top": {"__init__", "__main__", "_startup", "cli"},
@@ -45,6 +72,7 @@ ORDER = tuple(LAYERS)
 # The start of what a layer may import from outside, at the top of a module; the standard library always may.
 OUTSIDE = {
     "base": set(),
+    "device": {"numpy"},
     "pure": {"numpy", "pydantic", "pydantic_core", "yaml"},
     "torch": {"numpy", "torch", "torch_pruning", "ultralytics.nn", "ultralytics.utils"},
     "host": set(),

@@ -79,9 +79,8 @@ def test_a_missing_argument_shows_the_usage(calls: list[dict[str, Any]], capsys:
     assert "yolo-prune apply model=... [flops=None] [imgsz=640] [out=None]" in text
 
 
-def test_unknown_and_unsupported_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "aply: no such command. Did you mean apply?" in _fault(capsys, "aply")
-    assert _fault(capsys, "profile", "model=best.pt") == "yolo-prune: profile: not supported by this version"
     assert "verbose=1: no such argument. It takes none." in _fault(capsys, "check", "verbose=1")
 
 

@@ -49,7 +49,7 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> graph.ChannelGraph:
     baseline = Baseline.of(ema, graph.build(ema))
-    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline.size))[0]
+    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline))[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

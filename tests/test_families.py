@@ -122,7 +122,7 @@ def test_bounds_hold_as_the_host_counts_and_the_yaml_builds_the_same_widths(row:
     wanted = recipe.from_arguments({"prune_flops": "50%"})
     assert wanted is not None
     baseline = Baseline.of(model, graph.build(model))
-    found, chosen = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size))
+    found, chosen = step.choose(model, wanted, baseline, step.limits(wanted, baseline))
     surgery.apply(model, found, chosen)
     size = measure.size_of(model)
     assert 0.97 <= size.flops / (0.5 * baseline.size.flops) <= 1.005

@@ -36,7 +36,7 @@ def prepared(name: str, **settings: Any) -> tuple[nn.Module, graph.ChannelGraph,
     baseline = Baseline.of(model, found)
     scores = importance.score(found, model, "l2")
     lowest = dict.fromkeys(baseline.channels, 1)
-    units = step._units(found, scores, baseline.channels, lowest)
+    units = step.units(found, scores, baseline.channels, lowest)
     parts = [*step._heads(units, found.heads, baseline, 1.0), *step._blocks(found, 1.0)]
     return model, found, units, parts, baseline
 
@@ -72,7 +72,7 @@ def test_the_cost_without_a_part_is_the_hosts_own_count(name: str) -> None:
 def test_what_goes_whole_keeps_bound_and_limits_and_is_rebuilt(name: str, scope: str) -> None:
     model, _, _, _, baseline = prepared(name)
     wanted = asked(flops="40%", scope=scope, depth=0.5, heads=0.5)
-    found, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size))
+    found, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline))
     assert len(plan.blocks) <= baseline.blocks // 2
     assert all(len(gone) <= baseline.heads[attention] // 2 for attention, gone in plan.heads.items())
     surgery.apply(model, found, plan)
@@ -91,7 +91,7 @@ def test_several_steps_together_keep_the_limits() -> None:
     wanted = asked(flops="40%", depth=0.5)
     gone: list[str] = []
     for share in (0.5, 0.8, 1.0):
-        found, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size, share))
+        found, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline, share))
         surgery.apply(model, found, plan)
         gone += plan.blocks
     assert 1 <= len(gone) <= 3
@@ -106,10 +106,10 @@ def test_a_block_that_adds_nothing_goes_first_and_one_that_adds_all_stays() -> N
     nn.init.constant_(loud.weight, 100.0)
     baseline = Baseline.of(model, graph.build(model))
     wanted = asked(flops="80%", depth=0.17)  # one of six
-    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size))
+    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline))
     assert plan.blocks == ("model.6.m.1",)
     wanted = asked(flops="50%", depth=1)
-    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size))
+    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline))
     assert "model.6.m.1" in plan.blocks
     assert "model.6.m.0" not in plan.blocks
 
@@ -122,7 +122,7 @@ def test_the_least_important_head_goes() -> None:
     attention.proj.conv.weight.data.view(attention.proj.conv.out_channels, attention.num_heads, -1)[:, 2] *= 1e-3
     found = graph.build(model)
     baseline = Baseline.of(model, found)
-    units = step._units(
+    units = step.units(
         found, importance.score(found, model, "l2"), baseline.channels, dict.fromkeys(baseline.channels, 1)
     )
     parts = step._heads(units, found.heads, baseline, 0.75)
@@ -133,7 +133,7 @@ def test_the_least_important_head_goes() -> None:
 def test_without_depth_and_heads_nothing_goes_whole() -> None:
     model, _, _, _, baseline = prepared("yolo26n.yaml")
     wanted = asked(flops="40%")
-    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline.size))
+    _, plan = step.choose(model, wanted, baseline, step.limits(wanted, baseline))
     assert plan.blocks == ()
     assert plan.heads == {}
 

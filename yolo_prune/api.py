@@ -18,10 +18,25 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER
 
-from yolo_prune import architecture, checkpoint, graph, measure, record, report, session, step, surgery, text
+from yolo_prune import (
+    architecture,
+    checkpoint,
+    graph,
+    measure,
+    profile,
+    record,
+    report,
+    session,
+    step,
+    surgery,
+    text,
+    timed,
+)
 from yolo_prune import recipe as recipes
 from yolo_prune.errors import PruneError
+from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
+from yolo_prune.shapes import copy_of
 from yolo_prune.step import Baseline
 
 _YAML_HEAD = """\
@@ -70,9 +85,15 @@ def prune(
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     fitness = _fitness(model, data, imgsz)
+    device = profile.asked(wanted)
+    if device is None and step.wants_latency(wanted):
+        side = imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE
+        name = str(getattr(model, "ckpt_path", None) or type(network).__name__)
+        device = profile.of_this_machine(network, name, wanted, side, LOGGER.info)
     start = time.perf_counter()
-    baseline = Baseline.of(network, graph.build(network, wanted.protect))
-    found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline.size))
+    baseline = Baseline.of(network, graph.build(network, wanted.protect), device)
+    dense = None if device is None else copy_of(network)
+    found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline))
     surgery.apply(network, found, chosen)
     architecture.stamp(network, found.native, removed=chosen.blocks)
     size = measure.size_of(network)
@@ -81,7 +102,20 @@ def prune(
     _refresh(model, network)
     row["fitness_after"] = _fitness(model, data, imgsz)
     record.finish(told, baseline, network, size, row["fitness_after"])
+    if device is not None and dense is not None:
+        _time(told, baseline, device, dense, network)
     return told
+
+
+def _time(told: dict[str, Any], baseline: Baseline, device: Profile, dense: nn.Module, network: nn.Module) -> None:
+    """Time the cut model beside the one that it was, where this machine can; the record gets `latency`."""
+    measured, note = None, "on this machine"
+    try:
+        measured = profile.beside(dense, network, device)
+    except PruneError as error:
+        note = f"not measured: {error}"
+    entry = record.latency(told, baseline, measure.latency_of(network, device), measured, note)
+    timed.tell(entry, device, LOGGER.info)
 
 
 def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:
@@ -258,8 +292,8 @@ def _recipe(flops: Any, params: Any, given: str | Path | Recipe | None, settings
         return given
     bounds = {"prune_flops": flops, "prune_params": params}
     asked = {"prune": given} if given is not None else {}
-    if not asked and flops is None and params is None:
-        raise PruneError('nothing to aim at: give a bound, such as flops="50%" or params="1.5M", or a recipe')
+    if not asked and flops is None and params is None and settings.get("latency") is None:
+        raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
     return _arguments({**asked, **{key: value for key, value in bounds.items() if value is not None}}, settings)
 
 

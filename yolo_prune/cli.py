@@ -32,6 +32,7 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune check                               what is installed, and whether the hook is live
   yolo-prune inspect model=best.pt               every convolution: prunable, or protected and why
   yolo-prune apply model=best.pt flops=50%       prune once, without training
+  yolo-prune profile model=best.pt format=onnx   measure this device, for prune_profile= and prune_latency=
   yolo-prune yaml model=pruned.pt                its architecture as a file that `yolo train model=` builds from
   yolo-prune export model=best.pt format=onnx    export, then prove parity, mAP and latency
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
@@ -48,14 +49,17 @@ _COMMANDS = {
     "inspect": ("yolo_prune.api", "inspect"),
     "yaml": ("yolo_prune.api", "write_yaml"),
     "export": ("yolo_prune.export", "export"),
+    "profile": ("yolo_prune.profile", "profile"),
 }
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
 _KEYWORDS = {
-    "apply": ("latency", "importance", "scope", "round", "min_channels", "max_cut", "depth", "heads"),
+    "apply": (
+        *("latency", "profile", "format", "precision", "importance", "scope", "sensitivity"),
+        *("round", "min_channels", "max_cut", "depth", "heads"),
+    ),
     "export": ("dynamic", "opset", "simplify"),
 }
 _OTHERS = ("check", "train", "help", "version")
-_UNSUPPORTED = ("profile",)
 
 # What `check` looks for, and what brings it.
 _PACKAGES = (
@@ -97,8 +101,6 @@ def _run(words: list[str]) -> int:
     if command.lstrip("-") in ("version", "V"):
         print(__version__)
         return 0
-    if command in _UNSUPPORTED:
-        raise PruneError(f"{command}: not supported by this version")
     if command == "check":
         parse(command, rest, [])
         return check()

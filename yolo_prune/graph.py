@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from yolo_prune.allocate import Head
 from yolo_prune.follow import follow
 from yolo_prune.residual import ResidualBlock
 from yolo_prune.sets import IdSet
+from yolo_prune.shapes import copy_of
 from yolo_prune.trace import Side, Trace
 
 IMAGE = 640  # pixels: the size at which the host states GFLOPs
@@ -202,13 +202,7 @@ def _shadow(model: nn.Module) -> nn.Module:
     Folding makes magnitudes comparable: the split of a filter's size between convolution and BatchNorm is arbitrary.
     The BatchNorm itself stays, unchanged, for importances that read its scale.
     """
-    criterion = model.__dict__.pop("criterion", None)  # the loss holds the model: copying it would copy all twice
-    try:
-        shadow = deepcopy(model)
-    finally:
-        if criterion is not None:
-            model.criterion = criterion
-    shadow = shadow.to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format)
+    shadow = copy_of(model).to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format)
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:

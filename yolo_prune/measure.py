@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Params and FLOPs: as the host prints them, and as functions of the channel counts.
+"""Params and FLOPs as the host prints them, latency as a device profile predicts it; all as functions of the counts.
 
 The host counts FLOPs with thop on the unfused model at 640 x 640 (ultralytics 8.4.190, utils/torch_utils.py:
 `get_flops`, `model_info`): a convolution costs k*k*in*out*area multiply-adds, a BatchNorm 4 a value, two FLOPs each.
@@ -14,10 +14,13 @@ import numpy as np
 from torch import nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from yolo_prune.allocate import Cost, Effect, Part, Unit
+from yolo_prune.costs import Cost, Effect, Latency
 from yolo_prune.errors import HostError
 from yolo_prune.graph import IMAGE, ChannelGraph
+from yolo_prune.profiles import Profile
 from yolo_prune.residual import ResidualBlock
+from yolo_prune.shapes import layers_of
+from yolo_prune.units import Part, Unit
 
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
 
@@ -77,6 +80,57 @@ def params_cost(
     return _cost("params", graph, units, size.params, limit, kernel, single + bias + norm, parts)
 
 
+def latency_of(model: nn.Module, profile: Profile) -> float:
+    """Milliseconds that a profile predicts for a model.
+
+    Raises:
+        PruneError: the profile was measured with another kind of model, or another input size.
+    """
+    rows = [layer.row for layer in layers_of(model, profile.imgsz)]
+    profile.require(rows)
+    return profile.predict(rows)
+
+
+def latency_cost(
+    graph: ChannelGraph,
+    units: Sequence[Unit],
+    model: nn.Module,
+    profile: Profile,
+    limit: float,
+    parts: Sequence[Part] = (),
+) -> Latency:
+    """Latency as a function of the units' counts, equal to `latency_of` for the model as it is.
+
+    Args:
+        graph: the channel groups and layers of `model`. units: what allocation decides. limit: the bound in ms.
+    """
+    row, column = _index(graph, units)
+    outs, ins, out0, in0 = _counts(graph, units, row, column)
+    figures, free = np.zeros((len(row), 4)), np.zeros(len(row), dtype=bool)
+    for layer in layers_of(model, profile.imgsz):
+        figures[row[layer.name]] += profile.figures(layer.kind, layer.row.area)
+        free[row[layer.name]] = layer.image
+    both, out, inp, call = figures.T
+    return Latency(
+        "latency",
+        limit,
+        profile.fixed,
+        both=both,
+        out=out,
+        inp=inp,
+        call=call,
+        out0=out0,
+        in0=in0,
+        outs=outs,
+        ins=ins,
+        step_out=profile.steps.out,
+        step_in=profile.steps.inp,
+        tail=profile.steps.tail,
+        free=free,
+        parts=_effects(graph, units, parts, row, column),
+    )
+
+
 def _kinds(graph: ChannelGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(layers,) each: weights for an output and an input; weights for an output of a depthwise layer; norms; biases."""
     layers = graph.layers
@@ -98,8 +152,23 @@ def _cost(
     parts: Sequence[Part],
 ) -> Cost:
     """The bilinear form; what the host counts beyond convolutions and BatchNorm (pools, upsampling) is `fixed`."""
+    row, column = _index(graph, units)
+    outs, ins, out0, in0 = _counts(graph, units, row, column)
+    counts = np.array([u.size for u in units], dtype=float)
+    bare = Cost(name, limit, 0.0, unit, out_unit, out0, in0, outs, ins)
+    return replace(bare, fixed=total - bare(counts), parts=_effects(graph, units, parts, row, column))
+
+
+def _index(graph: ChannelGraph, units: Sequence[Unit]) -> tuple[dict[str, int], dict[str, int]]:
+    """Layer name -> row, group name -> column."""
     row = {layer.name: i for i, layer in enumerate(graph.layers)}
-    column = {group: u for u, item in enumerate(units) for group in item.groups}
+    return row, {group: u for u, item in enumerate(units) for group in item.groups}
+
+
+def _counts(
+    graph: ChannelGraph, units: Sequence[Unit], row: Mapping[str, int], column: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(layers, units) how often a unit's channels are a layer's outputs and inputs; (layers,) those of no unit."""
     outs, ins = np.zeros((len(row), len(units))), np.zeros((len(row), len(units)))
     for group in graph.groups:
         for member in group.members:
@@ -109,8 +178,7 @@ def _cost(
     counts = np.array([u.size for u in units], dtype=float)
     out0 = np.array([layer.out for layer in graph.layers]) - outs @ counts
     in0 = np.array([layer.inp for layer in graph.layers]) - ins @ counts  # of depthwise layers and norms not used
-    bare = Cost(name, limit, 0.0, unit, out_unit, out0, in0, outs, ins)
-    return replace(bare, fixed=total - bare(counts), parts=_effects(graph, units, parts, row, column))
+    return outs, ins, out0, in0
 
 
 def _effects(

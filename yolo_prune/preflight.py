@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, graph, step, support
+from yolo_prune import checkpoint, graph, profile, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -40,6 +40,16 @@ def modes(settings: Mapping[str, Any]) -> None:
     faults = [f"{name}={settings.get(name)} ({right})" for name, (refused, right) in instead.items() if refused]
     if faults:
         raise HostError(f"prune= together with {' and '.join(faults)} is not supported by this version")
+
+
+def device(wanted: Recipe) -> None:
+    """Refuse a device that cannot be aimed at: a profile that cannot be read, or none and no runtime to measure here.
+
+    Raises:
+        PruneError: one of the two.
+    """
+    if profile.asked(wanted) is None and step.wants_latency(wanted):
+        profile.require_here(wanted)
 
 
 def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
@@ -73,7 +83,7 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> 
     """
     checkpoint.require_supported(network, name)
     found = graph.build(network, wanted.protect)
-    baseline = Baseline.of(network, found)
+    baseline = Baseline.of(network, found, profile.asked(wanted))
     try:
         step.check_reachable(network, found, wanted, baseline)
     except BoundError:

@@ -114,12 +114,6 @@ def _later(given: object, what: str, instead: str) -> object:
     return given
 
 
-def _scope(given: object) -> object:
-    if given in ("isomorphic", "latency"):
-        return _later(given, "no such scope yet", "write global or uniform")
-    return given
-
-
 def _patterns(given: object) -> object:
     return tuple(given) if isinstance(given, list) else given  # a tuple, so that a Recipe is frozen all through
 
@@ -132,17 +126,14 @@ def _setting(default: Any, meaning: str, values: str, right: str) -> Any:
 _BOUND_RIGHT = "must be a percentage of the original or a figure with its unit, for example 50% or "
 _Flops = Annotated[Bound | None, BeforeValidator(partial(_bound, "flops"))]
 _Params = Annotated[Bound | None, BeforeValidator(partial(_bound, "params"))]
-_Latency = Annotated[
-    Bound | None,
-    BeforeValidator(partial(_later, what="no latency bounds yet", instead="bound prune_flops or prune_params")),
-]
-_Scope = Annotated[Literal["uniform", "global"], BeforeValidator(_scope)]
+_Latency = Annotated[Bound | None, BeforeValidator(partial(_bound, "latency"))]
+_Scope = Literal["uniform", "global", "isomorphic", "latency"]
+_Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
+_Precision = Literal["fp32", "fp16"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Floor = Annotated[float | None, BeforeValidator(partial(_later, what="no fitness floor yet", instead="leave it out"))]
-_Profile = Annotated[
-    str | None, BeforeValidator(partial(_later, what="no device profiles yet", instead="leave it out"))
-]
+_File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
@@ -174,7 +165,7 @@ class Settings(BaseModel):
     )
     latency: _Latency = _setting(
         None,
-        "upper bound on its latency (not supported by this version)",
+        "upper bound on its latency on the measured device (`prune_profile`; without one, this machine is measured)",
         "`60%` of the original, or `12ms`",
         f"{_BOUND_RIGHT}{_ABSOLUTE['latency']}",
     )
@@ -186,10 +177,10 @@ class Settings(BaseModel):
     )
     scope: _Scope = _setting(
         "uniform",
-        "cut the same share of every layer, or more where it costs less (`isomorphic` and `latency` are not supported "
-        "by this version)",
-        "`uniform`, `global`",
-        "must be uniform or global",
+        "how the cut is spread: the same share of every layer; more where it loses least for what it saves of the "
+        "bound, or of milliseconds; the same share of each kind of layers",
+        "`uniform`, `global`, `latency`, `isomorphic`",
+        "must be uniform, global, latency or isomorphic",
     )
     schedule: Literal["oneshot", "linear", "cubic"] = _setting(
         "cubic",
@@ -215,9 +206,9 @@ class Settings(BaseModel):
         "1 to 10000",
         "must be a whole number from 1 to 10000, for example 5",
     )
-    round: _Count = _setting(
-        8,
-        "channel counts that change become multiples of this",
+    round: Annotated[int | None, Field(ge=1, le=4096)] = _setting(
+        None,
+        "channel counts that change become multiples of this; left out, of what the device profile found, or of 8",
         "1 to 4096",
         "must be a whole number from 1 to 4096, for example 8",
     )
@@ -251,11 +242,30 @@ class Settings(BaseModel):
         "0 to 1",
         "is not supported by this version",
     )
-    profile: _Profile = _setting(
+    profile: _File = _setting(
         None,
-        "device profile that latency is read from (not supported by this version)",
-        "a name or a file",
-        "is not supported by this version",
+        "device profile that latencies are of, as `yolo-prune profile` writes it",
+        "a file",
+        "must be a file that yolo-prune profile wrote, for example device.json",
+    )
+    format: _Format = _setting(
+        None,
+        "the runtime that it will be deployed with; left out, the profile's, or `onnx`",
+        "`onnx`, `openvino`, `ncnn`, `engine`",
+        "must be onnx, openvino, ncnn or engine",
+    )
+    precision: _Precision = _setting(
+        None,
+        "the precision that it will be deployed in; left out, the profile's, or `fp32`",
+        "`fp32`, `fp16`",
+        "must be fp32 or fp16",
+    )
+    sensitivity: _File = _setting(
+        None,
+        "measured sensitivity of the channel groups, as `yolo-prune inspect data=... out=` writes it; the scopes "
+        "global and latency then spare what is sensitive",
+        "a file",
+        "must be a file that yolo-prune inspect wrote, for example sensitivity.json",
     )
     protect: _Patterns = _setting(
         (),

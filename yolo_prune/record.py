@@ -2,8 +2,9 @@
 """The record of a pruning: plain data, the same from a training run and from one cut without training.
 
 yolo_prune, versions    what made it
-recipe, bounds          what was asked for; bounds in FLOPs and parameters
-baseline, final         params, gflops (640 x 640), fitness or None, latency_ms or None
+recipe, bounds          what was asked for; bounds in FLOPs, parameters and milliseconds
+baseline, final         params, gflops (640 x 640), fitness or None, latency_ms or None: measured, side by side
+latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
 history                 epoch, fitness, params, gflops; one row an epoch
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
@@ -34,7 +35,7 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
     return {
         "yolo_prune": yolo_prune.__version__,
         "recipe": recipe.as_dict(),
-        "bounds": step.limits(recipe, baseline.size),
+        "bounds": step.limits(recipe, baseline),
         "baseline": figures(baseline.size, fitness),
         "steps": [],
         "history": [],
@@ -42,12 +43,19 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
     }
 
 
-def add_step(record: dict[str, Any], epoch: int, size: Size, fitness: float | None, seconds: float) -> dict[str, Any]:
+def add_step(
+    record: dict[str, Any],
+    epoch: int,
+    size: Size,
+    fitness: float | None,
+    seconds: float,
+    latency: float | None = None,
+) -> dict[str, Any]:
     """Note a step that was just taken; its fitness afterwards is filled in when it is known.
 
     Args:
         epoch: counted from 1, 0 for a cut without training. size: of the model now. fitness: before the cut.
-        seconds: what the step took.
+        seconds: what the step took. latency: ms that the device profile predicts for the model now, if there is one.
 
     Returns:
         The step's row.
@@ -60,6 +68,7 @@ def add_step(record: dict[str, Any], epoch: int, size: Size, fitness: float | No
         "fitness_before": fitness,
         "fitness_after": None,
         "seconds": round(seconds, 3),
+        **({} if latency is None else {"predicted_ms": round(latency, 4)}),
     }
     record["steps"].append(row)
     return row
@@ -79,6 +88,48 @@ def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: S
     ]
 
 
+def latency(
+    record: dict[str, Any],
+    baseline: Baseline,
+    predicted: float,
+    measured: tuple[float, float] | None,
+    note: str,
+) -> dict[str, Any]:
+    """Note what a device profile predicted and what was measured of it.
+
+    Args:
+        predicted: ms of the final model. measured: ms of the dense and of the final model in one run, or None.
+        note: where that was measured, or why it was not.
+
+    Returns:
+        The entry: `bound_ms`, `predicted_ms`, `measured_ms`, `kept` (None where nothing was measured or bound), `note`.
+    """
+    assert baseline.profile is not None
+    assert baseline.latency is not None
+    bound = record["bounds"].get("latency")
+    kept = None
+    if measured is not None and bound is not None:
+        # The share is judged, not the milliseconds: machines have moods, and both models shared this one's.
+        kept = bool(measured[1] / measured[0] <= bound / baseline.latency * (1 + TOLERANCE))
+    entry = {
+        "bound_ms": bound and round(bound, 4),
+        "predicted_ms": {"baseline": round(baseline.latency, 4), "final": round(predicted, 4)},
+        "measured_ms": measured and {"baseline": round(measured[0], 4), "final": round(measured[1], 4)},
+        "kept": kept,
+        "note": note,
+        "profile": baseline.profile.brief(),
+    }
+    record["latency"] = entry
+    if measured is not None:
+        record["baseline"]["latency_ms"], record["final"]["latency_ms"] = map(
+            entry["measured_ms"].get, ("baseline", "final")
+        )
+    return entry
+
+
+TOLERANCE = 0.02  # of a bound on latency: what two timings of one model differ by on a quiet machine
+
+
 def _width(layer: nn.Module | None) -> int:
     """Output channels of a convolution or a linear layer; 0 for one that went with its block."""
     if layer is None:
@@ -87,5 +138,5 @@ def _width(layer: nn.Module | None) -> int:
 
 
 def figures(size: Size, fitness: float | None) -> dict[str, Any]:
-    """One model's entry; latency is measured by `yolo-prune export`, not here."""
+    """One model's entry."""
     return {"params": size.params, "gflops": size.gflops, "fitness": fitness, "latency_ms": None}

@@ -41,8 +41,10 @@ from yolo_prune import (
     schedule,
     step,
     text,
+    timed,
 )
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
 
@@ -98,6 +100,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
         return
     preflight.modes(vars(trainer.args))
     recipe.check_epochs(wanted, trainer.epochs)
+    preflight.device(wanted)
     importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
@@ -144,7 +147,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     run = architecture.run_of(model) if trainer.resume else None
     earlier = _earlier_record(trainer) if trainer.resume else {}
     size = measure.size_of(model)
-    baseline = _baseline_from(run) if run else Baseline.of(model, found)
+    _make_folder(trainer)
+    device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, _say))
+    baseline = _baseline_from(run, device) if run else Baseline.of(model, found, device)
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
@@ -162,16 +167,20 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         for item in (unwrap_model(trainer.model), trainer.ema.ema):
             architecture.forget_run(continuity.student(item))
             architecture.forget_run(item)
-    if RANK in {-1, 0}:
-        try:
-            (trainer.save_dir / "pruning").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            folder = trainer.save_dir / "pruning"
-            raise PruneError(f"{folder} cannot be made, which is to hold the record: {error}") from None
     saving.protect(trainer)
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
     _announce(session, found)
+
+
+def _make_folder(trainer: Any) -> None:
+    if RANK not in {-1, 0}:
+        return
+    folder = trainer.save_dir / "pruning"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PruneError(f"{folder} cannot be made, which is to hold the record: {error}") from None
 
 
 def _earlier_record(trainer: Any) -> dict[str, Any]:
@@ -204,8 +213,8 @@ def _complete(trainer: Any, told: dict[str, Any], size: measure.Size) -> None:
 
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
     base = session.baseline.size
-    bounds = step.limits(session.recipe, base)
-    if all(value >= {"flops": base.flops, "params": base.params}[key] for key, value in bounds.items()):
+    bounds = step.limits(session.recipe, session.baseline)
+    if all(value >= session.baseline.figures()[key] for key, value in bounds.items()):
         session.epochs = []
         LOGGER.warning(
             f"{colorstr('prune:')} the model ({base.gflops:.1f} GFLOPs, {base.params:,} params) already meets every "
@@ -214,14 +223,14 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
         return
     if found.untaught:
         LOGGER.info(f"{colorstr('prune:')} {text.untaught(found.untaught)}")
-    target = ", ".join(
-        f"{value / 1e9:.2f} GFLOPs" if key == "flops" else f"{value:,.0f} params" for key, value in bounds.items()
-    )
+    words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
+    target = ", ".join(words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items())
     at = ", ".join(str(epoch + 1) for epoch in session.epochs[session.done :]) or "none left"
     if session.recipe.schedule != "oneshot" and len(session.epochs) < session.recipe.steps:
         at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
     _say(
-        f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params to at most {target}; "
+        f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params"
+        f"{timed.words(session.baseline)} to at most {target}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
 
@@ -269,14 +278,16 @@ def _take_step(trainer: Any, session: Session) -> None:
         trainer.optimizer,
         session.recipe,
         session.baseline,
-        step.limits(session.recipe, session.baseline.size, schedule.share(session.recipe.schedule, number, steps)),
+        step.limits(session.recipe, session.baseline, schedule.share(session.recipe.schedule, number, steps)),
     )
     continuity.carry_ema(trainer.ema)
     continuity.carry_ddp(trainer)
     session.size = measure.size_of(continuity.student(model))
     session.done = number
     seconds = time.perf_counter() - start
-    record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds)
+    device = session.baseline.profile
+    latency = None if device is None else measure.latency_of(continuity.student(model), device)
+    record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
     _stamp(session, model, ema, found, removed)
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
@@ -285,7 +296,8 @@ def _take_step(trainer: Any, session: Session) -> None:
         _say(f"removed whole: {', '.join(removed)}")
     _say(
         f"step {number}/{steps} at epoch {trainer.epoch + 1}/{trainer.epochs}: params {before.params:,} -> "
-        f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}, fitness before "
+        f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}"
+        f"{'' if latency is None else f', predicted {latency:.2f} ms'}, fitness before "
         f"{_fitness(session.fitness)}, {seconds:.2f} s"
     )
 
@@ -313,9 +325,8 @@ def cut_training(
         continuity.cut(ema, found, chosen)
         continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
         size = measure.size_of(scored)
-        if all(
-            {"flops": size.flops, "params": size.params}[key] <= bound * (1 + 1e-9) for key, bound in bounds.items()
-        ):
+        figures = {"flops": size.flops, "params": size.params}
+        if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
             return found, removed
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
 
@@ -332,16 +343,27 @@ def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.Chan
         "layers": session.baseline.layers,
         "blocks": session.baseline.blocks,
         "heads": session.baseline.heads,
+        "latency": session.baseline.latency,
+        "weights": dict(session.baseline.weights),
     }
     for item in (model, ema):
         architecture.stamp(continuity.student(item), found.native, run, removed)
         item.yaml = continuity.student(item).yaml  # the host rebuilds a distilled student from its wrapper's yaml
 
 
-def _baseline_from(run: dict[str, Any]) -> Baseline:
+def _baseline_from(run: dict[str, Any], device: Profile | None) -> Baseline:
     size = measure.Size(run["params"], run["gflops"])
-    # A checkpoint of version 0.1.0 says nothing of blocks and heads: that version removed none.
-    return Baseline(size, dict(run["channels"]), dict(run["layers"]), run.get("blocks", 0), dict(run.get("heads", {})))
+    # A checkpoint of version 0.1.0 says nothing of blocks, heads and latency: that version cut and bounded none.
+    return Baseline(
+        size,
+        dict(run["channels"]),
+        dict(run["layers"]),
+        run.get("blocks", 0),
+        dict(run.get("heads", {})),
+        device,
+        None if device is None else run.get("latency"),
+        dict(run.get("weights", {})),
+    )
 
 
 def _forget_the_best(trainer: Any) -> None:
@@ -410,6 +432,8 @@ def on_train_end(trainer: Any) -> None:
     session = of(trainer)
     if session is None or "final" not in session.record:
         return
+    timed.beside_dense(trainer, session.record, session.baseline, _say)
+    report.write(session.record, trainer.save_dir)
     path = trainer.save_dir / "pruning.png"
     report.picture(session.record, path)
     trainer.on_plot(path)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from yolo_prune import allocate, graph, importance, measure
+from yolo_prune import allocate, costs, graph, importance, measure
+from yolo_prune.errors import PruneError
 from yolo_prune.measure import Size
+from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 
-_COSTS: dict[str, Callable[..., allocate.Cost]] = {"flops": measure.flops_cost, "params": measure.params_cost}
+CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Baseline:
         size: params and GFLOPs. channels: group name -> channels; the floors of a recipe are shares of these.
         layers: name of each convolution and linear layer -> output channels.
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
+        profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
+        weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
     """
 
     size: Size
@@ -33,32 +37,57 @@ class Baseline:
     layers: dict[str, int]
     blocks: int = 0
     heads: dict[str, int] = field(default_factory=dict)
+    profile: Profile | None = None
+    latency: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, channel_graph: graph.ChannelGraph) -> Baseline:
-        """Measure a model."""
+    def of(cls, model: nn.Module, channel_graph: graph.ChannelGraph, profile: Profile | None = None) -> Baseline:
+        """Measure a model.
+
+        Raises:
+            PruneError: the profile does not fit the model.
+        """
         return cls(
             measure.size_of(model),
             {group.name: group.size for group in channel_graph.groups},
             {layer.name: layer.out for layer in channel_graph.layers if layer.makes},
             len(channel_graph.blocks),
             dict(channel_graph.heads),
+            profile,
+            None if profile is None else measure.latency_of(model, profile),
         )
 
+    def figures(self) -> dict[str, float]:
+        """What bounds are shares of: "flops", "params" and, with a profile, "latency" in ms."""
+        found = {"flops": self.size.flops, "params": float(self.size.params)}
+        return found if self.latency is None else {**found, "latency": self.latency}
 
-def limits(recipe: Recipe, baseline: Size, share: float = 1.0) -> dict[str, float]:
+
+def wants_latency(recipe: Recipe) -> bool:
+    """Whether a recipe cannot be followed without a device profile."""
+    return recipe.latency is not None or recipe.scope == "latency"
+
+
+def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, float]:
     """The bounds of a step: `share` of the way from the baseline to each of the recipe's bounds.
 
     Returns:
-        "flops" (FLOPs) and "params" -> upper bound, for the bounds that the recipe has.
+        "flops" (FLOPs), "params" and "latency" (ms) -> upper bound, for the bounds that the recipe has; a bound on
+        latency without a profile is left out.
     """
-    full = {"flops": baseline.flops, "params": float(baseline.params)}
-    bounds = {"flops": recipe.flops, "params": recipe.params}
-    return {
-        key: full[key] - share * max(full[key] - bound.limit(full[key]), 0.0)
-        for key, bound in bounds.items()
-        if bound is not None
-    }
+    bounds = {"flops": recipe.flops, "params": recipe.params, "latency": recipe.latency}
+    found = {}
+    for key, full in baseline.figures().items():
+        bound = bounds[key]
+        if bound is not None:
+            found[key] = full - share * max(full - bound.limit(full), 0.0)
+    return found
+
+
+def multiple(recipe: Recipe, profile: Profile | None) -> int:
+    """What channel counts become multiples of: the recipe's, else the device's, else CHUNK."""
+    return recipe.round or (CHUNK if profile is None else profile.multiple)
 
 
 def plan(
@@ -82,14 +111,31 @@ def plan(
         scores = importance.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
-    units = _units(channel_graph, scores, original, lowest)
-    parts = [*_heads(units, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
+    found = units(channel_graph, scores, original, lowest, baseline.weights)
+    parts = [*_heads(found, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
     size = measure.size_of(model)
-    costs = [_COSTS[key](channel_graph, units, size, bound, parts) for key, bound in bounds.items()]
+    profile = baseline.profile
+
+    def latency(limit: float) -> costs.Latency:
+        if profile is None:
+            raise PruneError("a bound on latency, or the latency scope, needs a device profile")
+        return measure.latency_cost(channel_graph, found, model, profile, limit, parts)
+
+    makers: dict[str, Callable[[float], costs.Costing]] = {
+        "flops": lambda limit: measure.flops_cost(channel_graph, found, size, limit, parts),
+        "params": lambda limit: measure.params_cost(channel_graph, found, size, limit, parts),
+        "latency": latency,
+    }
     gone = baseline.blocks - len(channel_graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
     return allocate.allocate(
-        units, costs, scope=recipe.scope, multiple=recipe.round, parts=parts, most_blocks=max(most, 0)
+        found,
+        [makers[key](bound) for key, bound in bounds.items()],
+        scope=recipe.scope,
+        multiple=multiple(recipe, profile),
+        parts=parts,
+        most_blocks=max(most, 0),
+        guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
     )
 
 
@@ -98,7 +144,7 @@ def check_reachable(
 ) -> None:
     """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
     flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
-    bounds = {key: slack * bound for key, bound in limits(recipe, baseline.size).items()}
+    bounds = {key: slack * bound for key, bound in limits(recipe, baseline).items()}
     plan(model, channel_graph, recipe, baseline, bounds, flat)
 
 
@@ -117,13 +163,19 @@ def choose(
     return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores)
 
 
-def _units(
+def units(
     channel_graph: graph.ChannelGraph,
     scores: Mapping[str, np.ndarray],
     original: Mapping[str, int],
     lowest: Mapping[str, int],
+    weights: Mapping[str, float] | None = None,
 ) -> list[allocate.Unit]:
-    """Groups that are tied are one unit; every other group is its own."""
+    """Groups that are tied are one unit; every other group is its own.
+
+    Args:
+        scores, original, lowest, weights: of each group, by name; see allocate.Unit.
+    """
+    layers = {layer.name: layer for layer in channel_graph.layers}
     together: dict[str, list[graph.ChannelGroup]] = {}
     for group in channel_graph.groups:
         together.setdefault(group.tie or group.name, []).append(group)
@@ -136,9 +188,21 @@ def _units(
             [scores[group.name] for group in groups],
             tuple(group.times for group in groups),
             tuple(group.head for group in groups),
+            (weights or {}).get(groups[0].name, 1.0),
+            _kind(groups[0], layers),
         )
         for groups in together.values()
     ]
+
+
+def _kind(group: graph.ChannelGroup, layers: Mapping[str, graph.Layer]) -> str:
+    """Where a group stands: kernel and resolution of every layer that makes or reads its channels."""
+    found = {
+        (member.side, layers[member.module].kind, layers[member.module].kernel, layers[member.module].area)
+        for member in group.members
+        if member.module in layers and layers[member.module].makes
+    }
+    return str(sorted(found))
 
 
 def _blocks(channel_graph: graph.ChannelGraph, depth: float) -> list[allocate.Part]:

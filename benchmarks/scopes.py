@@ -1,0 +1,108 @@
+# yolo-prune, AGPL-3.0 license
+"""The scopes side by side: one checkpoint, one bound, one runtime, one run.
+
+    python benchmarks/scopes.py model=best.pt imgsz=320 format=onnx [bound=flops|latency] [left=50%]
+                                [profile=device.json] [repeats=40]
+
+Each row cuts the checkpoint once, by l2, in one scope, without training, exports it through the host and times it in
+turns with the dense model and the other rows. `uniform, any` and `global, any` are channels of any count, what most
+scripts do; the rows without a word have multiples of 8, `profile` those that the device profile found.
+
+    speed-up / FLOPs    measured speed-up divided by the ratio of FLOPs: 1 is what FLOPs promise
+    kept                the importance that is left: the power mean, exponent -4, over all channel groups (units.loss)
+
+Without profile= the machine is measured first. Prints a markdown table.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+from ultralytics.utils import LOGGER
+
+from yolo_prune import checkpoint, graph, importance, latency, measure, profile, profiles, runtime, step, surgery, units
+from yolo_prune import recipe as recipes
+from yolo_prune.step import Baseline
+
+# name -> (scope, prune_round)
+ROWS = {
+    "uniform, any": ("uniform", 1),
+    "global, any": ("global", 1),
+    "uniform": ("uniform", 8),
+    "global": ("global", 8),
+    "isomorphic": ("isomorphic", 8),
+    "uniform, profile": ("uniform", None),
+    "global, profile": ("global", None),
+    "isomorphic, profile": ("isomorphic", None),
+    "latency": ("latency", None),
+}
+
+
+def kept(found: list[units.Unit], counts: dict[str, int]) -> float:
+    """The power mean of the shares of importance that units keep."""
+    losses = [float(unit.losses()[counts.get(unit.groups[0], unit.size)]) for unit in found]
+    return float((np.mean(losses) * units.STEEPNESS + 1) ** (-1 / units.STEEPNESS))
+
+
+def main() -> None:
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    imgsz, kind, bound = int(given.get("imgsz", 320)), given.get("format", "onnx"), given.get("bound", "flops")
+    left, threads = given.get("left", "50%"), int(given.get("threads", 1))
+    LOGGER.setLevel(logging.ERROR)
+    dense, _ = checkpoint.load(given["model"])
+    if "profile" in given:
+        device = profiles.read(given["profile"])
+    else:
+        wanted = recipes.from_arguments({"prune_latency": left, "prune_format": kind})
+        assert wanted is not None
+        device = profile.of_this_machine(dense, given["model"], wanted, imgsz, lambda words: None)
+    found = graph.build(dense)
+    baseline = Baseline.of(dense, found, device)
+    scores = importance.score(found, dense, "l2")
+    original = {group.name: group.size for group in found.groups}
+    networks, figures = {"dense": dense}, {"dense": (1.0, 1.0, 1.0)}
+    for name, (scope, multiple) in ROWS.items():
+        asked = {f"prune_{bound}": left, "prune_scope": scope, "prune_round": multiple}
+        recipe = recipes.from_arguments(asked)
+        assert recipe is not None
+        chosen = step.plan(dense, found, recipe, baseline, step.limits(recipe, baseline), scores)
+        small = deepcopy(dense)
+        surgery.apply(small, found, chosen)
+        counts = {
+            unit.groups[0]: len(chosen.keep.get(unit.groups[0], range(original[unit.groups[0]])))
+            // (unit.times or (1,))[0]
+            for unit in step.units(found, scores, original, dict.fromkeys(original, 1))
+        }
+        networks[name] = small
+        figures[name] = (
+            measure.size_of(small).flops / baseline.size.flops,
+            measure.latency_of(small, device) / (baseline.latency or 1),
+            kept(step.units(found, scores, original, dict.fromkeys(original, 1)), counts),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        calls = {
+            name: runtime.load(
+                profile.export(network, Path(folder) / str(index), device), device.format, threads, device.precision
+            )
+            for index, (name, network) in enumerate(networks.items())
+        }
+        times = latency.interleaved(calls, int(given.get("repeats", 40)))
+    print(f"{given['model']} at {device.imgsz}, {bound} {left}, {device}; profile steps {device.steps}")
+    print("| scope | FLOPs left | ms | of dense | predicted | error | speed-up / FLOPs | kept |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    base = times["dense"].median
+    for name, (flops, predicted, importance_left) in figures.items():
+        share = times[name].median / base
+        print(
+            f"| {name} | {flops:.1%} | {times[name].median:.2f} | {share:.1%} | {predicted:.1%} | "
+            f"{predicted / share - 1:+.1%} | {flops / share:.2f} | {importance_left:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

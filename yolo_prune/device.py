@@ -1,0 +1,202 @@
+# yolo-prune, AGPL-3.0 license
+"""Measure a device: time the networks of a kit in their runtime, fit a model of latency, write a device profile.
+
+A kit (kit.py) is a folder of small networks and manifest.json. This file runs on the device, in the kit's .pyz too, so
+it needs the standard library, numpy and the runtime, and it is written for Python 3.8.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_prune import latency_model, runtime
+from yolo_prune.errors import PruneError
+
+KIND = "yolo-prune device profile"
+VERSION = 1
+_WARM_UP = 3  # calls that are not counted
+_SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
+_TURNS = 9  # of each network beside the dense one
+
+
+def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Time all networks of a kit.
+
+    Args:
+        folder: where the kit's manifest.json lies. threads: CPU threads. say: what progress is told to.
+
+    Returns:
+        The profile: plain data, see docs/profiles.md.
+
+    Raises:
+        PruneError: the runtime is missing or cannot open the kit's networks.
+    """
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kind, precision = manifest["format"], manifest["precision"]
+    runtime.require(kind)
+    began = time.time()
+    progress = _Progress(say, manifest)
+
+    def layer(file: str) -> float:
+        call = runtime.load(folder / file, kind, threads, precision)
+        progress.one()
+        return _median(call)
+
+    call_ms = layer(manifest["empty"])
+    sweeps = [
+        {"kind": s["kind"], "side": s["side"], "channels": s["channels"], "ms": _twice(layer, s["files"])}
+        for s in manifest["sweeps"]
+    ]
+    shapes = manifest["shapes"]
+    layer_ms = _twice(layer, [shape["file"] for shape in shapes])
+    keys = ("kind", "inp", "out", "held_out")
+    rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
+    networks = _networks(folder, manifest, threads, progress)
+    measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
+    fitted = latency_model.fit(measured)
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch")},
+        "threads": threads,
+        "dense_ms": networks[0]["ms"],
+        **fitted,
+        "machine": runtime.machine(),
+        "versions": runtime.versions(kind),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) + " UTC",
+        "seconds": round(time.time() - began, 1),
+        "measured": measured,
+    }
+
+
+def summary(profile: dict[str, Any]) -> str:
+    """What a profile says, in three lines."""
+    steps, error = profile["steps"], profile["error"]
+    return (
+        f"{profile['model']} at {profile['imgsz']} in {profile['format']} {profile['precision']}, {profile['threads']} "
+        f"thread(s) of {profile['machine']['name']}: {profile['dense_ms']:.2f} ms\n"
+        f"channels work in steps of {steps['out']} outputs and {steps['inp']} inputs\n"
+        f"held out, predicted and measured differ by {error['shapes']['mean']:.1f}% for {error['shapes']['count']} "
+        f"single layers (largest {error['shapes']['largest']:.1f}%), by {error['networks']['mean']:.1f}% for "
+        f"{error['networks']['count']} whole networks (largest {error['networks']['largest']:.1f}%)"
+    )
+
+
+def write(profile: dict[str, Any], out: Path) -> None:
+    """Write a profile in one step.
+
+    Raises:
+        PruneError: the file cannot be written.
+    """
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(profile, indent=1) + "\n")
+        os.replace(beside, out)
+    except OSError as error:
+        raise PruneError(f"out={out} cannot be written: {error}") from error
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+class _Progress:
+    """A line for each tenth of the way; networks count as many layers."""
+
+    def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
+        layers = 1 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
+        self.total = layers + _WEIGHT * len(manifest["networks"])
+        self.done, self.told, self.say = 0, -1, say
+
+    def one(self, weight: int = 1) -> None:
+        self.done += weight
+        tenth = 10 * self.done // self.total
+        if tenth > self.told:
+            self.told = tenth
+            self.say(f"measuring: {10 * tenth}%")
+
+
+_WEIGHT = 10
+
+
+def _twice(layer: Callable[[str], float], files: list[str]) -> list[float]:
+    """Milliseconds of each file: the lower of two medians that were taken at different times."""
+    first = [layer(file) for file in files]
+    return [min(ms, layer(file)) for ms, file in zip(first, files)]  # noqa: B905 (Python 3.8 has no strict)
+
+
+def _median(call: Callable[[], object]) -> float:
+    """Milliseconds a call, the median."""
+    for _ in range(_WARM_UP):
+        call()
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < _LEAST or (time.perf_counter() - began < _SECONDS and len(found) < _MOST):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(found))
+
+
+def _networks(folder: Path, manifest: dict[str, Any], threads: int, progress: _Progress) -> list[dict[str, Any]]:
+    """Time whole networks, each in turns with the dense one, so that both share the machine's moods.
+
+    A network's time is its share of the dense one's in the same turns, times the median of the dense one's.
+    """
+    kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
+    dense = runtime.load(folder / nets[0]["file"], kind, threads, precision)
+    shares, dense_ms = [1.0], []
+    progress.one(_WEIGHT)
+    for net in nets[1:]:
+        call = runtime.load(folder / net["file"], kind, threads, precision)
+        mine: list[float] = []
+        theirs: list[float] = []
+        for turn in range(2 + _TURNS):
+            for function, found in ((dense, theirs), (call, mine)):
+                start = time.perf_counter()
+                function()
+                if turn >= 2:
+                    found.append(time.perf_counter() - start)
+        shares.append(float(np.median(mine) / np.median(theirs)))
+        dense_ms.append(1e3 * float(np.median(theirs)))
+        progress.one(_WEIGHT)
+        del call
+        gc.collect()
+    whole = float(np.median(dense_ms))
+    return [
+        {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
+        for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
+    ]
+
+
+def main(words: list[str], folder: Path) -> int:
+    """The kit's own command: `python3 profile.pyz [out=device.json] [threads=1]`.
+
+    Returns:
+        The exit code: 0, or 1 with one line on stderr.
+    """
+    import sys
+
+    given = dict(word.partition("=")[::2] for word in words)
+    unknown = [word for word in given if word not in ("out", "threads")]
+    out, threads = Path(given.get("out") or "device.json"), given.get("threads") or "1"
+    try:
+        if unknown or not threads.isdigit() or int(threads) < 1:
+            raise PruneError(f"{' '.join(words)}: write out=device.json threads=1, both may be left out")
+        if not out.resolve().parent.is_dir():
+            raise PruneError(f"out={out}: the folder {out.resolve().parent} does not exist; make it first")
+        profile = measure(folder, int(threads))
+        write(profile, out)
+    except PruneError as error:
+        sys.stderr.write(f"profile: {error}\n")
+        return 1
+    print(summary(profile))
+    print(f"saved {out}; on the training machine: yolo train ... prune_profile={out.name} prune_latency=50%")
+    return 0

@@ -1,0 +1,190 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune profile`: measure this device with a model, or pack what another device is to run. And on the spot:
+measure this machine where a run is asked for a latency and given no profile, and time a model beside its dense parent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.utils import LOGGER
+
+from yolo_prune import checkpoint, deploy, device, kit, latency, profiles, runtime
+from yolo_prune.errors import PruneError
+from yolo_prune.profiles import Profile
+from yolo_prune.recipe import Recipe
+
+_REPEATS = 40  # timed calls of each of two models
+
+
+def profile(
+    model: str,
+    format: str = "onnx",  # noqa: A002 (the host's name for it)
+    imgsz: int | None = None,
+    out: str | None = None,
+    kit: str | None = None,
+    threads: int = 1,
+    precision: str = "fp32",
+    safe: bool = True,
+) -> dict[str, Any] | None:
+    """`yolo-prune profile`: measure what each layer shape of a model costs on this machine, and write it to a file.
+
+    Args:
+        model: the checkpoint. format: the runtime, one of onnx, openvino, ncnn, engine (TensorRT).
+        imgsz: side of the input in pixels; default: the one the model was trained with.
+        out: the file to write; default device.json. kit: write a .pyz file instead, which measures another device:
+            `python3 profile.pyz out=device.json` there, with Python 3.8 or newer, numpy and the runtime.
+        threads: CPU threads. precision: fp32 or fp16. safe: as in `apply`.
+
+    Returns:
+        The profile; None where a kit was written.
+
+    Raises:
+        PruneError: an argument is wrong, a package is missing, or the model cannot be exported.
+    """
+    runtime.check(format, precision)
+    for name, value in (("imgsz", imgsz), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise PruneError(f"{name}={value}: a whole number of 1 or more is needed")
+    if kit is not None and out is not None:
+        raise PruneError(
+            f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
+        )
+    target = Path(str(kit or out or "device.json"))
+    wanted = ".json" if kit is None else ".pyz"
+    if target.suffix != wanted:
+        raise PruneError(f"{'out' if kit is None else 'kit'}={target}: a file that ends in {wanted} is needed")
+    if not target.resolve().parent.is_dir():
+        raise PruneError(f"{target}: the folder {target.resolve().parent} does not exist; make it first")
+    if kit is None:
+        runtime.require(format)
+    network, ckpt = checkpoint.load(Path(model), safe=safe)
+    checkpoint.require_supported(network, model)
+    side = _side(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
+    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
+        _make(network, Path(model).name, Path(folder), format, precision, side)
+        if kit is not None:
+            _pack(Path(folder), target)
+            LOGGER.info(
+                f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
+                f"pip install numpy {runtime.PACKAGES[format][1]} && python3 {target.name} out=device.json"
+            )
+            return None
+        found = device.measure(Path(folder), threads, LOGGER.info)
+    device.write(found, target)
+    LOGGER.info(device.summary(found))
+    LOGGER.info(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    return found
+
+
+def _pack(folder: Path, target: Path) -> None:
+    kit.pack(folder, target)
+
+
+def _require_exporter(kind: str) -> None:
+    packages = deploy.missing("onnx" if kind == "engine" else kind)
+    if packages:
+        raise PruneError(f"format={kind} needs {', '.join(packages)} here: pip install {' '.join(packages)}")
+
+
+def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:
+    _require_exporter(kind)
+    kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=LOGGER.info)
+
+
+def _side(network: nn.Module, imgsz: int) -> int:
+    """A legal input size: the host rounds up to the stride too."""
+    stride = getattr(network, "stride", None)
+    step = max(int(stride.max()) if stride is not None else 32, 32)
+    return -(-int(imgsz) // step) * step
+
+
+def asked(recipe: Recipe) -> Profile | None:
+    """The profile that a recipe names, or None.
+
+    Raises:
+        PruneError: it cannot be read, or is of another runtime or precision than the recipe says.
+    """
+    if recipe.profile is None:
+        return None
+    found = profiles.read(recipe.profile)
+    for key in ("format", "precision"):
+        wanted = getattr(recipe, key)
+        if wanted is not None and wanted != getattr(found, key):
+            raise PruneError(
+                f"prune_{key}={wanted}, but prune_profile={recipe.profile} was measured with {getattr(found, key)}: "
+                "leave one of them out"
+            )
+    return found
+
+
+def require_here(recipe: Recipe) -> tuple[str, str]:
+    """The format and precision that a recipe without a profile is measured in on this machine.
+
+    Raises:
+        PruneError: the runtime or the exporter is missing here, or they do not go together.
+    """
+    kind, precision = recipe.format or "onnx", recipe.precision or "fp32"
+    runtime.check(kind, precision)
+    runtime.require(kind)
+    _require_exporter(kind)
+    return kind, precision
+
+
+def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, say: Callable[[str], None]) -> Profile:
+    """Measure this machine with a model that is about to be pruned.
+
+    Args:
+        network: a stock model. name: how the user named it. recipe: its format and precision are measured.
+        imgsz: pixels. say: what is told to the user.
+
+    Raises:
+        PruneError: the runtime or the exporter is missing here.
+    """
+    kind, precision = require_here(recipe)
+    say(
+        f"no prune_profile= is given: measuring this machine through {runtime.PACKAGES[kind][1]}, one thread, at "
+        f"{_side(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
+    )
+    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
+        _make(network, name, Path(folder), kind, precision, _side(network, imgsz))
+        content = device.measure(Path(folder), 1, say)
+    for line in device.summary(content).splitlines():
+        say(line)
+    return profiles.of(content, "this machine")
+
+
+def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, float]:
+    """Export two models as a profile's device runs them and time them in turns, on this machine.
+
+    Args:
+        dense, pruned: stock models. found: its format, precision, size and threads are used.
+
+    Returns:
+        Milliseconds a call: the medians of the dense and of the pruned model.
+
+    Raises:
+        PruneError: they cannot be exported or run here.
+    """
+    runtime.require(found.format)
+    calls = {}
+    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
+        for name, network in (("dense", dense), ("pruned", pruned)):
+            calls[name] = runtime.load(
+                export(network, Path(folder) / name, found), found.format, found.threads, found.precision
+            )
+        times = latency.interleaved(calls, _REPEATS)
+    return times["dense"].median, times["pruned"].median
+
+
+def export(network: nn.Module, folder: Path, found: Profile) -> Path:
+    """Export a model as a profile's device runs it; see deploy.export. An engine is built from the ONNX file."""
+    kind = "onnx" if found.format == "engine" else found.format
+    artifact = deploy.export(network, folder, kind, imgsz=found.imgsz, precision=found.precision)
+    if kind == "ncnn":
+        kit.note_input(artifact, network, found.imgsz)
+    return artifact

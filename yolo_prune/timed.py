@@ -1,0 +1,112 @@
+# yolo-prune, AGPL-3.0 license
+"""Latency in a training run: which device it aims at, and what the trained model takes beside its dense parent."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils import LOGGER, RANK, colorstr
+
+from yolo_prune import measure, profile, profiles, record, report, runtime, step
+from yolo_prune.errors import PruneError
+from yolo_prune.profiles import Profile
+from yolo_prune.recipe import Recipe
+from yolo_prune.shapes import copy_of
+from yolo_prune.step import Baseline
+
+_PROFILE, _DENSE = "device.json", "dense.pt"  # in the run's folder `pruning`
+
+
+def profile_of_run(trainer: Any, model: nn.Module, wanted: Recipe, say: Callable[[str], None]) -> Profile | None:
+    """The device that a run aims at: the recipe's, that of the run that is resumed, or this machine, measured now.
+
+    What is found, and the model as it is, are kept in the run's folder. To be called by the first process alone.
+
+    Returns:
+        None where the recipe asks for no latency and names no profile.
+
+    Raises:
+        PruneError: the profile cannot be read, or this machine cannot be measured.
+    """
+    folder = Path(trainer.save_dir) / "pruning"
+    kept = folder / _PROFILE
+    found = profiles.read(kept) if trainer.resume and kept.is_file() else profile.asked(wanted)
+    if found is None and step.wants_latency(wanted):
+        found = profile.of_this_machine(model, str(trainer.args.model), wanted, int(trainer.args.imgsz), say)
+    if found is None:
+        return None
+    if not kept.is_file() or not trainer.resume:
+        buffer = io.BytesIO()
+        dense = {"model": copy_of(model).cpu().half(), "ema": None, "train_args": vars(trainer.args), "epoch": -1}
+        torch.save(dense, buffer)
+        report.replace(folder / _DENSE, buffer.getvalue())
+        report.replace(kept, (json.dumps(found.content, indent=1) + "\n").encode())
+    if found.imgsz != trainer.args.imgsz:
+        LOGGER.warning(
+            f"{colorstr('prune:')} the device was measured at {found.imgsz} pixels and the training is at "
+            f"{trainer.args.imgsz}: latencies are those at {found.imgsz}"
+        )
+    return found
+
+
+def words(baseline: Baseline) -> str:
+    """The predicted latency of a model before its first cut, for a line that lists its size."""
+    return "" if baseline.latency is None else f", {baseline.latency:.2f} ms in {baseline.profile}"
+
+
+def beside_dense(trainer: Any, told: dict[str, Any], baseline: Baseline, say: Callable[[str], None]) -> None:
+    """At the end of a run that aimed at a device: time best.pt beside the dense model, and say what came of the bound.
+
+    Args:
+        told: the record, which gets `latency`. baseline: of the run; nothing is done without a profile.
+    """
+    device = baseline.profile
+    if device is None or baseline.latency is None or RANK not in {-1, 0}:
+        return
+    weights = trainer.best if Path(trainer.best).is_file() else trainer.last
+    measured, note = None, ""
+    try:
+        pruned = load_checkpoint(str(weights))[0].float()
+        predicted = measure.latency_of(pruned, device)
+        dense = load_checkpoint(str(Path(trainer.save_dir) / "pruning" / _DENSE))[0].float()
+        measured = profile.beside(dense, pruned, device)
+        here = runtime.machine()["name"]
+        note = "on this machine" if here == device.machine else f"on this machine ({here}), not on {device.machine}"
+    except (PruneError, OSError, RuntimeError) as error:
+        note = f"not measured: {error}"
+        predicted = told["steps"][-1].get("predicted_ms", baseline.latency) if told["steps"] else baseline.latency
+    entry = record.latency(told, baseline, predicted, measured, note)
+    tell(entry, device, say)
+
+
+def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> None:
+    """Say what was bound, predicted and measured; a missed bound is a warning.
+
+    Args:
+        entry: `latency` of a record. device: the profile.
+    """
+    predicted, measured, bound = entry["predicted_ms"], entry["measured_ms"], entry["bound_ms"]
+    share = predicted["final"] / predicted["baseline"]
+    line = f"latency ({device}): "
+    if bound is not None:
+        line += f"bound {bound:.2f} ms ({bound / predicted['baseline']:.1%}), "
+    line += f"predicted {predicted['final']:.2f} of {predicted['baseline']:.2f} ms ({share:.1%})"
+    if measured is None:
+        LOGGER.warning(f"{colorstr('prune:')} {line}, {entry['note']}")
+        return
+    ratio = measured["final"] / measured["baseline"]
+    line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({ratio:.1%}) {entry['note']}"
+    if entry["kept"] is False:
+        LOGGER.warning(
+            f"{colorstr('prune:')} THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "
+            "(yolo-prune profile), or ask for a lower bound"
+        )
+    else:
+        say(line)
