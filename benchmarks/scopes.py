@@ -2,7 +2,7 @@
 """The scopes side by side: one checkpoint, one bound, one runtime, one run.
 
     python benchmarks/scopes.py model=best.pt imgsz=320 format=onnx [bound=flops|latency] [left=50%]
-                                [profile=device.json] [repeats=40]
+                                [profile=device.json] [repeats=40] [rows=a;b;c]
 
 Each row cuts the checkpoint once, by l2, in one scope, without training, exports it through the host and times it in
 turns with the dense model and the other rows. `uniform, any` and `global, any` are channels of any count, what most
@@ -66,7 +66,9 @@ def main() -> None:
     scores = importance.score(found, dense, "l2")
     original = {group.name: group.size for group in found.groups}
     networks, figures = {"dense": dense}, {"dense": (1.0, 1.0, 1.0)}
-    for name, (scope, multiple) in ROWS.items():
+    rows = given["rows"].split(";") if "rows" in given else list(ROWS)
+    for name in rows:
+        scope, multiple = ROWS[name]
         asked = {f"prune_{bound}": left, "prune_scope": scope, "prune_round": multiple}
         recipe = recipes.from_arguments(asked)
         assert recipe is not None

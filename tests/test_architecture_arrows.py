@@ -54,6 +54,7 @@ LAYERS = {
             "preflight",
             "probes",
             "profile",
+            "sensitivity",
             "timed",
             "ranks",
             "record",

@@ -39,7 +39,13 @@ from yolo_prune import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.latency_model import Row, Steps
 
-FEW = ((3, False), (2, True))  # random networks of a kit: enough to run, too few to predict well
+FEW = (
+    ("random", False),
+    ("random", False),
+    (60, False),
+    ("random", True),
+    (70, True),
+)  # random networks of a kit: enough to run, too few to predict well
 
 
 # A made-up device -----------------------------------------------------------------------------------------------------
@@ -60,7 +66,10 @@ def truth(row: Row, steps: Steps) -> float:
 def random_networks() -> list[list[Row]]:
     """The layers of yolov8n at 320, and of 16 narrower ones."""
     model, _, _ = dense("n")
-    networks = [model, *(kit._random(model, n) for n in range(1, 17))]
+    networks = [model]
+    for n in range(1, 17):
+        networks.append(deepcopy(model))
+        surgery.apply(networks[-1], *kit._random(model, n))
     return [[layer.row for layer in shapes.layers_of(network, 320)] for network in networks]
 
 

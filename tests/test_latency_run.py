@@ -11,6 +11,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import load_checkpoint
 
 import yolo_prune
+from tests.test_latency import FEW
 from tests.training import record_of, train
 from yolo_prune import kit, measure, profile, profiles
 from yolo_prune.errors import PruneError
@@ -33,7 +34,7 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     yolo.add_callback("on_train_epoch_end", end)
     settings = {"prune_latency": "70%", "prune_scope": "latency", "prune_steps": 2, "prune_end": 0.8}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kit, "_NETWORKS", ((3, False), (2, True)))
+        patch.setattr(kit, "_NETWORKS", FEW)
         with pytest.raises(KilledError):
             train(tiny_data, folder, yolo, epochs=5, **settings)
     before = (folder / "run" / "pruning" / "device.json").read_bytes()

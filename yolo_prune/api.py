@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import time
 from collections.abc import Mapping
@@ -26,12 +27,14 @@ from yolo_prune import (
     profile,
     record,
     report,
+    sensitivity,
     session,
     step,
     surgery,
     text,
     timed,
 )
+from yolo_prune import importance as importances
 from yolo_prune import recipe as recipes
 from yolo_prune.errors import PruneError
 from yolo_prune.profiles import Profile
@@ -91,7 +94,8 @@ def prune(
         name = str(getattr(model, "ckpt_path", None) or type(network).__name__)
         device = profile.of_this_machine(network, name, wanted, side, LOGGER.info)
     start = time.perf_counter()
-    baseline = Baseline.of(network, graph.build(network, wanted.protect), device)
+    found = graph.build(network, wanted.protect)
+    baseline = Baseline.of(network, found, device, sensitivity.asked(wanted, found))
     dense = None if device is None else copy_of(network)
     found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline))
     surgery.apply(network, found, chosen)
@@ -221,16 +225,40 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     return target
 
 
-def inspect(model: str, data: str | None = None, protect: str | None = None, safe: bool = True) -> dict[str, Any]:
+def inspect(
+    model: str,
+    data: str | None = None,
+    protect: str | None = None,
+    safe: bool = True,
+    images: int = 16,
+    imgsz: int | None = None,
+    importance: str = "l2",
+    out: str | None = None,
+) -> dict[str, Any]:
     """`yolo-prune inspect`: every convolution of a checkpoint, as prunable with its group or protected with the reason.
 
+    With data=, also how much the loss rises when each group is cut by itself, without training: a table, a picture, and
+    a file that prune_sensitivity= takes.
+
     Args:
-        model: the checkpoint. data: reserved for sensitivity, which this version does not measure.
-        protect: patterns of names that a recipe would protect, separated by commas. safe: as in `apply`.
+        model: the checkpoint. protect: patterns of names that a recipe would protect, separated by commas.
+        data: a data set of the model's task; its validation split is used. images: how many of it. imgsz: pixels;
+            default: what the model was trained with. importance: how channels are scored.
+        out: the file of the sensitivities; default: beside the model, with `-sensitivity.json` in its name. The picture
+            lies beside it. safe: as in `apply`.
     """
-    if data is not None:
-        raise PruneError("inspect data=: the sensitivity of groups is not supported by this version; leave data= out")
-    network, _ = checkpoint.load(Path(model), safe=safe)
+    target = Path(out) if out else Path(model).with_name(f"{Path(model).stem}-sensitivity.json")
+    if data is None and out is not None:
+        raise PruneError(f"out={out} is for sensitivities, which need data=: give both, or none")
+    if target.suffix != ".json":
+        raise PruneError(f"out={out}: sensitivities are a .json file, such as out=sensitivity.json")
+    if not target.resolve().parent.is_dir():
+        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
+    for name, value in (("images", images), ("imgsz", imgsz)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise PruneError(f"{name}={value}: a whole number of 1 or more is needed")
+    importances.require(importance)
+    network, ckpt = checkpoint.load(Path(model), safe=safe)
     checkpoint.require_supported(network, model)
     patterns = [item.strip() for item in protect.split(",")] if protect else []
     found = graph.build(network, patterns)
@@ -282,7 +310,40 @@ def inspect(model: str, data: str | None = None, protect: str | None = None, saf
             f"{', '.join(b.name for b in found.blocks) or 'none'}; "
             f"heads= may remove attention heads of: {heads or 'none'}"
         )
-    return {"groups": {g.name: g.size for g in found.groups}, "layers": rows, "prunable_share": share}
+    told = {"groups": {g.name: g.size for g in found.groups}, "layers": rows, "prunable_share": share}
+    if data is not None:
+        side = imgsz or (ckpt.get("train_args") or {}).get("imgsz") or measure.IMAGE
+        told["sensitivity"] = _sensitivity(network, found, importance, data, int(side), images, target)
+    return told
+
+
+def _sensitivity(
+    network: nn.Module, found: graph.ChannelGraph, importance: str, data: str, side: int, images: int, target: Path
+) -> dict[str, Any]:
+    """Measure, show and save how sensitive a model is to the cut of each group."""
+    batches = sensitivity.read(network, data, side, images)
+    scores = importances.score(found, network, importance)
+    shown: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if 10 * done // total > len(shown):
+            shown.append(done)
+            LOGGER.info(f"cutting each group by itself: {done}/{total}")
+
+    result = sensitivity.measure(network, found, scores, batches, progress)
+    content = {**result, "data": str(data), "images": images, "imgsz": side, "importance": importance}
+    LOGGER.info(text.table(sensitivity.table(result)))
+    LOGGER.info(f"the loss is {result['loss']:.4f} on {sum(len(b['img']) for b in batches)} images of {data} at {side}")
+    try:
+        report.replace(target, (json.dumps(content, indent=1) + "\n").encode())
+        sensitivity.picture(result, target.with_suffix(".png"))
+    except OSError as error:
+        raise PruneError(f"{target} cannot be written: {error}") from None
+    LOGGER.info(
+        f"saved {target} and {target.with_suffix('.png').name}; spare what is sensitive: yolo train ... "
+        f"prune_scope=global {_word('prune_sensitivity', target)}"
+    )
+    return content
 
 
 def _recipe(flops: Any, params: Any, given: str | Path | Recipe | None, settings: Mapping[str, Any]) -> Recipe:

@@ -30,7 +30,8 @@ yolo-prune {version}: prune YOLO models while they train.
 
   yolo-prune demo                                the whole job offline, from nothing to a verified ONNX file
   yolo-prune check                               what is installed, and whether the hook is live
-  yolo-prune inspect model=best.pt               every convolution: prunable, or protected and why
+  yolo-prune inspect model=best.pt               every convolution: prunable, or protected and why; with data=, how
+                                                 much the model loses when each group is cut
   yolo-prune apply model=best.pt flops=50%       prune once, without training
   yolo-prune profile model=best.pt format=onnx   measure this device, for prune_profile= and prune_latency=
   yolo-prune yaml model=pruned.pt                its architecture as a file that `yolo train model=` builds from

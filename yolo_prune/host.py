@@ -147,7 +147,7 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
 
             preflight.modes(settings)
             recipe.check_epochs(wanted, settings["epochs"])
-            preflight.device(wanted)
+            preflight.measurements(wanted)
             preflight.model_file(settings, wanted)
 
 

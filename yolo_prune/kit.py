@@ -17,15 +17,23 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from yolo_prune import __version__, allocate, deploy, graph, probes, shapes, step, surgery
-from yolo_prune.errors import PruneError
+from yolo_prune import __version__, allocate, deploy, graph, probes, recipe, shapes, step, surgery
+from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.scopes import legal
 from yolo_prune.shapes import Layer
+from yolo_prune.step import Baseline
 
 _LEVELS = (0.125, 0.25, 0.5, 0.75, 1.0)  # shares of a kind's widest layer that are probed
 _WIDTH = 16  # probes and most networks have multiples of this: the largest step that CPUs are known to work in
 _SWEPT = tuple(range(32, 65, 4))
-_NETWORKS = ((12, False), (4, True))  # how many are fitted to, how many are held out
+# How the networks are made narrow: by chance ("random"), or as a recipe would to so many percent of the FLOPs; whether
+# they are held out. What an allocation chooses is not like what chance does, and it is what must be predicted.
+_NETWORKS: tuple[tuple[str | int, bool], ...] = (
+    *(("random", False) for _ in range(7)),
+    *((share, False) for share in (85, 75, 65, 50, 42, 35, 28)),
+    *(("random", True) for _ in range(2)),
+    *((share, True) for share in (58, 46)),
+)
 _MODULES = ("errors", "latency", "latency_model", "runtime", "device")
 
 
@@ -171,13 +179,14 @@ def _networks(
     imgsz: int,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """The model itself and random narrower ones, exported by the host."""
-    held = [flag for count, flag in _NETWORKS for _ in range(count)]
+    """The model itself and narrower ones, exported by the host."""
     networks = []
-    for index, held_out in enumerate([False, *held]):
+    for index, (how, held_out) in enumerate([(100, False), *_NETWORKS]):
         if index % 4 == 0:
-            say(f"exporting networks to measure: {index}/{len(held) + 1}")
-        small = deepcopy(network) if index == 0 else _random(network, index)
+            say(f"exporting networks to measure: {index}/{len(_NETWORKS) + 1}")
+        small = deepcopy(network)
+        if how != 100:
+            surgery.apply(small, *(_random(small, index) if how == "random" else _planned(small, int(how), index)))
         rows = [list(layer.row) for layer in shapes.layers_of(small, imgsz)]
         _flatten(small)
         target = folder / f"network{index}"
@@ -194,11 +203,10 @@ def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:
     artifact.with_name("input.json").write_text(json.dumps([channels, imgsz, imgsz]))
 
 
-def _random(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a model cut to random widths: one share for all, and its own deviation for each unit."""
+def _random(network: nn.Module, seed: int) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
+    """Random widths of a model: one share for all, and its own deviation for each unit."""
     rng = np.random.default_rng(seed)
-    small = deepcopy(network)
-    found = graph.build(small)
+    found = graph.build(network)
     sizes = {group.name: group.size for group in found.groups}
     scores = {name: rng.random(size) for name, size in sizes.items()}
     units = step.units(found, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
@@ -206,8 +214,19 @@ def _random(network: nn.Module, seed: int) -> nn.Module:
     multiple = (_WIDTH, _WIDTH, _WIDTH, 8)[seed % 4]
     shares = np.clip(common + spread * rng.standard_normal(len(units)), 0.1, 1)
     counts = [legal(max(share * u.size, u.lowest), u, multiple) for share, u in zip(shares, units, strict=True)]
-    surgery.apply(small, found, allocate.plan_of(units, counts))
-    return small
+    return found, allocate.plan_of(units, counts)
+
+
+def _planned(network: nn.Module, percent: int, seed: int) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
+    """Widths as the global scope chooses them for so many percent of the FLOPs; random ones where that is too few."""
+    found = graph.build(network)
+    wanted = recipe.from_arguments({"prune_flops": f"{percent}%", "prune_scope": "global", "prune_round": _WIDTH})
+    assert wanted is not None
+    baseline = Baseline.of(network, found)
+    try:
+        return found, step.plan(network, found, wanted, baseline, step.limits(wanted, baseline))
+    except BoundError:
+        return _random(network, seed)
 
 
 def _flatten(network: nn.Module) -> None:

@@ -29,6 +29,7 @@ TERMS = ("both_1x1", "both", "out", "inp", "call", "values", "fixed")
 _PRIOR = np.array([1, 1, 1, 1, 1, 0, 0], dtype=float)
 _SPREAD = np.array([1, 1, 1, 1, 1, 0.3, 0.3])  # how little a weight may stray from its prior
 _HOLD = 0.01
+_DENSE = 3  # how often more the dense network counts: bounds are shares of it
 
 
 class Steps(NamedTuple):
@@ -170,7 +171,7 @@ def fit(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Fit everything, and say how well what was held out is predicted.
 
     Args:
-        measured: `call_ms`; `sweeps`; `shapes` (kind, inp, out, ms, held_out); `networks` (rows, ms, held_out).
+        measured: `call_ms`; `sweeps`; `shapes` (kind, inp, out, ms, held_out); `networks` (rows, ms, held_out), the dense one first.
 
     Returns:
         `steps`, `kinds`, `network` (7 weights) and `error` (percent; of held-out `shapes` and `networks`, by a fit that
@@ -188,11 +189,12 @@ def fit(measured: Mapping[str, Any]) -> dict[str, Any]:
     table = np.array([sums(rows, kinds, steps) for rows, _, _ in nets])
     ms = np.array([net[1] for net in nets])
     out = np.array([net[2] for net in nets], dtype=bool)
-    trial = fit_network(table[~out], ms[~out])
+    first = np.array([0] * _DENSE)
+    trial = fit_network(np.vstack([table[~out], table[first]]), np.append(ms[~out], ms[first]))
     return {
         "steps": {"out": steps.out, "inp": steps.inp, "tail": round(steps.tail, 4)},
         "kinds": kinds,
-        "network": fit_network(table, ms).tolist(),
+        "network": fit_network(np.vstack([table, table[first]]), np.append(ms, ms[first])).tolist(),
         "error": {
             "shapes": error([of_shape(seen, steps, shape) for shape in held], [shape["ms"] for shape in held]),
             "networks": error((table[out] @ trial).tolist(), ms[out].tolist()),

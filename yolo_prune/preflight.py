@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, graph, profile, step, support
+from yolo_prune import checkpoint, graph, profile, sensitivity, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -42,12 +42,14 @@ def modes(settings: Mapping[str, Any]) -> None:
         raise HostError(f"prune= together with {' and '.join(faults)} is not supported by this version")
 
 
-def device(wanted: Recipe) -> None:
-    """Refuse a device that cannot be aimed at: a profile that cannot be read, or none and no runtime to measure here.
+def measurements(wanted: Recipe) -> None:
+    """Refuse measurements that cannot be read, and a latency without a profile where this machine cannot be measured.
 
     Raises:
-        PruneError: one of the two.
+        PruneError: one of these.
     """
+    if wanted.sensitivity is not None:
+        sensitivity.load(wanted.sensitivity)
     if profile.asked(wanted) is None and step.wants_latency(wanted):
         profile.require_here(wanted)
 
@@ -83,7 +85,7 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> 
     """
     checkpoint.require_supported(network, name)
     found = graph.build(network, wanted.protect)
-    baseline = Baseline.of(network, found, profile.asked(wanted))
+    baseline = Baseline.of(network, found, profile.asked(wanted), sensitivity.asked(wanted, found))
     try:
         step.check_reachable(network, found, wanted, baseline)
     except BoundError:

@@ -39,6 +39,7 @@ from yolo_prune import (
     report,
     saving,
     schedule,
+    sensitivity,
     step,
     text,
     timed,
@@ -100,7 +101,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
         return
     preflight.modes(vars(trainer.args))
     recipe.check_epochs(wanted, trainer.epochs)
-    preflight.device(wanted)
+    preflight.measurements(wanted)
     importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
@@ -149,7 +150,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     size = measure.size_of(model)
     _make_folder(trainer)
     device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, _say))
-    baseline = _baseline_from(run, device) if run else Baseline.of(model, found, device)
+    baseline = (
+        _baseline_from(run, device) if run else Baseline.of(model, found, device, sensitivity.asked(wanted, found))
+    )
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))

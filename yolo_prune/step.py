@@ -42,7 +42,13 @@ class Baseline:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, channel_graph: graph.ChannelGraph, profile: Profile | None = None) -> Baseline:
+    def of(
+        cls,
+        model: nn.Module,
+        channel_graph: graph.ChannelGraph,
+        profile: Profile | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Baseline:
         """Measure a model.
 
         Raises:
@@ -56,6 +62,7 @@ class Baseline:
             dict(channel_graph.heads),
             profile,
             None if profile is None else measure.latency_of(model, profile),
+            weights or {},
         )
 
     def figures(self) -> dict[str, float]:

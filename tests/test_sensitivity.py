@@ -1,0 +1,178 @@
+# yolo-prune, AGPL-3.0 license
+"""What each group is worth, measured: cut by itself without a trace, on every task, and fed to the allocation."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+
+from tests import task_data
+from tests.oracle import lively
+from yolo_prune import allocate, api, graph, importance, measure, recipe, sensitivity, step, surgery
+from yolo_prune.allocate import PrunePlan
+from yolo_prune.errors import PruneError
+
+
+def raw(model: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found = model.eval()(image)
+    while isinstance(found, (list, tuple)):
+        found = found[0]
+    return found
+
+
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml"])
+def test_a_group_without_its_channels_is_a_group_that_is_cut(name: str) -> None:
+    torch.manual_seed(0)
+    model = lively(YOLO(name, verbose=False).model).double()
+    found = graph.build(model)
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    members = {group.name: group.members for group in found.groups}
+    ties: dict[str, list[graph.ChannelGroup]] = {}
+    for group in found.groups:
+        ties.setdefault(group.tie or group.name, []).append(group)
+    for groups in list(ties.values())[::3]:
+        gone = {group.name: np.arange(group.size // 2, group.size) for group in groups}
+        cut = deepcopy(model)
+        surgery.apply(cut, found, PrunePlan({group.name: np.arange(group.size // 2) for group in groups}))
+        with sensitivity._dead(model, members, gone):
+            assert torch.allclose(raw(model, image), raw(cut, image), rtol=1e-9, atol=1e-9), groups[0].name
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("detect", "yolov8n"),
+        ("segment", "yolo11n-seg"),
+        ("pose", "yolo11n-pose"),
+        ("obb", "yolo11n-obb"),
+        ("classify", "yolov8n-cls"),
+        ("detect", "yolo26n"),
+    ],
+)
+def test_every_group_is_measured_and_the_model_comes_back(task: str, name: str, tmp_path: Path) -> None:
+    data = task_data.make(tmp_path, task)
+    torch.manual_seed(0)
+    kind: Any = type(YOLO(f"{name}.yaml", verbose=False).model)
+    points = {"data_kpt_shape": (2, 3)} if task == "pose" else {}
+    model = lively(kind(f"{name}.yaml", nc=2, verbose=False, **points))
+    model.task = task
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    batches = sensitivity.read(model, data, 64, 4)
+    assert sum(len(batch["img"]) for batch in batches) == 4
+    found = graph.build(model)
+    few = found.groups[::12]
+    wanted = {group.tie for group in few if group.tie} | {group.name for group in few}
+    part = graph.ChannelGraph(
+        tuple(g for g in found.groups if g.name in wanted or g.tie in wanted),
+        found.protected,
+        found.native,
+        found.layers,
+    )
+    result = sensitivity.measure(model, part, importance.score(found, model, "l2"), batches)
+    assert np.isfinite(result["loss"])
+    assert {row["size"] > 0 for row in result["groups"].values()} == {True}
+    assert any(abs(row["losses"][-1]) > 1e-4 for row in result["groups"].values())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    assert getattr(model, "criterion", None) is None
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A checkpoint, its sensitivity file and what `inspect` returned."""
+    folder = tmp_path_factory.mktemp("sensitivity")
+    data = task_data.make(folder / "data", "detect")
+    torch.manual_seed(0)
+    yolo = YOLO("yolov8n.yaml", verbose=False)
+    yolo.model = lively(type(yolo.model)("yolov8n.yaml", nc=2, verbose=False))
+    dead = yolo.model.get_submodule("model.4.cv2")
+    dead.bn.weight.data[:] = 0
+    dead.bn.bias.data[:] = 0
+    yolo.save(str(folder / "model.pt"))
+    told = api.inspect(str(folder / "model.pt"), data=str(data), images=2, imgsz=64)
+    return folder / "model.pt", folder / "model-sensitivity.json", told
+
+
+def test_inspect_tells_shows_and_saves(measured: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, path, told = measured
+    content = sensitivity.load(path)
+    assert content == json.loads(json.dumps(told["sensitivity"]))
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    rows = sensitivity.table(content)
+    assert len(rows) == len(content["groups"])
+    assert rows[0]["loss, 50% cut"] == f"{max(r['losses'][-1] for r in content['groups'].values()):+.4f}"
+    weights = [row["weight"] for row in content["groups"].values()]
+    assert min(weights) > 0
+    assert content["groups"]["model.4.cv2.conv"]["losses"] == [0, 0]  # nothing is lost with what computes nothing
+    assert content["groups"]["model.4.cv2.conv"]["weight"] == min(weights)
+
+
+def test_what_is_not_sensitive_is_cut_more(measured: tuple[Path, Path, dict[str, Any]]) -> None:
+    path, file, _ = measured
+    model = YOLO(path).model.float()
+    found = graph.build(model)
+    scores = {group.name: np.ones(group.size) for group in found.groups}
+    kept = {}
+    for weights in ({}, sensitivity.weights(sensitivity.load(file), found)):
+        wanted = recipe.from_arguments({"prune_flops": "60%", "prune_scope": "global"})
+        assert wanted is not None
+        baseline = step.Baseline.of(model, found, None, weights)
+        plan = step.plan(model, found, wanted, baseline, step.limits(wanted, baseline), scores)
+        kept[bool(weights)] = len(plan.keep.get("model.4.cv2.conv", range(64)))
+        small = deepcopy(model)
+        surgery.apply(small, found, plan)
+        assert measure.size_of(small).flops <= 0.6 * baseline.size.flops
+    assert kept[True] < kept[False]
+    assert "global" in allocate.SCOPES
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        ("{", "Expecting"),
+        ('{"kind": "x"}', "it is no sensitivity file; yolo-prune inspect"),
+        ('{"kind": "yolo-prune sensitivity", "groups": {"a": {"weight": -1}}}', "a weight is not above 0"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(content: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(PruneError, match=r"prune_sensitivity=.*") as caught:
+        sensitivity.load(path)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_models_file_is_refused(measured: tuple[Path, Path, dict[str, Any]]) -> None:
+    found = graph.build(YOLO("yolo11n.yaml", verbose=False).model)
+    with pytest.raises(PruneError, match=r"was measured of another model: this one has no group"):
+        sensitivity.weights(sensitivity.load(measured[1]), found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"out": "s.json"}, "need data="),
+        ({"data": "x.yaml", "out": "s.txt"}, "a .json file"),
+        ({"data": "x.yaml", "out": "no/s.json"}, "does not exist; make it first"),
+        ({"data": "x.yaml", "images": 0}, "images=0: a whole number of 1 or more"),
+        ({"data": "x.yaml"}, "data=x.yaml: not a data set that ultralytics can read for detect"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: dict[str, Any], words: str, measured: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    with pytest.raises(PruneError) as caught:
+        api.inspect(str(measured[0]), **arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,260 @@
+# yolo-prune, AGPL-3.0 license
+"""How much does a trained model lose when one channel group is cut by itself? Measured on few labelled images.
+
+A worked example: a group of 64 channels is cut to 32 by its importance, by making what feeds the other 32 compute 0
+(which is what a cut does, see DESIGN's oracle in tests/oracle.py), and the host's own loss on 16 images rises from 3.1
+to 3.4: its sensitivity at a half is 0.3. Then the group is given back, and the next one is cut.
+
+Host internals, read in ultralytics 8.4.190: engine/validator.py (data sets and `preprocess`), nn/tasks.py (`loss`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import check_cls_dataset, check_det_dataset
+
+from yolo_prune import graph, report, step, units
+from yolo_prune.errors import PruneError
+from yolo_prune.recipe import Recipe
+
+KIND = "yolo-prune sensitivity"
+SHARES = (0.25, 0.5)  # of a group's channels that are cut
+_BATCH = 8
+_LEAST = 0.05  # of the median weight: what seems to cost nothing is not for free
+
+
+def measure(
+    network: nn.Module,
+    found: graph.ChannelGraph,
+    scores: Mapping[str, np.ndarray],
+    batches: Sequence[Mapping[str, Any]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Cut each group by itself and see what the loss does.
+
+    Args:
+        network: a trained stock model; it comes back as it was. found: its groups. scores: group name -> (size,), the
+            channels of low score go. batches: of `read`. progress: told how many of how many groups are done.
+
+    Returns:
+        `loss` of the model as it is, `shares`, and `groups`: name -> `size`, `losses` (what the loss rises by at each
+        share) and `weight` (1 for a typical group; see Unit.weight). Groups that are cut together count as their first.
+
+    Raises:
+        PruneError: the loss of this model cannot be computed on these labels.
+    """
+    sizes = {group.name: group.size for group in found.groups}
+    decided = step.units(found, scores, sizes, dict.fromkeys(sizes, 1))
+    members = {group.name: group.members for group in found.groups}
+    rows: dict[str, Any] = {}
+    with _evaluating(network):
+        dense = _loss(network, batches)
+        for number, unit in enumerate(decided):
+            losses = []
+            for share in SHARES:
+                count = max(1, round(unit.size * (1 - share)))
+                gone = {
+                    name: np.argsort(-values, kind="stable")[count * times :] for name, values, times, _ in unit.rows()
+                }
+                with _dead(network, members, gone):
+                    losses.append(_loss(network, batches) - dense)
+            rows[unit.groups[0]] = {"size": unit.size, "losses": [round(loss, 6) for loss in losses]}
+            progress(number + 1, len(decided))
+    for unit in decided:
+        rows[unit.groups[0]]["weight"] = _slope(unit, rows[unit.groups[0]]["losses"])
+    typical = float(np.median([row["weight"] for row in rows.values()])) if rows else 1.0
+    typical = typical if typical > 0 else 1.0
+    for row in rows.values():
+        row["weight"] = round(max(row["weight"] / typical, _LEAST), 4)
+    return {"kind": KIND, "loss": round(dense, 6), "shares": list(SHARES), "groups": rows}
+
+
+def _slope(unit: units.Unit, losses: Sequence[float]) -> float:
+    """What one of allocation's units of loss costs of the host's, by least squares through the origin."""
+    own = np.array([unit.losses()[max(1, round(unit.size * (1 - share)))] for share in SHARES])
+    return max(float(own @ np.array(losses)) / max(float(own @ own), 1e-12), 0.0)
+
+
+def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[dict[str, Any]]:
+    """Labelled batches of the validation split, as the host's val sees them.
+
+    Args:
+        network: of which task they are. data: what the host's data= takes. imgsz: pixels. images: how many at most.
+
+    Raises:
+        PruneError: the data set cannot be read.
+    """
+    yolo = YOLO("yolov8n.yaml", task=str(getattr(network, "task", "detect")), verbose=False)
+    try:
+        arguments = {"mode": "val", "task": yolo.task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
+        validator = yolo._smart_load("validator")(args={**arguments, "data": str(data), "device": "cpu"})
+        validator.device, validator.stride = torch.device("cpu"), 32
+        check = check_cls_dataset if yolo.task == "classify" else check_det_dataset
+        validator.data = check(str(data), split="val")
+        folder = validator.data.get("val") or validator.data.get("test")
+        dataset = (
+            validator.build_dataset(folder)
+            if yolo.task == "classify"
+            else validator.build_dataset(folder, mode="val", batch=_BATCH)
+        )
+        picks = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int)).tolist()
+        collate = getattr(dataset, "collate_fn", default_collate)
+        return [
+            validator.preprocess(collate([dataset[pick] for pick in picks[start : start + _BATCH]]))
+            for start in range(0, len(picks), _BATCH)
+        ]
+    except Exception as error:  # the host has many for a data set that is not there or not whole
+        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise PruneError(f"data={data}: not a data set that ultralytics can read for {yolo.task}. {words}") from error
+
+
+def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows for the terminal, the most sensitive group first."""
+    groups = sorted(result["groups"].items(), key=lambda item: -item[1]["losses"][-1])
+    return [
+        {
+            "group": name,
+            "channels": row["size"],
+            **{f"loss, {share:.0%} cut": f"{loss:+.4f}" for share, loss in zip(SHARES, row["losses"], strict=True)},
+            "weight": f"{row['weight']:.2f}",
+        }
+        for name, row in groups
+    ]
+
+
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """Draw what each group loses when half of it is cut, in the order of the model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(result["groups"])
+    figure = Figure(figsize=(10, 1 + 0.16 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    losses = [row["losses"][-1] for row in result["groups"].values()]
+    axes.barh(range(len(names)), losses, color="#1f6feb")
+    axes.set_yticks(range(len(names)), [name.removeprefix("model.") for name in names], fontsize=6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=110)
+    report.replace(path, png.getvalue())
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a file that `yolo-prune inspect data=... out=` wrote.
+
+    Raises:
+        PruneError: no such file, or another one; the message names prune_sensitivity=.
+    """
+    try:
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content.get("kind") != KIND:
+            raise ValueError("it is no sensitivity file; yolo-prune inspect model=... data=... out= writes one")
+        for row in content["groups"].values():
+            if not float(row["weight"]) > 0 or not np.isfinite(float(row["weight"])):
+                raise ValueError("it is damaged: a weight is not above 0")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        raise PruneError(f"prune_sensitivity={path}: {words}") from None
+    return content
+
+
+def weights(result: Mapping[str, Any], found: graph.ChannelGraph) -> dict[str, float]:
+    """Group name -> weight.
+
+    Raises:
+        PruneError: the groups of `found` are not those that were measured.
+    """
+    own = {group.name for group in found.groups}
+    strange = sorted(set(result["groups"]) - own)
+    if strange:
+        raise PruneError(
+            f"prune_sensitivity= was measured of another model: this one has no group {strange[0]}; measure it again: "
+            "yolo-prune inspect model=... data=... out=sensitivity.json"
+        )
+    return {name: float(row["weight"]) for name, row in result["groups"].items()}
+
+
+def asked(recipe: Recipe, found: graph.ChannelGraph) -> dict[str, float]:
+    """The weights that a recipe names, empty where it names none; see `weights`."""
+    return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), found)
+
+
+@contextlib.contextmanager
+def _evaluating(network: Any) -> Iterator[None]:
+    """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own."""
+    training, arguments, criterion = network.training, getattr(network, "args", None), network.__dict__.get("criterion")
+    own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
+    known = vars(get_cfg())
+    network.args = get_cfg(overrides={key: value for key, value in own.items() if key in known and value is not None})
+    network.__dict__.pop("criterion", None)
+    network.eval()
+    try:
+        yield
+    finally:
+        network.__dict__.pop("criterion", None)
+        network._modules.pop("criterion", None)
+        network.args = arguments
+        if criterion is not None:
+            network.criterion = criterion
+        network.train(training)
+
+
+def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
+    """The sum of the host's loss items, the mean over batches."""
+    found = []
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                _, items = network.loss(dict(batch), network(batch["img"]))
+                values = items.values() if isinstance(items, dict) else [items]
+                found.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
+    except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise PruneError(
+            f"the loss of this {type(network).__name__} cannot be computed on this data: {words}"
+        ) from error
+    return float(np.mean(found))
+
+
+@contextlib.contextmanager
+def _dead(
+    network: nn.Module, members: Mapping[str, tuple[graph.Member, ...]], gone: Mapping[str, np.ndarray]
+) -> Iterator[None]:
+    """Make channels compute 0: what makes and shifts them becomes 0, and is given back at the end.
+
+    Args:
+        members: group name -> its members. gone: group name -> the channels that die.
+    """
+    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    try:
+        for name, channels in gone.items():
+            for member in members[name]:
+                if member.side != "out":
+                    continue
+                rows = torch.as_tensor(member.positions[np.isin(member.channels, channels)])
+                module = modules.get(member.module)
+                own = [parameters[member.module]] if module is None else [module.weight, module.bias]
+                axis = 1 if isinstance(module, nn.ConvTranspose2d) and module.groups == 1 else 0
+                for tensor in own:
+                    if tensor is None:
+                        continue
+                    kept.append((tensor, tensor.detach().clone()))
+                    tensor.data.index_fill_(axis if tensor.ndim > 1 else 0, rows.to(tensor.device), 0)
+        yield
+    finally:
+        for tensor, before in reversed(kept):
+            tensor.data.copy_(before)
