@@ -23,7 +23,8 @@ from yolo_prune.recipe import ARGUMENTS, Bound, Recipe, Settings, arguments_tabl
 from yolo_prune.schedule import SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ["aggressive", "balanced", "gentle", "oneshot"]
+DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
+SHIPPED = sorted(["aggressive", "balanced", "gentle", "oneshot", *DEVICES])
 
 
 @pytest.fixture
@@ -65,7 +66,13 @@ def test_the_shipped_recipes_are_there_and_say_what_they_promise() -> None:
         "aggressive": "30%",
         "balanced": "50%",
         "gentle": "70%",
+        "intel-cpu": "50%",
+        "jetson-agx-orin": "60%",
+        "jetson-nano": "40%",
+        "jetson-orin-nano": "50%",
         "oneshot": "50%",
+        "raspberry-pi-4": "40%",
+        "raspberry-pi-5": "50%",
     }
     one = load("oneshot")
     assert (one.schedule, one.steps, one.start) == ("oneshot", 1, one.end)
@@ -85,6 +92,17 @@ def test_a_shipped_recipe_explains_itself(name: str) -> None:
     keys = sum(bool(line) and not line.startswith("#") for line in lines)
     assert comments >= keys
     assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_device_has_a_runtime_a_precision_and_a_multiple_and_says_what_was_measured(name: str) -> None:
+    text = (resources.folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    found = load(name)
+    assert found.format is not None
+    assert found.precision is not None
+    assert found.round in (8, 16, 32)
+    assert "Not measured by us on " in text
+    assert f"format={found.format} precision={found.precision} imgsz=640 kit=profile.pyz" in text
 
 
 def test_the_defaults_of_the_schema_are_those_of_balanced() -> None:
@@ -304,7 +322,7 @@ def test_the_schedules_of_the_schema_are_those_there_are() -> None:
 
 # Faults of the arguments: (arguments, what the one line must say)
 
-LIST = "aggressive, balanced, gentle, oneshot"
+LIST = "aggressive, balanced, gentle, intel-cpu"
 ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 1.5}, ["prune=1.5 must be above 0 and below 1", "prune=0.5"]),
     ({"prune": 0}, ["prune=0 must be above 0 and below 1", "prune=False is off"]),
@@ -389,7 +407,7 @@ def test_a_wrong_argument_gets_one_clear_line(args: dict[str, Any], parts: list[
     message = refused(**args)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == []
-    assert len(message) < 350 + len(str(folder))
+    assert len(message) < 450 + len(str(folder))
 
 
 def test_all_faults_of_the_arguments_at_once() -> None:

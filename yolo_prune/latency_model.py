@@ -171,7 +171,8 @@ def fit(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Fit everything, and say how well what was held out is predicted.
 
     Args:
-        measured: `call_ms`; `sweeps`; `shapes` (kind, inp, out, ms, held_out); `networks` (rows, ms, held_out), the dense one first.
+        measured: `call_ms`; `sweeps`; `shapes` (kind, inp, out, ms, held_out); `networks` (rows, ms, held_out), of
+            which the first is the dense one.
 
     Returns:
         `steps`, `kinds`, `network` (7 weights) and `error` (percent; of held-out `shapes` and `networks`, by a fit that
