@@ -96,17 +96,18 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[
     Raises:
         PruneError: the data set cannot be read.
     """
-    yolo = YOLO("yolov8n.yaml", task=str(getattr(network, "task", "detect")), verbose=False)
+    task = str(getattr(network, "task", "detect"))
     try:
-        arguments = {"mode": "val", "task": yolo.task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
-        validator = yolo._smart_load("validator")(args={**arguments, "data": str(data), "device": "cpu"})
+        arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
+        kind = YOLO("yolov8n.yaml", verbose=False).task_map[task]["validator"]
+        validator = kind(args={**arguments, "data": str(data), "device": "cpu"})
         validator.device, validator.stride = torch.device("cpu"), 32
-        check = check_cls_dataset if yolo.task == "classify" else check_det_dataset
+        check = check_cls_dataset if task == "classify" else check_det_dataset
         validator.data = check(str(data), split="val")
         folder = validator.data.get("val") or validator.data.get("test")
         dataset = (
             validator.build_dataset(folder)
-            if yolo.task == "classify"
+            if task == "classify"
             else validator.build_dataset(folder, mode="val", batch=_BATCH)
         )
         picks = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int)).tolist()
@@ -117,7 +118,7 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[
         ]
     except Exception as error:  # the host has many for a data set that is not there or not whole
         words = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise PruneError(f"data={data}: not a data set that ultralytics can read for {yolo.task}. {words}") from error
+        raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
 
 
 def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
