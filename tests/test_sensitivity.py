@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 
 from tests import task_data
 from tests.oracle import lively
@@ -85,6 +85,62 @@ def test_every_group_is_measured_and_the_model_comes_back(task: str, name: str, 
     assert getattr(model, "criterion", None) is None
 
 
+class _Ones(torch.nn.Module):
+    """A criterion that is a module, as RT-DETR's is."""
+
+    def forward(self, preds: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones(1), torch.ones(1)
+
+
+def _few(found: graph.ChannelGraph, every: int) -> graph.ChannelGraph:
+    free = tuple(group for group in found.groups if not group.tie)[::every]
+    return graph.ChannelGraph(free, found.protected, found.native, found.layers)
+
+
+def test_modes_criterion_and_settings_come_back_and_no_folder_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = task_data.make(tmp_path / "data", "detect")
+    model: Any = lively(type(YOLO("yolov8n.yaml", verbose=False).model)("yolov8n.yaml", nc=2, verbose=False))
+    found = graph.build(model)
+    scores = importance.score(found, model, "l2")
+    model.train().model[3].eval()  # such as a part that is frozen
+    own = _Ones()
+    model.criterion = own
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    state = torch.get_rng_state()
+    batches = sensitivity.read(model, data, 64, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    result = sensitivity.measure(model, _few(found, 30), scores, batches)
+    assert result["loss"] != 1  # the host's loss, not the one that was there
+    assert model.criterion is own
+    for module, attributes in before:
+        assert vars(module).keys() == attributes.keys()
+        assert all(vars(module)[name] is value for name, value in attributes.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_rtdetr_is_measured_on_images_as_its_own_val_sees_them(tmp_path: Path) -> None:
+    data = task_data.make(tmp_path, "detect")
+    base = RTDETR("rtdetr-resnet50.yaml").model
+    model: Any = lively(type(base)("rtdetr-resnet50.yaml", nc=2, verbose=False))
+    found = graph.build(model)
+    batches = sensitivity.read(model, data, 96, 2)
+    result = sensitivity.measure(model, _few(found, 25), importance.score(found, model, "l2"), batches)
+    assert any(abs(row["losses"][-1]) > 1e-4 for row in result["groups"].values())
+
+
+def test_a_loss_that_is_not_a_number_is_one_line(tmp_path: Path) -> None:
+    data = task_data.make(tmp_path, "detect")
+    model: Any = YOLO("yolov8n.yaml", verbose=False).model
+    found = graph.build(model)
+    model.model[0].conv.weight.data[0] = float("nan")
+    scores = {group.name: np.ones(group.size) for group in found.groups}
+    with pytest.raises(PruneError, match=r"^the loss of this DetectionModel on this data is not a finite number$"):
+        sensitivity.measure(model, _few(found, 30), scores, sensitivity.read(model, data, 64, 2))
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     """A checkpoint, its sensitivity file and what `inspect` returned."""
@@ -155,8 +211,22 @@ def test_a_file_that_cannot_be_used_is_one_line(content: str | None, words: str,
 
 def test_another_models_file_is_refused(measured: tuple[Path, Path, dict[str, Any]]) -> None:
     found = graph.build(YOLO("yolo11n.yaml", verbose=False).model)
-    with pytest.raises(PruneError, match=r"was measured of another model: this one has no group"):
+    with pytest.raises(PruneError, match=r"was measured of another model: .* measure it again"):
         sensitivity.weights(sensitivity.load(measured[1]), found)
+
+
+def test_another_scale_is_another_model_and_a_protected_group_is_not(
+    measured: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    content = sensitivity.load(measured[1])
+    model = YOLO(measured[0]).model
+    spared = graph.build(model, ["model.4.*"])
+    assert 0 < len(sensitivity.weights(content, spared)) < len(content["groups"])
+    small = {**content, "groups": {n: r for n, r in content["groups"].items() if not n.startswith("model.4.")}}
+    with pytest.raises(PruneError, match=r"model\.4\..* has no channels to cut there and 32 here"):
+        sensitivity.weights(small, graph.build(model))
+    with pytest.raises(PruneError, match=r"model\.0\.conv has 16 channels to cut there and 32 here"):
+        sensitivity.weights(content, graph.build(YOLO("yolov8s.yaml", verbose=False).model))
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def _folder(model: Path, out: str | Path | None) -> Path:
 def _dataset(data: str | Path, subjects: list[_Subject]) -> dict[str, Any]:
     """Read the data set as the host does, and check that it has the models' classes."""
     try:
-        found: dict[str, Any] = check_det_dataset(str(data), split="val")
+        found: dict[str, Any] = check_det_dataset(str(data))
     except Exception as error:  # the host has many for a data set that is not there or not whole
         raise PruneError(f"data={data}: not a data set that ultralytics can read. {_first_line(error)}") from error
     for subject in subjects:

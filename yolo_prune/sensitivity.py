@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import default_collate
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
@@ -97,13 +98,17 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[
         PruneError: the data set cannot be read.
     """
     task = str(getattr(network, "task", "detect"))
+    # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
+    family = RTDETR if type(network).__name__.startswith("RTDETR") else YOLO
+    classes = vars(family)["task_map"].fget(None)
+    arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
+    arguments |= {"data": str(data), "device": "cpu"}
     try:
-        arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
-        kind = YOLO("yolov8n.yaml", verbose=False).task_map[task]["validator"]
-        validator = kind(args={**arguments, "data": str(data), "device": "cpu"})
+        with tempfile.TemporaryDirectory() as folder:  # a validator makes its folder of results, else in runs/
+            validator = classes[task]["validator"](save_dir=Path(folder), args=arguments)
         validator.device, validator.stride = torch.device("cpu"), 32
         check = check_cls_dataset if task == "classify" else check_det_dataset
-        validator.data = check(str(data), split="val")
+        validator.data = check(str(data))  # split= is newer than the oldest host, 8.4.0
         folder = validator.data.get("val") or validator.data.get("test")
         dataset = (
             validator.build_dataset(folder)
@@ -178,14 +183,20 @@ def weights(result: Mapping[str, Any], found: graph.ChannelGraph) -> dict[str, f
     Raises:
         PruneError: the groups of `found` are not those that were measured.
     """
-    own = {group.name for group in found.groups}
-    strange = sorted(set(result["groups"]) - own)
-    if strange:
-        raise PruneError(
-            f"prune_sensitivity= was measured of another model: this one has no group {strange[0]}; measure it again: "
-            "yolo-prune inspect model=... data=... out=sensitivity.json"
-        )
-    return {name: float(row["weight"]) for name, row in result["groups"].items()}
+    own: dict[str, graph.ChannelGroup] = {}  # the first group of each unit: what was measured
+    for group in found.groups:
+        own.setdefault(group.tie or group.name, group)
+    here = {group.name: group.size // group.times for group in own.values()}
+    spared = found.protected.keys() - found.native  # by a recipe: the same model, and groups that stay whole
+    there = {n: row["size"] for n, row in result["groups"].items() if n in here or n.partition("[")[0] not in spared}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise PruneError(
+                f"prune_sensitivity= was measured of another model: {name} has {there.get(name, 'no')} channels to cut "
+                f"there and {here.get(name, 'no')} here; measure it again: yolo-prune inspect model=... data=... "
+                "out=sensitivity.json"
+            )
+    return {name: float(result["groups"][name]["weight"]) for name in here}
 
 
 def asked(recipe: Recipe, found: graph.ChannelGraph) -> dict[str, float]:
@@ -195,22 +206,28 @@ def asked(recipe: Recipe, found: graph.ChannelGraph) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _evaluating(network: Any) -> Iterator[None]:
-    """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own."""
-    training, arguments, criterion = network.training, getattr(network, "args", None), network.__dict__.get("criterion")
+    """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own.
+
+    Every attribute of every module comes back: modes, settings, the criterion, the anchors that heads remember.
+    """
+    before = [(module, dict(vars(module)), dict(module._modules)) for module in network.modules()]
+    arguments = getattr(network, "args", None)
     own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
     known = vars(get_cfg())
-    network.args = get_cfg(overrides={key: value for key, value in own.items() if key in known and value is not None})
-    network.__dict__.pop("criterion", None)
-    network.eval()
     try:
-        yield
-    finally:
         network.__dict__.pop("criterion", None)
         network._modules.pop("criterion", None)
-        network.args = arguments
-        if criterion is not None:
-            network.criterion = criterion
-        network.train(training)
+        network.args = get_cfg(overrides={key: own[key] for key in own if key in known and own[key] is not None})
+        if not hasattr(network, "nc"):  # RTDETRDetectionModel.init_criterion reads what only the host's trainer sets
+            network.nc = len(getattr(network, "names", ()))
+        network.eval()
+        yield
+    finally:
+        for module, attributes, children in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._modules.clear()
+            module._modules.update(children)
 
 
 def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
@@ -222,11 +239,13 @@ def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
                 _, items = network.loss(dict(batch), network(batch["img"]))
                 values = items.values() if isinstance(items, dict) else [items]
                 found.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
-    except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+    except (ImportError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         words = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise PruneError(
             f"the loss of this {type(network).__name__} cannot be computed on this data: {words}"
         ) from error
+    if not np.isfinite(found).all():
+        raise PruneError(f"the loss of this {type(network).__name__} on this data is not a finite number")
     return float(np.mean(found))
 
 
