@@ -241,6 +241,16 @@ def test_a_profile_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("between", "off", "doubted"), [([20, 21], 2, False), ([20, 30], 2, True), ([20, 21], 9, True)]
+)
+def test_a_profile_of_a_busy_machine_says_so(between: list[float], off: float, doubted: bool) -> None:
+    content = dict(made_up_once().content)
+    content["error"] = {**content["error"], "networks": {"mean": off, "largest": off, "count": 4}}
+    told = device.summary({**content, "dense_ms": 20.5, "dense_ms_between": between})
+    assert ("NOT TO BE TRUSTED: the same network took 20.00 to" in told) is doubted
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (None, "there is no such file; measure the device: yolo-prune profile"),
@@ -375,10 +385,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("measured")
 def test_prune_measures_this_machine_and_then_what_it_got(checkpoint_file: Path) -> None:
     yolo = YOLO(checkpoint_file)
-    told = yolo_prune.prune(yolo, latency="70%", scope="latency", imgsz=64)
+    told = yolo_prune.prune(yolo, latency="90%", scope="latency", imgsz=64)
     entry = told["latency"]
     assert entry["predicted_ms"]["final"] <= entry["bound_ms"] * (1 + 1e-6)
-    assert entry["bound_ms"] == pytest.approx(0.7 * entry["predicted_ms"]["baseline"], rel=1e-3)
+    assert entry["bound_ms"] == pytest.approx(0.9 * entry["predicted_ms"]["baseline"], rel=1e-3)
     assert told["final"]["latency_ms"] == entry["measured_ms"]["final"] > 0
     assert told["baseline"]["latency_ms"] == entry["measured_ms"]["baseline"] > 0
     assert entry["kept"] in (True, False)

@@ -24,6 +24,7 @@ KIND = "yolo-prune device profile"
 VERSION = 1
 _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
+_QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
 _TURNS = 9  # of each network beside the dense one
 
 
@@ -59,7 +60,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     layer_ms = _twice(layer, [shape["file"] for shape in shapes])
     keys = ("kind", "inp", "out", "held_out")
     rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
-    networks = _networks(folder, manifest, threads, progress)
+    networks, turns = _networks(folder, manifest, threads, progress)
     measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
     fitted = latency_model.fit(measured)
     return {
@@ -68,6 +69,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
         **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch")},
         "threads": threads,
         "dense_ms": networks[0]["ms"],
+        "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
         **fitted,
         "machine": runtime.machine(),
         "versions": runtime.versions(kind),
@@ -78,8 +80,15 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
 
 
 def summary(profile: dict[str, Any]) -> str:
-    """What a profile says, in three lines."""
+    """What a profile says, in three lines; a fourth where it is not to be trusted."""
     steps, error = profile["steps"], profile["error"]
+    least, most = profile["dense_ms_between"]
+    doubt = ""
+    if most > _QUIET * least or error["networks"]["mean"] > _EXACT:
+        doubt = (
+            f"\nNOT TO BE TRUSTED: the same network took {least:.2f} to {most:.2f} ms; measure again on a machine that "
+            "does nothing else"
+        )
     return (
         f"{profile['model']} at {profile['imgsz']} in {profile['format']} {profile['precision']}, {profile['threads']} "
         f"thread(s) of {profile['machine']['name']}: {profile['dense_ms']:.2f} ms\n"
@@ -87,6 +96,7 @@ def summary(profile: dict[str, Any]) -> str:
         f"held out, predicted and measured differ by {error['shapes']['mean']:.1f}% for {error['shapes']['count']} "
         f"single layers (largest {error['shapes']['largest']:.1f}%), by {error['networks']['mean']:.1f}% for "
         f"{error['networks']['count']} whole networks (largest {error['networks']['largest']:.1f}%)"
+        f"{doubt}"
     )
 
 
@@ -145,10 +155,15 @@ def _median(call: Callable[[], object]) -> float:
     return 1e3 * float(np.median(found))
 
 
-def _networks(folder: Path, manifest: dict[str, Any], threads: int, progress: _Progress) -> list[dict[str, Any]]:
+def _networks(
+    folder: Path, manifest: dict[str, Any], threads: int, progress: _Progress
+) -> tuple[list[dict[str, Any]], list[float]]:
     """Time whole networks, each in turns with the dense one, so that both share the machine's moods.
 
     A network's time is its share of the dense one's in the same turns, times the median of the dense one's.
+
+    Returns:
+        `rows`, `held_out` and `ms` of each, and the dense one's milliseconds beside each of them.
     """
     kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
     dense = runtime.load(folder / nets[0]["file"], kind, threads, precision)
@@ -173,7 +188,7 @@ def _networks(folder: Path, manifest: dict[str, Any], threads: int, progress: _P
     return [
         {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
         for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
-    ]
+    ], dense_ms
 
 
 def main(words: list[str], folder: Path) -> int:
