@@ -35,7 +35,9 @@ LAYERS = {
     "torch": {
         "architecture",
         "blocks",
+        "compensate",
         "follow",
+        "gates",
         "graph",
         "importance",
         "measure",
@@ -49,7 +51,9 @@ LAYERS = {
     "trainer": {
         *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
         *(
+            "calibration",
             "deploy",
+            "gradients",
             "kit",
             "preflight",
             "probes",

@@ -12,7 +12,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from yolo_prune import graph, importance
+from yolo_prune import gates, graph, importance
 from yolo_prune.errors import PruneError
 
 
@@ -30,7 +30,7 @@ def registry() -> Iterator[None]:
 
 
 def test_known_importances() -> None:
-    assert importance.names() == ["bn", "fpgm", "l1", "l2", "lamp", "random"]
+    assert importance.names() == sorted([*("bn", "fpgm", "l1", "l2", "lamp", "random"), *gates.KINDS])
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "lamp"])
@@ -126,4 +126,4 @@ def test_register_says_what_is_wrong() -> None:
     with pytest.raises(PruneError, match=r"must return 16 finite scores >= 0 for model.0.conv, returned shape \(1,\)"):
         importance.score(graph.build(model), model, "short")
     with pytest.raises(PruneError, match="unknown; known are"):
-        importance.score(graph.build(model), model, "taylor")
+        importance.score(graph.build(model), model, "hessian")

@@ -308,6 +308,7 @@ def test_as_dict_is_plain() -> None:
         "depth": 0.0,
         "heads": 0.0,
         "floor": None,
+        "compensate": "refit",
         "profile": None,
         "format": None,
         "precision": None,

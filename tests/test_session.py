@@ -231,7 +231,7 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
         pytest.param({"quantize": 8}, "quantize=8", marks=needs("quantize")),
         ({"time": 0.1}, "time=0.1"),
         ({"prune_flops": "0.1%", "prune": None}, "out of reach"),
-        ({"prune_importance": "taylor"}, "prune_importance=taylor is unknown"),
+        ({"prune_importance": "hessian"}, "prune_importance=hessian is unknown"),
         ({"prune_steps": 9}, "more steps than epochs"),
         ({"prune_start": 0.9, "prune_end": 0.1}, "prune_start=0.9"),
     ],

@@ -21,7 +21,10 @@ from ultralytics.utils import LOGGER
 
 from yolo_prune import (
     architecture,
+    calibration,
     checkpoint,
+    compensate,
+    gradients,
     graph,
     measure,
     profile,
@@ -37,6 +40,7 @@ from yolo_prune import (
 from yolo_prune import importance as importances
 from yolo_prune import recipe as recipes
 from yolo_prune.errors import PruneError
+from yolo_prune.gates import KINDS
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 from yolo_prune.shapes import copy_of
@@ -64,7 +68,8 @@ def prune(
         model: an `ultralytics.YOLO` object or a stock detection model (nn.Module).
         flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
         recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
-        data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after.
+        data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after,
+            and the cut is made up for on a few of its training images (compensate="refit").
         imgsz: image size in pixels of that measurement; default: the one the model was trained with.
         settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
 
@@ -87,6 +92,9 @@ def prune(
         )
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
+    batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
+    if not batches and wanted.importance in KINDS:
+        wanted = wanted.model_copy(update={"importance": "l2"})
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
     if device is None and step.wants_latency(wanted):
@@ -97,8 +105,17 @@ def prune(
     found = graph.build(network, wanted.protect)
     baseline = Baseline.of(network, found, device, sensitivity.asked(wanted, found))
     dense = None if device is None else copy_of(network)
-    found, chosen = step.choose(network, wanted, baseline, step.limits(wanted, baseline))
-    surgery.apply(network, found, chosen)
+    found, chosen = step.choose(
+        network,
+        wanted,
+        baseline,
+        step.limits(wanted, baseline),
+        lambda groups: gradients.gather(network, groups, wanted.importance, batches),
+    )
+    images = calibration.pixels(batches) if batches else None
+    frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
+    with compensate.made_up(network, found, chosen, images, wanted.compensate, frozen):
+        surgery.apply(network, found, chosen)
     architecture.stamp(network, found.native, removed=chosen.blocks)
     size = measure.size_of(network)
     told = record.new(wanted, baseline, fitness)
@@ -242,7 +259,7 @@ def inspect(
 
     Args:
         model: the checkpoint. protect: patterns of names that a recipe would protect, separated by commas.
-        data: a data set of the model's task; its validation split is used. images: how many of it. imgsz: pixels;
+        data: a data set of the model's task; images of its training split are used. images: how many. imgsz: pixels;
             default: what the model was trained with. importance: how channels are scored.
         out: the file of the sensitivities; default: beside the model, with `-sensitivity.json` in its name. The picture
             lies beside it. safe: as in `apply`.
@@ -321,7 +338,7 @@ def _sensitivity(
     network: nn.Module, found: graph.ChannelGraph, importance: str, data: str, side: int, images: int, target: Path
 ) -> dict[str, Any]:
     """Measure, show and save how sensitive a model is to the cut of each group."""
-    batches = sensitivity.read(network, data, side, images)
+    batches = calibration.read(network, data, side, images)
     scores = importances.score(found, network, importance)
     shown: list[int] = []
 
@@ -386,6 +403,29 @@ def _fitness(model: Any, data: str | Path | None, imgsz: int | None) -> float | 
         return float(model.val(data=str(data), plots=False, verbose=False, **size).fitness)
     finally:
         model.model = network
+
+
+def _batches(
+    model: Any, network: nn.Module, wanted: Recipe, data: str | Path | None, imgsz: int | None, insists: bool
+) -> list[dict[str, Any]]:
+    """Training images by which channels are judged and the cut is made up for; none without a data set, which is said.
+
+    Args:
+        insists: whether the importance was asked for by name, and not by the recipe.
+    """
+    by_gradients = wanted.importance in KINDS
+    if data is None and by_gradients and insists:
+        raise PruneError(f"importance={wanted.importance} is of gradients on data: add data=my.yaml, or use l2")
+    if data is None:
+        LOGGER.info(
+            f"without data= {'channels are judged by their weights alone, and ' if by_gradients else ''}nothing makes "
+            "up for what is cut: add the data set that the model was trained on, or train the pruned model"
+        )
+    if data is None or (wanted.compensate == "none" and not by_gradients):
+        return []
+    side = int(imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE)
+    count = max(calibration.count(side), gradients.IMAGES if by_gradients else 0)
+    return calibration.read(network, data, side, count)
 
 
 def _refresh(model: Any, network: nn.Module) -> None:

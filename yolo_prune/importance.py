@@ -1,8 +1,9 @@
 # yolo-prune, AGPL-3.0 license
 """Which channels matter: a channel group -> one score a channel, larger is more important.
 
-The scores come from torch-pruning's importance classes where they fit; they read a copy of the
-model whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's own:
+What gradients say is in gates.py. The other scores come from torch-pruning's importance classes where they fit; they
+read a copy of the model whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's
+own:
 
     import yolo_prune
 
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from yolo_prune.errors import PruneError
+from yolo_prune.gates import KINDS
 from yolo_prune.graph import ChannelGraph, ChannelGroup, library
 
 
@@ -80,7 +82,7 @@ def register(name: str) -> Callable[[Importance], Importance]:
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise PruneError(f"register({name!r}): the name of an importance is letters, digits and underscores")
-    if name in IMPORTANCES:
+    if name in names():
         raise PruneError(f"register({name!r}): this importance exists already; known are {', '.join(names())}")
 
     def add(function: Importance) -> Importance:
@@ -94,12 +96,12 @@ def register(name: str) -> Callable[[Importance], Importance]:
 
 def names() -> list[str]:
     """The importances that can be asked for."""
-    return sorted(IMPORTANCES)
+    return sorted({*IMPORTANCES, *KINDS})
 
 
 def require(importance: str) -> None:
     """Raise PruneError unless there is an importance of that name; called before any epoch is spent."""
-    if importance not in IMPORTANCES:
+    if importance not in names():
         raise PruneError(
             f"prune_importance={importance} is unknown; known are {', '.join(names())}, "
             "and what yolo_prune.register adds in a training script"
@@ -122,8 +124,20 @@ def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, n
         PruneError: the name is unknown, or a function returned something else than (size,) finite non-negative scores.
     """
     require(importance)
+    if importance in KINDS:
+        raise PruneError(f"importance {importance} is of gradients on data: give data=, or prune in a training")
     function = IMPORTANCES[importance]
-    raw = {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
+    return comparable(
+        graph, {group.name: _checked(function(group, model), group, importance) for group in graph.groups}
+    )
+
+
+def comparable(graph: ChannelGraph, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scale scores to a mean of 1 in each group, and over the heads of an attention together.
+
+    Args:
+        graph: the groups. raw: group name -> (size,) scores of any scale.
+    """
     together: dict[object, list[str]] = {}
     for group in graph.groups:
         key = (group.head.attention, group.head.side) if group.head is not None else group.name

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch import distributed
+from torch import distributed, nn
 
 T = TypeVar("T")
 
@@ -36,3 +36,15 @@ def from_first(decide: Callable[[], T]) -> T:
         raise told[1]
     found: T = told[0]
     return found
+
+
+def is_first() -> bool:
+    """Whether this process decides."""
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def same(model: nn.Module) -> None:
+    """Give every rank the tensors of the first one's model; nothing in a single process."""
+    if distributed.is_available() and distributed.is_initialized():
+        for tensor in (*model.parameters(), *model.buffers()):
+            distributed.broadcast(tensor.data, src=0)

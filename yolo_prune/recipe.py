@@ -242,6 +242,13 @@ class Settings(BaseModel):
         "0 to 1",
         "is not supported by this version",
     )
+    compensate: Literal["none", "mean", "bn", "refit"] = _setting(
+        "refit",
+        "what makes up for a cut at once, on a few training images: nothing; the means of what goes; new BatchNorm "
+        "statistics, too; and weights fitted anew, so that layers put out what they did before",
+        "`none`, `mean`, `bn`, `refit`",
+        "must be none, mean, bn or refit",
+    )
     profile: _File = _setting(
         None,
         "device profile that latencies are of, as `yolo-prune profile` writes it",

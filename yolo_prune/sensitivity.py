@@ -5,7 +5,7 @@ A worked example: a group of 64 channels is cut to 32 by its importance, by maki
 (which is what a cut does, see DESIGN's oracle in tests/oracle.py), and the host's own loss on 16 images rises from 3.1
 to 3.4: its sensitivity at a half is 0.3. Then the group is given back, and the next one is cut.
 
-Host internals, read in ultralytics 8.4.190: engine/validator.py (data sets and `preprocess`), nn/tasks.py (`loss`).
+Host internals, read in ultralytics 8.4.190: nn/tasks.py (`loss`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import default_collate
-from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
 from yolo_prune import graph, report, step, units
+from yolo_prune.compensate import undisturbed
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import Recipe
 
 KIND = "yolo-prune sensitivity"
 SHARES = (0.25, 0.5)  # of a group's channels that are cut
-_BATCH = 8
 _LEAST = 0.05  # of the median weight: what seems to cost nothing is not for free
 
 
@@ -47,7 +43,7 @@ def measure(
 
     Args:
         network: a trained stock model; it comes back as it was. found: its groups. scores: group name -> (size,), the
-            channels of low score go. batches: of `read`. progress: told how many of how many groups are done.
+            channels of low score go. batches: of calibration.read. progress: told how many of how many groups are done.
 
     Returns:
         `loss` of the model as it is, `shares`, and `groups`: name -> `size`, `losses` (what the loss rises by at each
@@ -60,7 +56,7 @@ def measure(
     decided = step.units(found, scores, sizes, dict.fromkeys(sizes, 1))
     members = {group.name: group.members for group in found.groups}
     rows: dict[str, Any] = {}
-    with _evaluating(network):
+    with evaluating(network):
         dense = _loss(network, batches)
         for number, unit in enumerate(decided):
             losses = []
@@ -86,44 +82,6 @@ def _slope(unit: units.Unit, losses: Sequence[float]) -> float:
     """What one of allocation's units of loss costs of the host's, by least squares through the origin."""
     own = np.array([unit.losses()[max(1, round(unit.size * (1 - share)))] for share in SHARES])
     return max(float(own @ np.array(losses)) / max(float(own @ own), 1e-12), 0.0)
-
-
-def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[dict[str, Any]]:
-    """Labelled batches of the validation split, as the host's val sees them.
-
-    Args:
-        network: of which task they are. data: what the host's data= takes. imgsz: pixels. images: how many at most.
-
-    Raises:
-        PruneError: the data set cannot be read.
-    """
-    task = str(getattr(network, "task", "detect"))
-    # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
-    family = RTDETR if type(network).__name__.startswith("RTDETR") else YOLO
-    classes = vars(family)["task_map"].fget(None)
-    arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
-    arguments |= {"data": str(data), "device": "cpu"}
-    try:
-        with tempfile.TemporaryDirectory() as folder:  # a validator makes its folder of results, else in runs/
-            validator = classes[task]["validator"](save_dir=Path(folder), args=arguments)
-        validator.device, validator.stride = torch.device("cpu"), 32
-        check = check_cls_dataset if task == "classify" else check_det_dataset
-        validator.data = check(str(data))  # split= is newer than the oldest host, 8.4.0
-        folder = validator.data.get("val") or validator.data.get("test")
-        dataset = (
-            validator.build_dataset(folder)
-            if task == "classify"
-            else validator.build_dataset(folder, mode="val", batch=_BATCH)
-        )
-        picks = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int)).tolist()
-        collate = getattr(dataset, "collate_fn", default_collate)
-        return [
-            validator.preprocess(collate([dataset[pick] for pick in picks[start : start + _BATCH]]))
-            for start in range(0, len(picks), _BATCH)
-        ]
-    except Exception as error:  # the host has many for a data set that is not there or not whole
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
 
 
 def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -205,16 +163,15 @@ def asked(recipe: Recipe, found: graph.ChannelGraph) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _evaluating(network: Any) -> Iterator[None]:
+def evaluating(network: Any) -> Iterator[None]:
     """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own.
 
     Every attribute of every module comes back: modes, settings, the criterion, the anchors that heads remember.
     """
-    before = [(module, dict(vars(module)), dict(module._modules)) for module in network.modules()]
     arguments = getattr(network, "args", None)
     own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
     known = vars(get_cfg())
-    try:
+    with undisturbed(network):
         network.__dict__.pop("criterion", None)
         network._modules.pop("criterion", None)
         network.args = get_cfg(overrides={key: own[key] for key in own if key in known and own[key] is not None})
@@ -222,12 +179,6 @@ def _evaluating(network: Any) -> Iterator[None]:
             network.nc = len(getattr(network, "names", ()))
         network.eval()
         yield
-    finally:
-        for module, attributes, children in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            module._modules.clear()
-            module._modules.update(children)
 
 
 def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
@@ -26,8 +27,11 @@ from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune import (
     architecture,
+    calibration,
     checkpoint,
+    compensate,
     continuity,
+    gradients,
     graph,
     importance,
     measure,
@@ -45,6 +49,7 @@ from yolo_prune import (
     timed,
 )
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.gates import KINDS, Gates
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -60,6 +65,8 @@ class Session:
         recipe: what is asked for. baseline: the model before its first cut. epochs: 0-based epoch of each step.
         record: what record.json will hold; plain data.
         done: steps that have been taken. fitness: the latest validated fitness, or None.
+        gates: what gradients since the last step say, for importances of gates.KINDS, on the first process.
+        images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
     """
 
     recipe: Recipe
@@ -70,6 +77,8 @@ class Session:
     fitness: float | None = None
     epoch: int = -1
     size: measure.Size | None = None
+    gates: Gates | None = None
+    images: torch.Tensor | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -174,6 +183,26 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
     _announce(session, found)
+    _watch(trainer, session, found)
+
+
+def _watch(trainer: Any, session: Session, found: graph.ChannelGraph) -> None:
+    """Look at the gradients from now to the next step, where the importance is made of them."""
+    if session.gates is not None:
+        session.gates.detach()
+        session.gates = None
+    if session.unfinished and session.recipe.importance in KINDS and ranks.is_first():
+        session.gates = Gates(found, continuity.student(unwrap_model(trainer.model)), session.recipe.importance)
+        session.gates.attach(trainer.optimizer)
+
+
+def _worth(trainer: Any, session: Session, found: graph.ChannelGraph) -> dict[str, Any]:
+    """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
+    seen = session.gates
+    if seen is not None and seen.fits(found):
+        return seen.scores()
+    batches = calibration.of_trainer(trainer, gradients.IMAGES)
+    return gradients.gather(continuity.student(trainer.ema.ema), found, session.recipe.importance, batches)
 
 
 def _make_folder(trainer: Any) -> None:
@@ -262,6 +291,8 @@ def on_train_epoch_start(trainer: Any) -> None:
     if session is None:
         return
     session.epoch = trainer.epoch
+    if session.gates is not None:
+        session.gates.fade()
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
         _take_step(trainer, session)
 
@@ -282,6 +313,8 @@ def _take_step(trainer: Any, session: Session) -> None:
         session.recipe,
         session.baseline,
         step.limits(session.recipe, session.baseline, schedule.share(session.recipe.schedule, number, steps)),
+        _images(trainer, session),
+        lambda groups: _worth(trainer, session, groups),
     )
     continuity.carry_ema(trainer.ema)
     continuity.carry_ddp(trainer)
@@ -292,6 +325,8 @@ def _take_step(trainer: Any, session: Session) -> None:
     latency = None if device is None else measure.latency_of(continuity.student(model), device)
     record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
     _stamp(session, model, ema, found, removed)
+    if session.gates is not None:
+        _watch(trainer, session, graph.build(continuity.student(model), session.recipe.protect).without_trace())
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         saving.save_as_of_the_epoch_before(trainer)
@@ -305,6 +340,18 @@ def _take_step(trainer: Any, session: Session) -> None:
     )
 
 
+def _images(trainer: Any, session: Session) -> torch.Tensor | None:
+    """The images that cuts are made up for on, read once and by the first process alone."""
+    if session.images is None and session.recipe.compensate != "none" and ranks.is_first():
+        try:
+            batches = calibration.of_trainer(trainer, calibration.count(int(trainer.args.imgsz)))
+            session.images = calibration.pixels(batches)
+        except (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError) as error:
+            words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+            LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
+    return session.images
+
+
 def cut_training(
     model: nn.Module,
     ema: nn.Module,
@@ -312,24 +359,35 @@ def cut_training(
     wanted: Recipe,
     baseline: Baseline,
     bounds: dict[str, float],
+    images: torch.Tensor | None = None,
+    worth: Callable[[graph.ChannelGraph], dict[str, Any]] | None = None,
 ) -> tuple[graph.ChannelGraph, list[str]]:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
-    Of several processes the first scores and plans, and all cut.
+    Of several processes the first scores, plans and makes up for the cut, and all cut. Training goes on from the
+    average, which was made up for: to fit the live model as well would cost as much again.
+
+    Args:
+        images: what the cut is made up for on; None where nothing does. worth: see step.choose.
 
     Returns:
         The groups as they were before the cut, and the blocks that were removed whole.
     """
     removed: list[str] = []
     scored = continuity.student(ema)
+    frozen = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
     for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
-        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds))
+        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds, worth))
         removed += chosen.blocks
-        continuity.cut(ema, found, chosen)
+        with compensate.made_up(scored, found, chosen, images, wanted.compensate, frozen):
+            continuity.cut(ema, found, chosen)
         continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
         size = measure.size_of(scored)
         figures = {"flops": size.flops, "params": size.params}
         if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
+            if images is not None:
+                continuity.student(model).load_state_dict(scored.state_dict())
+            ranks.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
             return found, removed
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
 

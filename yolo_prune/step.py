@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from yolo_prune import allocate, costs, graph, importance, measure
+from yolo_prune import allocate, costs, gates, graph, importance, measure
 from yolo_prune.errors import PruneError
 from yolo_prune.measure import Size
 from yolo_prune.profiles import Profile
@@ -104,12 +104,14 @@ def plan(
     baseline: Baseline,
     bounds: Mapping[str, float],
     scores: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> allocate.PrunePlan:
     """Choose what stays so that every bound holds.
 
     Args:
         model: the stock model that the groups are of. bounds: as of `limits`.
         scores: group name -> (size,) scores; None asks the recipe's importance.
+        weights: group name -> how much the model suffers from a loss in it, where the baseline does not say.
 
     Raises:
         BoundError: a bound is out of reach of the legal widths.
@@ -118,7 +120,7 @@ def plan(
         scores = importance.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
-    found = units(channel_graph, scores, original, lowest, baseline.weights)
+    found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [*_heads(found, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
     size = measure.size_of(model)
     profile = baseline.profile
@@ -156,18 +158,30 @@ def check_reachable(
 
 
 def choose(
-    model: nn.Module, recipe: Recipe, baseline: Baseline, bounds: Mapping[str, float]
+    model: nn.Module,
+    recipe: Recipe,
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+    worth: Callable[[graph.ChannelGraph], dict[str, np.ndarray]] | None = None,
 ) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
+
+    Args:
+        worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
     channel_graph = graph.build(model, recipe.protect)
-    scores = importance.score(channel_graph, model, recipe.importance)
+    weights = None
+    if recipe.importance in gates.KINDS and worth is not None:
+        raw = worth(channel_graph)
+        scores, weights = importance.comparable(channel_graph, raw), gates.weights(raw, channel_graph)
+    else:
+        scores = importance.score(channel_graph, model, recipe.importance)
     channel_graph = channel_graph.without_trace()
     gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
-    return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores)
+    return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
 
 
 def units(

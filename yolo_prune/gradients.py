@@ -1,0 +1,59 @@
+# yolo-prune, AGPL-3.0 license
+"""What channels are worth where no training has shown it yet: gradients of a few labelled batches (see gates.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolo_prune import gates
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import ChannelGraph
+from yolo_prune.sensitivity import evaluating
+
+IMAGES = 64  # that are looked at, in batches of calibration.py
+
+
+def gather(
+    network: nn.Module, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Run labelled batches through a model and back; it is copied, and nothing is learned.
+
+    Args:
+        network: a stock model. found: its groups. kind: one of gates.KINDS. batches: of calibration.py.
+
+    Returns:
+        group name -> (size,) what each channel is worth, see `gates.Gates.scores`.
+
+    Raises:
+        PruneError: the loss of this model cannot be computed on these labels, or says nothing of any channel.
+    """
+    copy: Any = deepcopy(network)
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(".dfl." not in name)
+    device = next(copy.parameters()).device
+    seen = gates.Gates(found, copy, kind)
+    with evaluating(copy), torch.enable_grad():
+        if kind == "activation":
+            seen.attach(None)
+        for batch in batches:
+            here = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            copy.zero_grad()
+            try:
+                loss, _ = copy.loss(here, copy(here["img"]))
+                loss.sum().backward()
+            except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+                words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+                raise PruneError(f"the loss of a {type(copy).__name__} says nothing on this data: {words}") from error
+            if kind != "activation":
+                seen.look()
+        seen.detach()
+    worth = seen.scores()
+    if not any(value.any() for value in worth.values()):
+        raise PruneError(f"the gradients of this {type(copy).__name__} on this data are all 0")
+    return worth
