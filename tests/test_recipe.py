@@ -24,7 +24,7 @@ from yolo_prune.schedule import SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
-SHIPPED = sorted(["aggressive", "balanced", "gentle", "oneshot", *DEVICES])
+SHIPPED = sorted(["aggressive", "auto", "balanced", "gentle", "oneshot", *DEVICES])
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_the_shipped_recipes_are_there_and_say_what_they_promise() -> None:
     assert shipped() == SHIPPED
     assert {name: str(load(name).flops) for name in SHIPPED} == {
         "aggressive": "30%",
+        "auto": "None",
         "balanced": "50%",
         "gentle": "70%",
         "intel-cpu": "50%",
@@ -323,7 +324,7 @@ def test_the_schedules_of_the_schema_are_those_there_are() -> None:
 
 # Faults of the arguments: (arguments, what the one line must say)
 
-LIST = "aggressive, balanced, gentle, intel-cpu"
+LIST = "aggressive, auto, balanced, gentle, intel-cpu"
 ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 1.5}, ["prune=1.5 must be above 0 and below 1", "prune=0.5"]),
     ({"prune": 0}, ["prune=0 must be above 0 and below 1", "prune=False is off"]),
@@ -343,7 +344,6 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": "x" * 5000 + ".yaml"}, ["prune=xxx", "… is no such file"]),
     ({"prune": "a\0b.yaml"}, [r"prune='a\x00b.yaml' is no such file"]),
     ({"prune": True}, ["prune=True does not say how much", "prune=0.5", LIST]),
-    ({"prune": "auto"}, ["prune=auto is not supported by this version", "prune_floor"]),
     ({"prune": "50%"}, ["prune=50% is no recipe", "prune_flops=50%", "prune=0.5"]),
     ({"prune": "0.5"}, ["prune=0.5 is text", "without quotes"]),
     ({"prune": ""}, ["prune= is no recipe", LIST]),
@@ -367,7 +367,8 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune_flops": ["50%"]}, ["prune_flops=['50%'] must be a percentage"]),
     ({"prune_latency": "0.6"}, ["prune_latency=0.6 has no unit: write 50% (of the original) or 12ms"]),
     ({"prune_latency": "12G"}, ["prune_latency=12G has an unknown unit G", "ms"]),
-    ({"prune": 0.5, "prune_floor": 0.02}, ["prune_floor=0.02 is not supported by this version"]),
+    ({"prune": 0.5, "prune_floor": 2}, ["prune_floor=2 must be a loss of fitness", "0.01"]),
+    ({"prune": 0.5, "prune_floor": 0}, ["prune_floor=0 must be a loss of fitness", "0.01"]),
     ({"prune": 0.5, "prune_profile": 3}, ["prune_profile=3 must be a file that yolo-prune profile wrote"]),
     ({"prune": 0.5, "prune_format": "trt"}, ["prune_format=trt must be onnx, openvino, ncnn or engine"]),
     ({"prune": 0.5, "prune_precision": "int8"}, ["prune_precision=int8 must be fp32 or fp16"]),

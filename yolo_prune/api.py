@@ -80,6 +80,10 @@ def prune(
         PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
     """
     wanted = _recipe(flops, params, recipe, settings)
+    if wanted.floor is not None:
+        raise PruneError(
+            f"floor={wanted.floor:g} is kept by a training (yolo train ... prune_floor=); one cut wants a bound alone"
+        )
     network = model.model if isinstance(model, Model) else model
     if not isinstance(network, nn.Module):
         raise PruneError(

@@ -83,6 +83,14 @@ def run_of(model: nn.Module) -> dict[str, Any] | None:
     return _yaml(model).get(SPEC_KEY, {}).get("run")
 
 
+def note_run(model: nn.Module, **changes: Any) -> None:
+    """Change what `stamp` was given as `run`; nothing where there is none."""
+    if run_of(model) is not None:
+        yaml = deepcopy(_yaml(model))
+        yaml[SPEC_KEY]["run"].update(deepcopy(changes))
+        model.yaml = yaml  # type: ignore[assignment]
+
+
 def removed(model: nn.Module) -> list[str]:
     """Names of the residual blocks that a pruned model has lost whole."""
     return list(_yaml(model).get(SPEC_KEY, {}).get("removed", []))

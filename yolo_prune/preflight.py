@@ -54,6 +54,23 @@ def measurements(wanted: Recipe) -> None:
         profile.require_here(wanted)
 
 
+def floor(settings: Mapping[str, Any], wanted: Recipe) -> None:
+    """Refuse a floor in a run that does not measure fitness, or whose state cannot be put back.
+
+    Raises:
+        HostError: names what does not go together.
+    """
+    if wanted.floor is None:
+        return
+    if not settings.get("val", True):
+        raise HostError(f"prune_floor={wanted.floor:g} with val=False: a floor is of fitness, so write val=True")
+    if settings.get("distill_model"):
+        raise HostError(
+            f"prune_floor={wanted.floor:g} with distill_model={settings['distill_model']} is not supported by this "
+            "version: give a bound, such as prune_flops=50%, or leave distill_model= out"
+        )
+
+
 def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     """Refuse a checkpoint that the run would refuse later, after it has made or emptied its folder.
 

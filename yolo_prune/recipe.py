@@ -108,12 +108,6 @@ def _bound(cost: str, given: object) -> object:
     return Bound(kind="absolute", value=value, text=given.strip())
 
 
-def _later(given: object, what: str, instead: str) -> object:
-    if given is not None:
-        raise _fault(f"is not supported by this version ({what}): {instead}")
-    return given
-
-
 def _patterns(given: object) -> object:
     return tuple(given) if isinstance(given, list) else given  # a tuple, so that a Recipe is frozen all through
 
@@ -132,7 +126,7 @@ _Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
 _Precision = Literal["fp32", "fp16"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-_Floor = Annotated[float | None, BeforeValidator(partial(_later, what="no fitness floor yet", instead="leave it out"))]
+_Floor = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _Patterns = Annotated[
@@ -238,9 +232,10 @@ class Settings(BaseModel):
     )
     floor: _Floor = _setting(
         None,
-        "largest loss of fitness allowed (not supported by this version)",
-        "0 to 1",
-        "is not supported by this version",
+        "largest loss of fitness allowed; the first step after which more is missing is undone and is the last; with "
+        "no bound it cuts as far as that goes",
+        "above 0, below 1, in the unit of fitness",
+        "must be a loss of fitness, a number above 0 and below 1, for example 0.01",
     )
     compensate: Literal["none", "mean", "bn", "refit"] = _setting(
         "refit",
@@ -321,8 +316,12 @@ class Recipe(Settings):
 
 def _disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Yield (key to blame, fault) for legal values that do not go together. `say` gives a key as the user wrote it."""
-    if all(values[key] is None for key in BOUNDS):
-        yield "flops", f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%"
+    if all(values[key] is None for key in (*BOUNDS, "floor")):
+        yield (
+            "flops",
+            f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or a "
+            "floor, prune_floor=0.01",
+        )
     if values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
@@ -472,7 +471,7 @@ def _recipe(base: RecipeFile, asked: dict[str, Given], faults: list[str], *, tig
             return f"recipe {base.name}"
         return merged[key].label if key in merged else f"{key}={fields[key]}"
 
-    concerned = {"flops": {*BOUNDS}, "start": {"start", "end"}, "steps": {"steps", "schedule"}}
+    concerned = {"flops": {*BOUNDS, "floor"}, "start": {"start", "end"}, "steps": {"steps", "schedule"}}
     for key, text in _disagreements(fields, say):
         if concerned[key] & bad:
             continue
@@ -555,10 +554,6 @@ def _find(asked: object) -> RecipeFile:
         return _open(Path(os.path.expanduser(asked)), asked, label)
     if asked in shipped():
         return _shipped(asked)
-    if asked == "auto":
-        raise RecipeError(
-            f"{label} is not supported by this version (it needs prune_floor, which is not either): {forms}"
-        )
     if re.fullmatch(r"[\d.]+%", asked):
         raise RecipeError(
             f"{label} is no recipe: for a bound write prune_flops={asked}; as the fraction to remove, prune=0.5"

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,7 @@ from yolo_prune import (
     checkpoint,
     compensate,
     continuity,
+    floor,
     gradients,
     graph,
     importance,
@@ -111,6 +112,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     preflight.modes(vars(trainer.args))
     recipe.check_epochs(wanted, trainer.epochs)
     preflight.measurements(wanted)
+    preflight.floor(vars(trainer.args), wanted)
     importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
@@ -162,6 +164,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     baseline = (
         _baseline_from(run, device) if run else Baseline.of(model, found, device, sensitivity.asked(wanted, found))
     )
+    baseline = replace(baseline, least=(run or {}).get("least") or step.least_flops(model, found, wanted))
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
@@ -171,6 +174,11 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     session.record["history"] = earlier.get("history") or (deepcopy(run["history"]) if run else [])
     if trainer.resume:
         _complete(trainer, session.record, size)
+    stopped = (run or {}).get("floor") or earlier.get("floor")
+    if stopped is not None:  # a step was undone before this resume: it was the last
+        session.record["floor"] = stopped
+        session.record["steps"] = session.record["steps"] or deepcopy(earlier["steps"])
+        session.epochs = session.epochs[: session.done]
     validated = [row["fitness"] for row in session.record["history"] if row["fitness"] is not None]
     session.fitness = validated[-1] if validated else None
     session.size = size
@@ -262,7 +270,8 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
         at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
     _say(
         f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params"
-        f"{timed.words(session.baseline)} to at most {target}; "
+        f"{timed.words(session.baseline)} to at most {target}"
+        f"{'' if session.recipe.floor is None else f', fitness at most {session.recipe.floor:g} below the dense'}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
 
@@ -294,7 +303,61 @@ def on_train_epoch_start(trainer: Any) -> None:
     if session.gates is not None:
         session.gates.fade()
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
-        _take_step(trainer, session)
+        if _judged(trainer, session):
+            _take_step(trainer, session)
+    if session.recipe.floor is not None and trainer.epoch == floor.check_epoch(session.epochs, trainer.epochs):
+        _judged(trainer, session)
+
+
+def _judged(trainer: Any, session: Session) -> bool:
+    """Whether the run may go on to the next step; where a floor says no, it goes back to before the last one."""
+    allowed, steps = session.recipe.floor, session.record["steps"]
+    if allowed is None:
+        return True
+    if session.gates is not None:
+        session.gates.detach()  # its hooks are not to be kept
+    if session.done and "undone" not in steps[-1] and ranks.from_first(lambda: _too_low(session, steps[-1])):
+        _go_back(trainer, session)
+        return False
+    if session.unfinished:
+        floor.keep(trainer)
+    return True
+
+
+def _too_low(session: Session, row: dict[str, Any]) -> bool:
+    """Whether what came back since a step is below the floor."""
+    reference, found = session.record["baseline"]["fitness"], floor.recovered(session.record["history"], row["epoch"])
+    return reference is not None and found is not None and found < reference - session.recipe.floor
+
+
+def _go_back(trainer: Any, session: Session) -> None:
+    """Undo the last step, and take no other."""
+    row = session.record["steps"][-1]
+    fitness = floor.recovered(session.record["history"], row["epoch"])
+    floor.go_back(trainer)
+    model, ema = unwrap_model(trainer.model), trainer.ema.ema
+    session.done -= 1
+    session.epochs = session.epochs[: session.done]
+    row["undone"] = trainer.epoch + 1
+    session.size = measure.size_of(model)
+    session.record["floor"] = {
+        "allowed": session.recipe.floor,
+        "dense": session.record["baseline"]["fitness"],
+        "undone": {"step": row["step"], "gflops": row["gflops"], "fitness": fitness},
+        "epoch": trainer.epoch + 1,
+    }
+    for item in (model, ema):
+        architecture.note_run(item, done=session.done, steps=session.record["steps"], floor=session.record["floor"])
+    _forget_the_best(trainer)
+    saving.save_as_of_the_epoch_before(trainer)
+    record.finish(session.record, session.baseline, model, session.size, None)
+    if RANK in {-1, 0}:
+        report.write(session.record, trainer.save_dir)  # of a dense model, last.pt does not say that it went back
+    _say(
+        f"step {row['step']} is undone at epoch {trainer.epoch + 1}: fitness came back to {_fitness(fitness)}, and may "
+        f"be {session.recipe.floor:g} below {_fitness(session.record['baseline']['fitness'])}. From here to the end: "
+        f"{session.size.params:,} params, {session.size.gflops:.2f} GFLOPs"
+    )
 
 
 def _take_step(trainer: Any, session: Session) -> None:
@@ -406,6 +469,8 @@ def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.Chan
         "heads": session.baseline.heads,
         "latency": session.baseline.latency,
         "weights": dict(session.baseline.weights),
+        "least": session.baseline.least,
+        "floor": session.record.get("floor"),
     }
     for item in (model, ema):
         architecture.stamp(continuity.student(item), found.native, run, removed)
@@ -443,7 +508,8 @@ def on_train_epoch_end(trainer: Any) -> None:
         return
     # The host's CSV, TensorBoard, W&B and MLflow all log trainer.lr, which it makes anew before this callback.
     trainer.lr = {**trainer.lr, "model/parameters": session.size.params, "model/GFLOPs": round(session.size.gflops, 4)}
-    if session.unfinished:
+    judged = floor.check_epoch(session.epochs, trainer.epochs) if session.recipe.floor is not None else None
+    if session.unfinished or (judged is not None and trainer.epoch < judged):
         trainer.stopper.best_epoch = trainer.epoch + 1
 
 
@@ -493,6 +559,9 @@ def on_train_end(trainer: Any) -> None:
     session = of(trainer)
     if session is None or "final" not in session.record:
         return
+    if session.recipe.floor is not None:
+        _tell_floor(session)
+        floor.forget(trainer)
     timed.beside_dense(trainer, session.record, session.baseline, _say)
     report.write(session.record, trainer.save_dir)
     path = trainer.save_dir / "pruning.png"
@@ -512,6 +581,18 @@ def on_train_end(trainer: Any) -> None:
         f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}"
     )
     _say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
+
+
+def _tell_floor(session: Session) -> None:
+    """Say how far a run with a floor got; loudly where the final model is below it."""
+    dense, final = session.record["baseline"]["fitness"], session.record["final"]["fitness"]
+    told = session.record.setdefault("floor", {"allowed": session.recipe.floor, "dense": dense, "undone": None})
+    told["final"], told["kept"] = final, dense is None or final is None or final >= dense - session.recipe.floor
+    if not told["kept"]:
+        LOGGER.warning(
+            f"{colorstr('prune:')} THE FLOOR IS NOT KEPT: fitness {_fitness(final)} is more than "
+            f"{session.recipe.floor:g} below the dense {_fitness(dense)}. Give more epochs, or ask for less"
+        )
 
 
 def _fitness(value: float | None) -> str:

@@ -16,6 +16,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.measure import Size
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
+from yolo_prune.scopes import legal
 
 CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
 
@@ -30,6 +31,7 @@ class Baseline:
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
+        least: FLOPs of the narrowest legal model, where a recipe has a floor and no bound: it goes that far at most.
     """
 
     size: Size
@@ -40,6 +42,7 @@ class Baseline:
     profile: Profile | None = None
     latency: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    least: float | None = None
 
     @classmethod
     def of(
@@ -89,7 +92,24 @@ def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, 
         bound = bounds[key]
         if bound is not None:
             found[key] = full - share * max(full - bound.limit(full), 0.0)
+    if baseline.least is not None:
+        full = baseline.size.flops
+        found["flops"] = full - share * max(full - baseline.least, 0.0)
     return found
+
+
+def least_flops(model: nn.Module, channel_graph: graph.ChannelGraph, recipe: Recipe) -> float | None:
+    """FLOPs of the narrowest legal model, for a recipe with a floor and no bound; None for any other."""
+    if recipe.floor is None or any((recipe.flops, recipe.params, recipe.latency)):
+        return None
+    original = {group.name: group.size for group in channel_graph.groups}
+    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    flat = {name: np.ones(size) for name, size in original.items()}
+    found = units(channel_graph, flat, original, lowest)
+    cost = measure.flops_cost(channel_graph, found, measure.size_of(model), math.inf)
+    step_of = multiple(recipe, None)
+    narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in found], dtype=float)
+    return cost(narrowest) * (1 + 1e-6)
 
 
 def multiple(recipe: Recipe, profile: Profile | None) -> int:

@@ -1,0 +1,178 @@
+# yolo-prune, AGPL-3.0 license
+"""A floor: as far as fitness allows, and back to the last good state where it does not."""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import ModelEMA
+
+from tests.training import SMALL, record_of, train
+from yolo_prune import api, floor, graph, recipe, session, step
+from yolo_prune.errors import HostError, PruneError
+
+FLOOR: dict[str, Any] = {"prune": 0.6, "prune_floor": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
+
+
+def test_what_came_back_is_the_best_since_the_step() -> None:
+    history = [{"epoch": n + 1, "fitness": value} for n, value in enumerate((0.5, 0.6, None, 0.3, 0.4))]
+    assert floor.recovered(history, 3) == 0.4
+    assert floor.recovered(history, 1) == 0.6
+    assert floor.recovered(history, 6) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "expected"), [([2, 4], 10, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)]
+)
+def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: int, expected: int | None) -> None:
+    assert floor.check_epoch(steps, epochs) == expected
+
+
+def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
+    """The next training step is the one that would have been without the cut, to the last bit."""
+    torch.manual_seed(0)
+    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False).train()
+    model.model[-1].dfl.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+
+    def learn(network: Any) -> None:
+        torch.manual_seed(1)
+        raw = network(torch.rand(2, 3, 64, 64))
+        sum(value.float().pow(2).mean() for value in (raw["boxes"], raw["scores"])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    learn(model)
+    (tmp_path / "pruning").mkdir()
+    trainer = SimpleNamespace(
+        model=model, ema=ModelEMA(model), optimizer=optimizer, save_dir=tmp_path, device=torch.device("cpu")
+    )
+    floor.keep(trainer)
+    expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
+    wanted = recipe.from_arguments({"prune": 0.5})
+    assert wanted is not None
+    baseline = step.Baseline.of(model, graph.build(model))
+    session.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
+    learn(model)
+    floor.go_back(trainer)
+    assert trainer.model is not model
+    for (name, one), other in zip(trainer.model.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    for (name, one), other in zip(trainer.model.named_parameters(), expected.parameters(), strict=True):
+        assert one.requires_grad == other.requires_grad, name
+    own = optimizer.state_dict()
+    assert own["param_groups"][0]["params"] == state["param_groups"][0]["params"]
+    for key, entry in own["state"].items():
+        assert all(torch.equal(entry[k], v) for k, v in state["state"][key].items())
+    learn(trainer.model)
+    other = torch.optim.AdamW([p for p in expected.parameters() if p.requires_grad])
+    other.load_state_dict(state)
+    optimizer = other
+    learn(expected)
+    assert torch.equal(trainer.model.model[0].conv.weight, expected.model[0].conv.weight)
+
+
+def test_a_floor_that_holds_changes_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=5, **FLOOR)
+    record = record_of(tmp_path / "run")
+    assert len(record["steps"]) == 2
+    assert record["floor"]["undone"] is None
+    assert record["floor"]["kept"] is True
+    assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"]
+    assert not (tmp_path / "run" / "pruning" / "good.pt").exists()
+
+
+def test_a_step_that_breaks_it_is_undone_and_the_last(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        yolo = train(tiny_data, tmp_path, epochs=8, **{**FLOOR, "prune_steps": 3, "prune_end": 0.8})
+    record = record_of(tmp_path / "run")
+    first, second = record["steps"]
+    assert second["undone"] > second["epoch"]
+    assert record["final"]["params"] == first["params"] > second["params"]
+    assert record["floor"]["undone"]["step"] == 2
+    assert record["floor"]["epoch"] == second["undone"]
+    assert [row["params"] for row in record["history"]][-1] == first["params"]
+    assert len(record["history"]) == 8
+    assert "step 2 is undone at epoch" in caplog.text
+    for name in ("best", "last"):
+        found = YOLO(tmp_path / "run" / "weights" / f"{name}.pt")
+        assert sum(p.numel() for p in found.model.parameters()) == first["params"]
+    assert sum(p.numel() for p in yolo.model.parameters()) == first["params"]
+
+
+@pytest.mark.parametrize("undone", [1, 2])
+def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
+    undone: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == undone)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 7:
+            raise KilledError
+
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_epoch_end", kill)
+    arguments = {**SMALL, **FLOOR, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
+    with pytest.raises(KilledError):
+        yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
+    before = record_of(tmp_path / "run")
+    assert before["floor"]["undone"]["step"] == undone
+    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    record = record_of(tmp_path / "run")
+    assert len(record["history"]) == 9
+    assert record["floor"]["undone"]["step"] == undone
+    assert len(record["steps"]) == undone
+    assert record["final"]["params"] == before["final"]["params"]
+
+
+def test_a_final_model_below_the_floor_is_said_loudly(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = session._validate
+    monkeypatch.setattr(session, "_validate", lambda trainer: max(real(trainer) or 0, 0.9))
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.01)
+    assert "THE FLOOR IS NOT KEPT" in caplog.text
+    assert record_of(tmp_path / "run")["floor"]["kept"] is False
+
+
+def test_auto_goes_as_far_as_it_can(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=9, prune="auto", prune_floor=0.9)
+    record = record_of(tmp_path / "run")
+    assert record["recipe"]["flops"] is None
+    assert len(record["steps"]) == 7  # eight steps from the first to the sixth epoch are seven
+    gflops = [row["gflops"] for row in record["steps"]]
+    assert gflops == sorted(gflops, reverse=True)
+    assert record["final"]["gflops"] < 0.2 * record["baseline"]["gflops"]
+    assert record["bounds"]["flops"] >= 1e9 * record["final"]["gflops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"val": False}, "prune_floor=0.01 with val=False: a floor is of fitness, so write val=True"),
+        ({"distill_model": "yolov8s.pt"}, "prune_floor=0.01 with distill_model=yolov8s.pt is not supported"),
+    ],
+)
+def test_what_does_not_go_with_a_floor(arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=words):
+        train(tiny_data, tmp_path, epochs=5, prune=0.5, prune_floor=0.01, **arguments)
+
+
+def test_one_cut_has_no_floor() -> None:
+    with pytest.raises(PruneError, match=r"floor=0.01 is kept by a training .* one cut wants a bound"):
+        api.prune(YOLO("yolov8n.yaml"), flops="50%", floor=0.01)
