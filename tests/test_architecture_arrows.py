@@ -39,6 +39,7 @@ LAYERS = {
         "follow",
         "gates",
         "graph",
+        "hooks",
         "importance",
         "measure",
         "residual",
@@ -53,6 +54,7 @@ LAYERS = {
         *(
             "calibration",
             "deploy",
+            "floor",
             "gradients",
             "kit",
             "preflight",

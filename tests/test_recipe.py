@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +20,6 @@ from yolo_prune import recipe as module
 from yolo_prune import resources
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import ARGUMENTS, Bound, Recipe, Settings, arguments_table, from_arguments, load, shipped
-from yolo_prune.schedule import SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
@@ -316,10 +315,6 @@ def test_as_dict_is_plain() -> None:
         "sensitivity": None,
         "protect": [],
     }
-
-
-def test_the_schedules_of_the_schema_are_those_there_are() -> None:
-    assert get_args(Settings.model_fields["schedule"].annotation) == tuple(SCHEDULES)
 
 
 # Faults of the arguments: (arguments, what the one line must say)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from yolo_prune.costs import Cost, Costing
-from yolo_prune.errors import BoundError
-from yolo_prune.scopes import SCOPES, Problem, fits, legal
+from yolo_prune.errors import BoundError, PruneError
+from yolo_prune.scopes import OWN, SCOPES, Problem, fits, legal
 from yolo_prune.units import Head, Part, Unit, loss
 
 __all__ = ["SCOPES", "Cost", "Head", "Part", "PrunePlan", "Unit", "allocate", "lowest_counts", "plan_of"]
@@ -105,7 +105,31 @@ def _counts(problem: Problem, scope: str) -> np.ndarray | None:
     """The counts of the scope's choice; None where a bound is out of reach."""
     if not problem.fits(problem.lowest()):
         return None
-    return problem.sizes() if problem.fits(problem.sizes()) else SCOPES[scope](problem)
+    return problem.sizes() if problem.fits(problem.sizes()) else _checked(problem, scope)
+
+
+def _checked(problem: Problem, scope: str) -> np.ndarray:
+    """A scope's counts; what a registered one returns is made legal, and refused where it does not fit.
+
+    Raises:
+        PruneError: it returned something else than a count for each unit, or counts above a bound.
+    """
+    found = SCOPES[scope](problem)
+    if scope in OWN:
+        return found
+    given = np.asarray(found, dtype=float)
+    if given.shape != (len(problem.units),) or not np.isfinite(given).all():
+        raise PruneError(
+            f"allocation {scope!r} must return {len(problem.units)} counts, one a unit; returned shape {given.shape}"
+        )
+    n = np.array([legal(min(c, u.size), u, problem.multiple) for c, u in zip(given, problem.units, strict=True)])
+    over = [cost for cost in problem.costs if cost(n) > cost.limit * (1 + 1e-9)]
+    if over:
+        raise PruneError(
+            f"allocation {scope!r} keeps {_human(over[0](n), over[0].name)} where the bound of this step is "
+            f"{_human(over[0].limit, over[0].name)}"
+        )
+    return n.astype(float)
 
 
 def _refuse(units: Sequence[Unit], costs: Sequence[Costing], multiple: int) -> None:

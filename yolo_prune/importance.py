@@ -2,22 +2,11 @@
 """Which channels matter: a channel group -> one score a channel, larger is more important.
 
 What gradients say is in gates.py. The other scores come from torch-pruning's importance classes where they fit; they
-read a copy of the model whose convolution weights carry their BatchNorm scales (see graph.py). `register` adds one's
-own:
-
-    import yolo_prune
-
-    @yolo_prune.register("mine")
-    def mine(group, model):
-        conv = model.get_submodule(group.members[0].module)
-        return conv.weight.detach().abs().amax(dim=(1, 2, 3))[group.members[0].positions]
-
-    # yolo train ... prune=0.5 prune_importance=mine     (from a script that imported the above)
+read a copy of the model whose convolution weights carry their BatchNorm scales (see graph.py). hooks.py adds one's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -66,32 +55,6 @@ IMPORTANCES: dict[str, Importance] = {
     "fpgm": _library("fpgm"),  # He et al., CVPR 2019; torch-pruning compares the squares of the weights, blind to signs
     "random": _random,
 }
-
-
-def register(name: str) -> Callable[[Importance], Importance]:
-    """Add an importance under a name that `prune_importance=` and recipes then take.
-
-    Args:
-        name: a new name, letters, digits and underscores.
-
-    Returns:
-        A decorator for a function (group, model) -> (size,) scores.
-
-    Raises:
-        PruneError: the name is not an identifier or is taken, or what is decorated is not callable.
-    """
-    if not isinstance(name, str) or not name.isidentifier():
-        raise PruneError(f"register({name!r}): the name of an importance is letters, digits and underscores")
-    if name in names():
-        raise PruneError(f"register({name!r}): this importance exists already; known are {', '.join(names())}")
-
-    def add(function: Importance) -> Importance:
-        if not callable(function):
-            raise PruneError(f"register({name!r}) wants a function (group, model) -> scores, given {function!r}")
-        IMPORTANCES[name] = function
-        return function
-
-    return add
 
 
 def names() -> list[str]:

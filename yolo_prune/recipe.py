@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial
@@ -28,10 +28,16 @@ from pydantic_core import PydanticCustomError
 from yolo_prune import resources
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe_file import Given, RecipeFile, near, read, show
-from yolo_prune.schedule import step_epochs
+from yolo_prune.schedule import SCHEDULES, step_epochs
 
 DEFAULT = "balanced"
 BOUNDS = ("flops", "params", "latency")
+SCOPE_NAMES = {
+    "uniform",
+    "global",
+    "isomorphic",
+    "latency",
+}  # and registered ones; scopes.py needs numpy
 
 
 # Types of single values
@@ -112,6 +118,13 @@ def _patterns(given: object) -> object:
     return tuple(given) if isinstance(given, list) else given  # a tuple, so that a Recipe is frozen all through
 
 
+def _one_of(table: Container[str], given: object) -> object:
+    """Refuse a text that is no name in a table; `hooks.register` adds to these tables."""
+    if isinstance(given, str) and given not in table:
+        raise PydanticCustomError("literal_error", "unknown")
+    return given
+
+
 def _setting(default: Any, meaning: str, values: str, right: str) -> Any:
     """A field of `Settings`: what it means and takes (for the table), and what would be right (for the errors)."""
     return Field(default, description=meaning, json_schema_extra={"values": values, "right": right})
@@ -121,7 +134,8 @@ _BOUND_RIGHT = "must be a percentage of the original or a figure with its unit, 
 _Flops = Annotated[Bound | None, BeforeValidator(partial(_bound, "flops"))]
 _Params = Annotated[Bound | None, BeforeValidator(partial(_bound, "params"))]
 _Latency = Annotated[Bound | None, BeforeValidator(partial(_bound, "latency"))]
-_Scope = Literal["uniform", "global", "isomorphic", "latency"]
+_Scope = Annotated[str, BeforeValidator(partial(_one_of, SCOPE_NAMES))]
+_Schedule = Annotated[str, BeforeValidator(partial(_one_of, SCHEDULES))]
 _Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
 _Precision = Literal["fp32", "fp16"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -165,21 +179,23 @@ class Settings(BaseModel):
     )
     importance: _Name = _setting(
         "l2",
-        "how channels are scored; those of low score are cut",
-        "`l1`, `l2`, `bn`, `lamp`, `fpgm`, `random`, or a registered name",
-        "must be the name of an importance: l1, l2, bn, lamp, fpgm, random or a registered one",
+        "how channels are scored; those of low score are cut: by weights, or by gradients (`obdc`, `fisher`, `taylor`) "
+        "or activations (`activation`) of the training between steps",
+        "`l1`, `l2`, `bn`, `lamp`, `fpgm`, `obdc`, `fisher`, `taylor`, `activation`, `random`, or a registered name",
+        "must be the name of an importance: l1, l2, bn, lamp, fpgm, obdc, fisher, taylor, activation, random or a "
+        "registered one",
     )
     scope: _Scope = _setting(
         "uniform",
         "how the cut is spread: the same share of every layer; more where it loses least for what it saves of the "
         "bound, or of milliseconds; the same share of each kind of layers",
-        "`uniform`, `global`, `latency`, `isomorphic`",
+        "`uniform`, `global`, `latency`, `isomorphic`, or a registered name",
         "must be uniform, global, latency or isomorphic",
     )
-    schedule: Literal["oneshot", "linear", "cubic"] = _setting(
+    schedule: _Schedule = _setting(
         "cubic",
         "all in one step, equal steps, or large steps first",
-        "`oneshot`, `linear`, `cubic`",
+        "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
     start: _Fraction = _setting(
