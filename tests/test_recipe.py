@@ -296,7 +296,7 @@ def test_as_dict_is_plain() -> None:
         "flops": "50%",
         "params": None,
         "latency": None,
-        "importance": "l2",
+        "importance": "obdc",
         "scope": "uniform",
         "schedule": "cubic",
         "start": 0.1,

@@ -220,7 +220,14 @@ def _random(network: nn.Module, seed: int) -> tuple[graph.ChannelGraph, allocate
 def _planned(network: nn.Module, percent: int, seed: int) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
     """Widths as the global scope chooses them for so many percent of the FLOPs; random ones where that is too few."""
     found = graph.build(network)
-    wanted = recipe.from_arguments({"prune_flops": f"{percent}%", "prune_scope": "global", "prune_round": _WIDTH})
+    wanted = recipe.from_arguments(
+        {
+            "prune_flops": f"{percent}%",
+            "prune_scope": "global",
+            "prune_round": _WIDTH,
+            "prune_importance": "l2",
+        }
+    )
     assert wanted is not None
     baseline = Baseline.of(network, found)
     try:

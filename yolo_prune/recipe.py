@@ -178,7 +178,7 @@ class Settings(BaseModel):
         f"{_BOUND_RIGHT}{_ABSOLUTE['latency']}",
     )
     importance: _Name = _setting(
-        "l2",
+        "obdc",
         "how channels are scored; those of low score are cut: by weights, or by gradients (`obdc`, `fisher`, `taylor`) "
         "or activations (`activation`) of the training between steps",
         "`l1`, `l2`, `bn`, `lamp`, `fpgm`, `obdc`, `fisher`, `taylor`, `activation`, `random`, or a registered name",

@@ -209,8 +209,12 @@ def _worth(trainer: Any, session: Session, found: graph.ChannelGraph) -> dict[st
     seen = session.gates
     if seen is not None and seen.fits(found):
         return seen.scores()
-    batches = calibration.of_trainer(trainer, gradients.IMAGES)
-    return gradients.gather(continuity.student(trainer.ema.ema), found, session.recipe.importance, batches)
+    try:
+        batches = calibration.of_trainer(trainer, gradients.IMAGES)
+        return gradients.gather(continuity.student(trainer.ema.ema), found, session.recipe.importance, batches)
+    except PruneError as error:
+        LOGGER.warning(f"{colorstr('prune:')} this step goes by l2, for there are no gradients yet: {error}")
+        return {}
 
 
 def _make_folder(trainer: Any) -> None:

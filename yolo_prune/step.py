@@ -187,18 +187,19 @@ def choose(
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
-        worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`.
+        worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
+            where that is empty, l2 stands in.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
     channel_graph = graph.build(model, recipe.protect)
     weights = None
-    if recipe.importance in gates.KINDS and worth is not None:
-        raw = worth(channel_graph)
+    raw = worth(channel_graph) if recipe.importance in gates.KINDS and worth is not None else None
+    if raw:
         scores, weights = importance.comparable(channel_graph, raw), gates.weights(raw, channel_graph)
     else:
-        scores = importance.score(channel_graph, model, recipe.importance)
+        scores = importance.score(channel_graph, model, recipe.importance if raw is None else "l2")
     channel_graph = channel_graph.without_trace()
     gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
     return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
