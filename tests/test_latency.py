@@ -34,6 +34,7 @@ from yolo_prune import (
     shapes,
     step,
     surgery,
+    timed,
 )
 from yolo_prune import profile as command
 from yolo_prune.errors import PruneError
@@ -241,13 +242,46 @@ def test_a_profile_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("between", "off", "doubted"), [([20, 21], 2, False), ([20, 30], 2, True), ([20, 21], 9, True)]
+    ("between", "networks", "shapes", "words"),
+    [
+        ([20, 21], 2, 10, ""),
+        ([20, 30], 2, 10, "the same network took 20.00 to 30.00 ms"),
+        ([20, 21], 9, 10, "what was held out is predicted 9% off (networks)"),
+        ([20, 21], 2, 55, "what was held out is predicted 55% off (shapes)"),
+    ],
 )
-def test_a_profile_of_a_busy_machine_says_so(between: list[float], off: float, doubted: bool) -> None:
+def test_a_profile_of_a_busy_machine_says_so(
+    between: list[float], networks: float, shapes: float, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     content = dict(made_up_once().content)
-    content["error"] = {**content["error"], "networks": {"mean": off, "largest": off, "count": 4}}
-    told = device.summary({**content, "dense_ms": 20.5, "dense_ms_between": between})
-    assert ("NOT TO BE TRUSTED: the same network took 20.00 to" in told) is doubted
+    error = {
+        "networks": {"mean": networks, "largest": 9, "count": 4},
+        "shapes": {"mean": shapes, "largest": 9, "count": 4},
+    }
+    content = {**content, "error": error, "dense_ms": 20.5, "dense_ms_between": between}
+    assert device.doubts(content) == words
+    assert (f"NOT TO BE TRUSTED: {words}" in device.summary(content)) is bool(words)
+    timed.doubt(profiles.of(content, "made up"), 320)
+    assert ("the device profile is not to be trusted" in caplog.text) is bool(words)
+    timed.doubt(profiles.of(content, "made up"), 640)
+    assert "measured at 320 pixels and the model is at 640" in caplog.text
+
+
+def test_a_slow_call_of_nothing_does_not_swallow_small_layers() -> None:
+    """On a machine with moods a call of nothing may be timed as longer than the smallest layer."""
+    pairs = [(inp, out) for inp in (16, 32, 64) for out in (16, 32, 64)]
+    kind = "conv 1x1/1 20x20 silu"
+    layers = [
+        {"kind": kind, "inp": i, "out": o, "ms": 0.004 + 1e-5 * i * o, "held_out": n % 4 == 2}
+        for n, (i, o) in enumerate(pairs)
+    ]
+    nets = [
+        {"rows": [Row(kind, 64, 64, 400)] * count, "ms": 0.05 * count, "held_out": count == 3} for count in (4, 3, 2)
+    ]
+    measured = {"call_ms": 0.012, "sweeps": [], "shapes": layers, "networks": nets}
+    found = latency_model.fit(measured)
+    assert found["error"]["shapes"]["mean"] < 20
+    assert latency_model.of_shape(found["kinds"], Steps(1, 1, 0.0), layers[-1]) == pytest.approx(0.041, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +290,7 @@ def test_a_profile_of_a_busy_machine_says_so(between: list[float], off: float, d
         (None, "there is no such file; measure the device: yolo-prune profile"),
         ("{", "cannot be read as JSON"),
         ({"kind": "recipe"}, "is no device profile; yolo-prune profile model=... writes one"),
-        ({"version": 99}, "is of format 99, this version reads 1"),
+        ({"version": 99}, "is of version 99, this one reads 1"),
         ({"network": [1, 2]}, "is damaged"),
         ({"network": [float("nan")] * 7}, "is damaged (its figures are no costs)"),
         ({"kinds": {"conv": "x"}}, "is damaged"),

@@ -98,17 +98,21 @@ def prune(
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in KINDS:
-        wanted = wanted.model_copy(update={"importance": "l2"})
+        wanted = wanted.model_copy(update={"importance": step.STAND_IN})
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
     if device is None and step.wants_latency(wanted):
         side = imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE
         name = str(getattr(model, "ckpt_path", None) or type(network).__name__)
         device = profile.of_this_machine(network, name, wanted, side, LOGGER.info)
+    if device is not None:
+        timed.doubt(device, imgsz)
     start = time.perf_counter()
     found = graph.build(network, wanted.protect)
     baseline = Baseline.of(network, found, device, sensitivity.asked(wanted, found))
     dense = None if device is None else copy_of(network)
+    if all(value >= baseline.figures()[key] for key, value in step.limits(wanted, baseline).items()):
+        LOGGER.warning("the model already meets every bound; nothing is cut")
     found, chosen = step.choose(
         network,
         wanted,

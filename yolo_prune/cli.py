@@ -92,6 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     except PruneError as error:
         sys.stderr.write(f"yolo-prune: {error}\n")
         return 2 if isinstance(error, VerifyError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("yolo-prune: stopped\n")
+        return 130
 
 
 def _run(words: list[str]) -> int:

@@ -25,6 +25,7 @@ VERSION = 1
 _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
+_EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
 _TURNS = 9  # of each network beside the dense one
 
 
@@ -51,7 +52,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
         progress.one()
         return _median(call)
 
-    call_ms = layer(manifest["empty"])
+    early = layer(manifest["empty"])
     sweeps = [
         {"kind": s["kind"], "side": s["side"], "channels": s["channels"], "ms": _twice(layer, s["files"])}
         for s in manifest["sweeps"]
@@ -61,6 +62,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     keys = ("kind", "inp", "out", "held_out")
     rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
     networks, turns = _networks(folder, manifest, threads, progress)
+    call_ms = min(early, _median(runtime.load(folder / manifest["empty"], kind, threads, precision)))
     measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
     fitted = latency_model.fit(measured)
     return {
@@ -79,16 +81,23 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     }
 
 
+def doubts(profile: dict[str, Any]) -> str:
+    """Why a profile is not to be trusted; empty where nothing speaks against it."""
+    least, most = profile.get("dense_ms_between") or (1, 1)
+    error = profile["error"]
+    if most > _QUIET * least:
+        return f"the same network took {least:.2f} to {most:.2f} ms"
+    for what, most_error in (("networks", _EXACT), ("shapes", _EXACT_LAYERS)):
+        if error[what]["mean"] > most_error:
+            return f"what was held out is predicted {error[what]['mean']:.0f}% off ({what})"
+    return ""
+
+
 def summary(profile: dict[str, Any]) -> str:
     """What a profile says, in three lines; a fourth where it is not to be trusted."""
     steps, error = profile["steps"], profile["error"]
-    least, most = profile["dense_ms_between"]
-    doubt = ""
-    if most > _QUIET * least or error["networks"]["mean"] > _EXACT:
-        doubt = (
-            f"\nNOT TO BE TRUSTED: the same network took {least:.2f} to {most:.2f} ms; measure again on a machine that "
-            "does nothing else"
-        )
+    words = doubts(profile)
+    doubt = f"\nNOT TO BE TRUSTED: {words}; measure again on a machine that does nothing else" if words else ""
     return (
         f"{profile['model']} at {profile['imgsz']} in {profile['format']} {profile['precision']}, {profile['threads']} "
         f"thread(s) of {profile['machine']['name']}: {profile['dense_ms']:.2f} ms\n"
@@ -207,11 +216,16 @@ def main(words: list[str], folder: Path) -> int:
             raise PruneError(f"{' '.join(words)}: write out=device.json threads=1, both may be left out")
         if not out.resolve().parent.is_dir():
             raise PruneError(f"out={out}: the folder {out.resolve().parent} does not exist; make it first")
+        if out.suffix != ".json" or out.is_dir():
+            raise PruneError(f"out={out}: a file that ends in .json is needed")
         profile = measure(folder, int(threads))
         write(profile, out)
     except PruneError as error:
         sys.stderr.write(f"profile: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("profile: stopped; nothing was written\n")
+        return 130
     print(summary(profile))
     print(f"saved {out}; on the training machine: yolo train ... prune_profile={out.name} prune_latency=50%")
     return 0

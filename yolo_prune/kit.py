@@ -114,6 +114,11 @@ _MAIN = """\
 import sys, tempfile, zipfile
 from pathlib import Path
 
+try:
+    import numpy
+except ImportError:
+    sys.exit("profile: numpy is missing here: pip install numpy")
+
 from yolo_prune import device
 
 with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder, zipfile.ZipFile(sys.argv[0]) as archive:

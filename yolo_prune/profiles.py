@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune import device, latency_model
+from yolo_prune import device, latency_model, runtime
 from yolo_prune.errors import PruneError
 from yolo_prune.latency_model import Row, Steps
 
@@ -111,13 +111,17 @@ def of(content: Any, name: str) -> Profile:
         raise PruneError(f"prune_profile={name} is no device profile; yolo-prune profile model=... writes one")
     if content.get("version") != device.VERSION:
         raise PruneError(
-            f"prune_profile={name} is of format {content.get('version')}, this version reads {device.VERSION}; measure "
+            f"prune_profile={name} is of version {content.get('version')}, this one reads {device.VERSION}; measure "
             "the device again"
         )
     try:
         steps = Steps(int(content["steps"]["out"]), int(content["steps"]["inp"]), float(content["steps"]["tail"]))
         network = np.array([float(weight) for weight in content["network"]])
         kinds = {str(kind): [float(x) for x in figures] for kind, figures in content["kinds"].items()}
+        if content["format"] not in runtime.FORMATS or content["precision"] not in runtime.PRECISIONS:
+            raise ValueError(f"its format {content['format']} {content['precision']} is unknown")
+        if not all(isinstance(content[key], int) and content[key] > 0 for key in ("imgsz", "threads")):
+            raise ValueError("its imgsz or threads is no whole number above 0")
         good = network.shape == (len(latency_model.TERMS),) and all(len(figures) == 4 for figures in kinds.values())
         values = np.concatenate([network, *kinds.values()]) if good else np.array([-1.0])
         if steps.out < 1 or steps.inp < 1 or not np.isfinite(values).all() or (values < 0).any() or not values.any():

@@ -18,6 +18,7 @@ from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 from yolo_prune.scopes import legal
 
+STAND_IN = "l2"  # for an importance of gradients where there are none
 CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
 
 
@@ -130,14 +131,14 @@ def plan(
 
     Args:
         model: the stock model that the groups are of. bounds: as of `limits`.
-        scores: group name -> (size,) scores; None asks the recipe's importance.
+        scores: group name -> (size,) scores; None asks the recipe's importance, or l2 where that is of gradients.
         weights: group name -> how much the model suffers from a loss in it, where the baseline does not say.
 
     Raises:
         BoundError: a bound is out of reach of the legal widths.
     """
     if scores is None:
-        scores = importance.score(channel_graph, model, recipe.importance)
+        scores = importance.score(channel_graph, model, _by_weights(recipe))
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
     found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
@@ -188,7 +189,7 @@ def choose(
 
     Args:
         worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
-            where that is empty, l2 stands in.
+            where that is empty or None, l2 stands in.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
@@ -199,10 +200,15 @@ def choose(
     if raw:
         scores, weights = importance.comparable(channel_graph, raw), gates.weights(raw, channel_graph)
     else:
-        scores = importance.score(channel_graph, model, recipe.importance if raw is None else "l2")
+        scores = importance.score(channel_graph, model, _by_weights(recipe))
     channel_graph = channel_graph.without_trace()
     gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
     return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
+
+
+def _by_weights(recipe: Recipe) -> str:
+    """The recipe's importance where weights are all there is: l2 in place of those of gradients."""
+    return STAND_IN if recipe.importance in gates.KINDS else recipe.importance
 
 
 def units(

@@ -14,6 +14,7 @@ from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
 
+from yolo_prune import device as measuring
 from yolo_prune import measure, profile, profiles, record, report, runtime, step
 from yolo_prune.errors import PruneError
 from yolo_prune.profiles import Profile
@@ -48,12 +49,24 @@ def profile_of_run(trainer: Any, model: nn.Module, wanted: Recipe, say: Callable
         torch.save(dense, buffer)
         report.replace(folder / _DENSE, buffer.getvalue())
         report.replace(kept, (json.dumps(found.content, indent=1) + "\n").encode())
-    if found.imgsz != trainer.args.imgsz:
-        LOGGER.warning(
-            f"{colorstr('prune:')} the device was measured at {found.imgsz} pixels and the training is at "
-            f"{trainer.args.imgsz}: latencies are those at {found.imgsz}"
-        )
+    doubt(found, int(trainer.args.imgsz))
     return found
+
+
+def doubt(device: Profile, imgsz: int | None) -> None:
+    """Warn of a profile that is not to be trusted, and of one that was measured at another size.
+
+    Args:
+        imgsz: pixels that the model is trained or validated at; None where nobody said.
+    """
+    words = measuring.doubts(dict(device.content))
+    if words:
+        LOGGER.warning(f"{colorstr('prune:')} the device profile is not to be trusted: {words}")
+    if imgsz is not None and device.imgsz != imgsz:
+        LOGGER.warning(
+            f"{colorstr('prune:')} the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
+            f"latencies are those at {device.imgsz}"
+        )
 
 
 def words(baseline: Baseline) -> str:
