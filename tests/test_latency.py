@@ -281,7 +281,7 @@ def test_a_slow_call_of_nothing_does_not_swallow_small_layers() -> None:
     measured = {"call_ms": 0.012, "sweeps": [], "shapes": layers, "networks": nets}
     found = latency_model.fit(measured)
     assert found["error"]["shapes"]["mean"] < 20
-    assert latency_model.of_shape(found["kinds"], Steps(1, 1, 0.0), layers[-1]) == pytest.approx(0.041, rel=0.2)
+    assert latency_model.of_shape(found["kinds"], Steps(1, 1, 0.0), layers[-1]) == pytest.approx(0.041, rel=0.3)
 
 
 @pytest.mark.parametrize(

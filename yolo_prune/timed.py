@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
 
 from yolo_prune import device as measuring
-from yolo_prune import measure, profile, profiles, record, report, runtime, step
+from yolo_prune import measure, profile, profiles, record, report, runtime, step, text
 from yolo_prune.errors import PruneError
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
@@ -111,6 +111,7 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
     if bound is not None:
         line += f"bound {bound:.2f} ms ({bound / predicted['baseline']:.1%}), "
     line += f"predicted {predicted['final']:.2f} of {predicted['baseline']:.2f} ms ({share:.1%})"
+    LOGGER.info(text.table(_rows(entry)))
     if measured is None:
         LOGGER.warning(f"{colorstr('prune:')} {line}, {entry['note']}")
         return
@@ -123,3 +124,22 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
         )
     else:
         say(line)
+
+
+def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table: milliseconds of the dense and the pruned model, as bound, predicted and measured."""
+    measured = entry["measured_ms"] or {}
+    bounds = {"final": entry["bound_ms"]}
+    return [
+        {
+            "model": name,
+            "bound, ms": _ms(bounds.get(key)),
+            "predicted, ms": _ms(entry["predicted_ms"][key]),
+            "measured, ms": _ms(measured.get(key)),
+        }
+        for key, name in (("baseline", "dense"), ("final", "pruned"))
+    ]
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
