@@ -102,22 +102,22 @@ def prune(
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
     if device is None and step.wants_latency(wanted):
-        side = imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE
         name = str(getattr(model, "ckpt_path", None) or type(network).__name__)
-        device = profile.of_this_machine(network, name, wanted, side, LOGGER.info)
+        device = profile.of_this_machine(network, name, wanted, _side(model, imgsz), LOGGER.info)
     if device is not None:
         timed.doubt(device, imgsz)
     start = time.perf_counter()
     found = graph.build(network, wanted.protect)
     baseline = Baseline.of(network, found, device, sensitivity.asked(wanted, found))
     dense = None if device is None else copy_of(network)
-    if all(value >= baseline.figures()[key] for key, value in step.limits(wanted, baseline).items()):
+    bounds = step.limits(wanted, baseline)
+    if baseline.meets(bounds):
         LOGGER.warning("the model already meets every bound; nothing is cut")
     found, chosen = step.choose(
         network,
         wanted,
         baseline,
-        step.limits(wanted, baseline),
+        bounds,
         lambda groups: gradients.gather(network, groups, wanted.importance, batches),
     )
     images = calibration.pixels(batches) if batches else None
@@ -431,9 +431,14 @@ def _batches(
         )
     if data is None or (wanted.compensate == "none" and not by_gradients):
         return []
-    side = int(imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE)
+    side = _side(model, imgsz)
     count = max(calibration.count(side), gradients.IMAGES if by_gradients else 0)
     return calibration.read(network, data, side, count)
+
+
+def _side(model: Any, imgsz: int | None) -> int:
+    """The image size in pixels: what was said, what a YOLO object was trained with, or the host's default."""
+    return int(imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE)
 
 
 def _refresh(model: Any, network: nn.Module) -> None:

@@ -63,12 +63,11 @@ def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torc
 
     Args:
         model: a stock model. found, plan: its groups and what the cut will keep of them.
-        images: (n, channels, height, width), 0..1. part: one of `PARTS`; what a lesser part does not need is not noted.
+        images: (n, channels, height, width), 0..1.
+        part: one of `PARTS` but none; what a lesser one needs not is not noted.
     """
     kept = surgery.kept_positions(found, plan)
     before = Before(kept)
-    if part == "none":
-        return before
     merged = {block.consumer for block in found.blocks if block.name in plan.blocks}  # their columns add up: not lost
     layers = {name: module for name, module in model.named_modules() if name in kept and _plain(module)}
     calls = dict.fromkeys(layers, 0)
@@ -116,8 +115,6 @@ def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, f
         model: the model that was observed, cut. before: of `observe` with the same images and part.
         frozen: names of parameters that are not trained: their layers and norms stay as they are.
     """
-    if part == "none":
-        return
     modules = dict(model.named_modules())
     held = {name.rpartition(".")[0] for name in frozen}
     solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
@@ -130,7 +127,7 @@ def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, f
 
     def hook(name: str) -> Callable[..., None]:
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            _fit(module, _read(module, inputs[0].detach(), before.places[name]), before.outputs[name][: len(inputs[0])])
+            _fit(module, _read(module, inputs[0].detach(), before.places[name]), before.outputs[name])
 
         return solve
 

@@ -23,7 +23,7 @@ def from_first(decide: Callable[[], T]) -> T:
     Raises:
         Exception: whatever `decide` raised, on every rank, so that none waits for one that is gone.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not _several():
         return decide()
     told: list[Any] = [None, None]
     if distributed.get_rank() == 0:
@@ -40,11 +40,16 @@ def from_first(decide: Callable[[], T]) -> T:
 
 def is_first() -> bool:
     """Whether this process decides."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return not _several() or distributed.get_rank() == 0
 
 
 def same(model: nn.Module) -> None:
     """Give every rank the tensors of the first one's model; nothing in a single process."""
-    if distributed.is_available() and distributed.is_initialized():
+    if _several():
         for tensor in (*model.parameters(), *model.buffers()):
             distributed.broadcast(tensor.data, src=0)
+
+
+def _several() -> bool:
+    """Whether this process trains with others."""
+    return distributed.is_available() and distributed.is_initialized()

@@ -32,12 +32,8 @@ from yolo_prune.schedule import SCHEDULES, step_epochs
 
 DEFAULT = "balanced"
 BOUNDS = ("flops", "params", "latency")
-SCOPE_NAMES = {
-    "uniform",
-    "global",
-    "isomorphic",
-    "latency",
-}  # and registered ones; scopes.py needs numpy
+# Also what hooks.py registers. The functions are in scopes.py, which needs numpy; this file does not.
+SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
 
 
 # Types of single values

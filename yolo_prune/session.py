@@ -258,7 +258,7 @@ def _complete(trainer: Any, told: dict[str, Any], size: measure.Size) -> None:
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
     base = session.baseline.size
     bounds = step.limits(session.recipe, session.baseline)
-    if all(value >= session.baseline.figures()[key] for key, value in bounds.items()):
+    if session.baseline.meets(bounds):
         session.epochs = []
         LOGGER.warning(
             f"{colorstr('prune:')} the model ({base.gflops:.1f} GFLOPs, {base.params:,} params) already meets every "

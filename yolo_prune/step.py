@@ -74,6 +74,11 @@ class Baseline:
         found = {"flops": self.size.flops, "params": float(self.size.params)}
         return found if self.latency is None else {**found, "latency": self.latency}
 
+    def meets(self, bounds: Mapping[str, float]) -> bool:
+        """Whether every bound (as of `limits`) holds before any cut."""
+        figures = self.figures()
+        return all(value >= figures[key] for key, value in bounds.items())
+
 
 def wants_latency(recipe: Recipe) -> bool:
     """Whether a recipe cannot be followed without a device profile."""
