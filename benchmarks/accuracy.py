@@ -1,0 +1,245 @@
+# yolo-prune, AGPL-3.0 license
+"""Accuracy at a given cost: the dense model, yolo-prune and three peers, trained for the same number of epochs.
+
+    python benchmarks/accuracy.py METHOD model=yolov8n.pt data=data.yaml [imgsz=320] [batch=16] [epochs=30] [seed=0]
+                                  [flops=0.5] [out=runs/accuracy] [further train and prune arguments, for `ours`]
+    python benchmarks/accuracy.py table [out=runs/accuracy]
+
+METHOD is one of:
+    dense       the model as it is
+    ours        `yolo train … prune=1-flops`, nothing else unless it is given
+    magnitude   (a) a third of the epochs dense, then torch-pruning's BasePruner, global L2 magnitude, on the lowered
+                model, then the rest of the epochs
+    magnitude0  the same with the cut before the first epoch
+    slimming    (b) a third of the epochs with L1 on the BatchNorm scales (arXiv 1708.06519), then the global cut by
+                them, then the rest
+    narrow      (c) the stock model with its yaml's width made smaller, from the same weights where their shapes fit
+
+The last epochs of (a) and (b) are a training of their own, with the host's own warm-up and decay: what fine-tuning is.
+mAP50-95 is the host's last line, of best.pt on the validation split. GFLOPs are counted at 640, as the host does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from copy import deepcopy
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+METHODS = ("dense", "ours", "magnitude", "magnitude0", "slimming", "narrow")
+OURS = sys.argv[1:2] == ["ours"]
+if not OURS:
+    os.environ["YOLO_PRUNE"] = "0"
+
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from lowered import lower  # noqa: E402
+from torch import nn  # noqa: E402
+from ultralytics import YOLO  # noqa: E402
+from ultralytics.data.utils import check_det_dataset  # noqa: E402
+from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_load  # noqa: E402
+from ultralytics.utils.torch_utils import get_flops  # noqa: E402
+
+L1 = 1e-3  # strength of the penalty on BatchNorm scales; fades to a tenth of it, as in published YOLO slimmings
+DEEPEST = 0.9  # the most that torch-pruning may take of one layer: without it a layer may end with one channel
+
+
+def cut(model: DetectionModel, importance: Any, share: float) -> DetectionModel:
+    """The lowered model, cut by torch-pruning over all layers at once until at most that share of the FLOPs is left."""
+    import torch_pruning as tp
+
+    model = model.float().eval()
+    for value in model.parameters():
+        value.requires_grad_(True)
+    allowed, head = share * get_flops(model), model.model[-1]
+    kept = lower(model)
+    pruner = tp.pruner.BasePruner(
+        model,
+        torch.zeros(1, 3, 320, 320),
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=0.95,
+        max_pruning_ratio=DEEPEST,
+        iterative_steps=95,
+        ignored_layers=kept,
+    )
+    stock, lowered = head, model.model[-1]
+    for _ in range(95):
+        pruner.step()
+        model.model[-1] = stock  # it shares its branches with the lowered one, and its FLOPs are the host's to count
+        left = get_flops(model)
+        if left <= allowed:
+            return model
+        model.model[-1] = lowered
+    raise SystemExit(f"torch-pruning came to {left / allowed * share:.2f} of the FLOPs and no further")
+
+
+def as_trained(path: str, data: str) -> DetectionModel:
+    """What the host makes of a checkpoint before its first epoch on another data set."""
+    weights = load_checkpoint(path)[0]
+    model = DetectionModel(weights.yaml, nc=check_det_dataset(data)["nc"], verbose=False)
+    model.load(weights, verbose=False)
+    return model
+
+
+def narrowed(settings: dict[str, Any], share: float) -> str:
+    """The yaml of the widest stock model of this family with at most that share of the FLOPs, written to a file."""
+    dense = as_trained(settings["model"], settings["data"])
+    stock, classes = dense.yaml, dense.yaml["nc"]
+    config = yaml_model_load(stock["yaml_file"])
+    config["nc"] = classes
+    depth, width, most = config["scales"][stock["scale"]]
+    config["scales"] = {}
+    config["depth_multiple"] = depth
+    for step in range(200):
+        config["width_multiple"] = width * (1 - step / 200)
+        named = {**config, "scales": {"n": [depth, config["width_multiple"], most]}, "scale": "n"}
+        if get_flops(DetectionModel(deepcopy(named), verbose=False)) <= share * get_flops(dense):
+            break
+    path = Path(f"yolov8n-{share:g}.yaml").resolve()  # the host reads the scale from the name
+    path.write_text(yaml.safe_dump({key: value for key, value in named.items() if key != "yaml_file"}))
+    return str(path)
+
+
+class Prebuilt(DetectionTrainer):
+    """The host's trainer on a network as it is, and with L1 on BatchNorm scales where that is asked for."""
+
+    network: nn.Module | None = None
+    strength = 0.0
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        if self.network is None:
+            return super().get_model(cfg, weights, verbose)
+        return self.network
+
+    def optimizer_step(self) -> None:
+        if self.strength:
+            left = self.strength * (1 - 0.9 * self.epoch / self.epochs)
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d) and module.weight.grad is not None:
+                    module.weight.grad.add_(left * module.weight.detach().sign())
+        super().optimizer_step()
+
+
+def train(settings: dict[str, Any], network: nn.Module | None = None, strength: float = 0.0) -> DetectionTrainer:
+    """One training by the host; afterwards `metrics` are those of its best.pt."""
+    trainer = Prebuilt(overrides={**settings, "workers": 0, "plots": False, "exist_ok": True})
+    trainer.network, trainer.strength = network, strength
+    trainer.train()
+    return trainer
+
+
+def peer(method: str, settings: dict[str, Any], share: float) -> DetectionTrainer:
+    """Train a peer."""
+    import torch_pruning as tp
+
+    epochs = settings["epochs"]
+    if method == "dense":
+        return train(settings)
+    if method == "narrow":
+        path = narrowed(settings, share)
+        YOLO(path, task="detect").load(settings["model"]).save(Path(path).with_suffix(".pt"))
+        return train({**settings, "model": str(Path(path).with_suffix(".pt"))})
+    first = 0 if method == "magnitude0" else epochs // 3
+    if first:
+        name = f"{'slimming' if method == 'slimming' else 'dense'}-first{first}-s{settings['seed']}"
+        weights = Path(settings["project"], name, "weights", "last.pt")
+        if not weights.is_file():  # the two shares of one seed have it in common
+            train({**settings, "epochs": first, "name": name}, strength=L1 if method == "slimming" else 0.0)
+    else:
+        weights = Path(settings["model"])
+    model = load_checkpoint(str(weights))[0]
+    if not first:  # its head is of other classes: as the host does it, a new one with the weights that fit
+        plain = DetectionTrainer(
+            overrides={**settings, "workers": 0, "plots": False, "name": "unused", "exist_ok": True}
+        )
+        plain.get_dataset()
+        rebuilt = DetectionModel(model.yaml, nc=plain.data["nc"], verbose=False)
+        rebuilt.load(model, verbose=False)
+        rebuilt.names, model = plain.data["names"], rebuilt
+    slim = method == "slimming"
+    model = cut(
+        model, tp.importance.BNScaleImportance() if slim else tp.importance.GroupMagnitudeImportance(p=2), share
+    )
+    return train({**settings, "epochs": epochs - first, "model": str(weights)}, model)
+
+
+def run(method: str, options: dict[str, str]) -> None:
+    """Train one row and write what came of it."""
+    share, seed = float(options.pop("flops", 0.5)), int(options.pop("seed", 0))
+    out = Path(options.pop("out", "runs/accuracy")).resolve()
+    epochs = int(options.pop("epochs", 30))
+    label = options.pop("label", method)
+    name = f"{label}-s{seed}" if method == "dense" else f"{label}-{share:g}-s{seed}"
+    settings: dict[str, Any] = {
+        "model": str(Path(options.pop("model")).resolve()),
+        "data": options.pop("data"),
+        "imgsz": int(options.pop("imgsz", 320)),
+        "batch": int(options.pop("batch", 16)),
+        "epochs": epochs,
+        "seed": seed,
+        "project": str(out),
+        "name": name,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    os.chdir(out)
+    if OURS:
+        yolo = YOLO(settings.pop("model"))
+        yolo.train(**settings, workers=0, plots=False, exist_ok=True, prune=round(1 - share, 6), **options)
+        trainer = yolo.trainer
+    else:
+        trainer = peer(method, settings, share)
+    found = load_checkpoint(str(trainer.best))[0]
+    row = {
+        "method": label,
+        "flops": None if method == "dense" else share,
+        "seed": seed,
+        "epochs": epochs,
+        "map50_95": round(float(trainer.metrics["metrics/mAP50-95(B)"]), 4),
+        "gflops": round(get_flops(found), 3),
+        "params": sum(value.numel() for value in found.parameters()),
+        "arguments": options,
+    }
+    Path(out, f"{name}.json").write_text(json.dumps(row))
+    print(row)
+
+
+def table(options: dict[str, str]) -> None:
+    """Print what all runs came to, as markdown: every seed, their mean, and the distance to the dense."""
+    rows = [json.loads(path.read_text()) for path in sorted(Path(options.get("out", "runs/accuracy")).glob("*.json"))]
+    seeds = sorted({row["seed"] for row in rows})
+    by_kind: dict[tuple[float, str], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_kind.setdefault((-(row["flops"] or 1), row["method"]), {})[row["seed"]] = row
+    reference = {row["seed"]: row["map50_95"] for row in rows if row["flops"] is None}
+    print(
+        f"| FLOPs | method | GFLOPs | params | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | of the dense |"
+    )
+    print(f"| --- | --- | --- | --- | {'--- | ' * len(seeds)}--- | --- |")
+    for (left, method), found in sorted(by_kind.items()):
+        cells = " | ".join(f"{found[seed]['map50_95']:.3f}" if seed in found else "" for seed in seeds)
+        shared = [found[seed]["map50_95"] - reference[seed] for seed in found if seed in reference]
+        average = {key: mean(row[key] for row in found.values()) for key in ("map50_95", "gflops", "params")}
+        print(
+            f"| {-left:.0%} | {method} | {average['gflops']:.2f} | {average['params']:,.0f} | {cells} "
+            f"| {average['map50_95']:.3f} | {f'{mean(shared):+.3f}' if shared else ''} |"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in {
+        "dense",
+        "ours",
+        "magnitude",
+        "magnitude0",
+        "slimming",
+        "narrow",
+        "table",
+    }:
+        raise SystemExit(__doc__)
+    given = dict(word.split("=", 1) for word in sys.argv[2:])
+    table(given) if sys.argv[1] == "table" else run(sys.argv[1], given)
