@@ -26,7 +26,9 @@ from yolo_prune import (
     compensate,
     gradients,
     graph,
+    masks,
     measure,
+    pattern,
     profile,
     record,
     report,
@@ -108,10 +110,11 @@ def prune(
         timed.doubt(device, imgsz)
     start = time.perf_counter()
     found = graph.build(network, wanted.protect)
-    baseline = Baseline.of(network, found, device, sensitivity.asked(wanted, found))
+    weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
+    baseline = Baseline.of(network, found, device, weights, limits)
     dense = None if device is None else copy_of(network)
     bounds = step.limits(wanted, baseline)
-    if baseline.meets(bounds):
+    if bounds and baseline.meets(bounds):
         LOGGER.warning("the model already meets every bound; nothing is cut")
     found, chosen = step.choose(
         network,
@@ -124,7 +127,10 @@ def prune(
     frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
     with compensate.made_up(network, found, chosen, images, wanted.compensate, frozen):
         surgery.apply(network, found, chosen)
-    architecture.stamp(network, found.native, removed=chosen.blocks)
+    sparsity = wanted.sparsity or architecture.sparsity(network)
+    if sparsity is not None:
+        masks.put(network, masks.choose(network, pattern.parse(sparsity)))
+    architecture.stamp(network, found.native, removed=chosen.blocks, sparsity=sparsity)
     size = measure.size_of(network)
     told = record.new(wanted, baseline, fitness)
     row = record.add_step(told, 0, size, fitness, time.perf_counter() - start)

@@ -33,7 +33,11 @@ REFUSAL = (
 
 
 def stamp(
-    model: nn.Module, native: Collection[str], run: dict[str, Any] | None = None, removed: Sequence[str] = ()
+    model: nn.Module,
+    native: Collection[str],
+    run: dict[str, Any] | None = None,
+    removed: Sequence[str] = (),
+    sparsity: str | None = None,
 ) -> None:
     """Write the widths of a cut model into its yaml, in place.
 
@@ -43,6 +47,7 @@ def stamp(
             ones; they follow the class count of whatever data the model is trained on next.
         run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
         removed: names of the blocks that were just removed whole.
+        sparsity: the pattern of zeros that single weights have now; None leaves what was there.
     """
     yaml: dict[str, Any] = deepcopy(_yaml(model))
     spec: dict[str, Any] = yaml.get(SPEC_KEY, {})
@@ -59,6 +64,8 @@ def stamp(
     spec["sizes"] = deepcopy(blocks.sizes(model))
     spec["removed"] = [*spec.get("removed", []), *removed]
     spec["run"] = deepcopy(run)
+    if sparsity is not None:
+        spec["sparsity"] = sparsity
     yaml[SPEC_KEY] = spec
     model.yaml = yaml  # type: ignore[assignment]
 
@@ -94,6 +101,12 @@ def note_run(model: nn.Module, **changes: Any) -> None:
 def removed(model: nn.Module) -> list[str]:
     """Names of the residual blocks that a pruned model has lost whole."""
     return list(_yaml(model).get(SPEC_KEY, {}).get("removed", []))
+
+
+def sparsity(model: nn.Module) -> str | None:
+    """The pattern of zeros that the single weights of a model have, or None."""
+    found: str | None = _yaml(model).get(SPEC_KEY, {}).get("sparsity")
+    return found
 
 
 def forget_run(model: nn.Module) -> None:
@@ -240,7 +253,8 @@ def portable(model: nn.Module) -> dict[str, Any]:
     yaml = deepcopy(_yaml(model))
     if SPEC_KEY not in yaml:
         raise PruneError(f"the model is not pruned; its architecture is the stock {_name(yaml)}")
-    yaml[SPEC_KEY].pop("run", None)
+    for key in ("run", "sparsity"):  # fresh weights have no zeros
+        yaml[SPEC_KEY].pop(key, None)
     yaml.pop("yaml_file", None)
     return yaml
 

@@ -64,10 +64,11 @@ def floor(settings: Mapping[str, Any], wanted: Recipe) -> None:
         return
     if not settings.get("val", True):
         raise HostError(f"prune_floor={wanted.floor:g} with val=False: a floor is of fitness, so write val=True")
-    if settings.get("distill_model"):
+    if settings.get("distill_model") or wanted.distill:
+        which = f"prune_distill={wanted.distill:g}" if wanted.distill else f"distill_model={settings['distill_model']}"
         raise HostError(
-            f"prune_floor={wanted.floor:g} with distill_model={settings['distill_model']} is not supported by this "
-            "version: give a bound, such as prune_flops=50%, or leave distill_model= out"
+            f"prune_floor={wanted.floor:g} with {which} is not supported by this version: give a bound, such as "
+            f"prune_flops=50%, or leave {which.partition('=')[0]}= out"
         )
 
 
@@ -102,7 +103,8 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> 
     """
     checkpoint.require_supported(network, name)
     found = graph.build(network, wanted.protect)
-    baseline = Baseline.of(network, found, profile.asked(wanted), sensitivity.asked(wanted, found))
+    weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
+    baseline = Baseline.of(network, found, profile.asked(wanted), weights, limits)
     try:
         step.check_reachable(network, found, wanted, baseline)
     except BoundError:

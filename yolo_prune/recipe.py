@@ -27,11 +27,13 @@ from pydantic_core import PydanticCustomError
 
 from yolo_prune import resources
 from yolo_prune.errors import RecipeError
+from yolo_prune.pattern import parse
 from yolo_prune.recipe_file import Given, RecipeFile, near, read, show
 from yolo_prune.schedule import SCHEDULES, step_epochs
 
 DEFAULT = "balanced"
 BOUNDS = ("flops", "params", "latency")
+GOALS = (*BOUNDS, "floor", "sparsity")  # one of these says how much is to go
 # Also what hooks.py registers. The functions are in scopes.py, which needs numpy; this file does not.
 SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
 
@@ -114,6 +116,17 @@ def _patterns(given: object) -> object:
     return tuple(given) if isinstance(given, list) else given  # a tuple, so that a Recipe is frozen all through
 
 
+def _pattern(given: object) -> object:
+    """Check a sparsity; a share may be written as a number."""
+    text = f"{given:g}" if _is_figure(given) else given
+    if isinstance(text, str):
+        try:
+            return str(parse(text))
+        except ValueError:
+            raise PydanticCustomError("value_error", "no pattern") from None
+    return given
+
+
 def _one_of(table: Container[str], given: object) -> object:
     """Refuse a text that is no name in a table; `hooks.register` adds to these tables."""
     if isinstance(given, str) and given not in table:
@@ -137,6 +150,8 @@ _Precision = Literal["fp32", "fp16"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Floor = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
+_Sparsity = Annotated[str | None, BeforeValidator(_pattern)]
+_Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _Patterns = Annotated[
@@ -256,6 +271,40 @@ class Settings(BaseModel):
         "`none`, `mean`, `bn`, `refit`",
         "must be none, mean, bn or refit",
     )
+    rewarm: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = _setting(
+        0.0,
+        "over how many epochs the learning rate comes back after each step, from low; 0 leaves it as it is",
+        "0 to 100, also 0.5",
+        "must be a number of epochs from 0 to 100, for example 1",
+    )
+    distill: _Weight = _setting(
+        0.0,
+        "after the first step, learn from the model as it was before it, with this weight of the host's distillation "
+        "loss (its `dis`); costs a pass of the dense model for every batch, from the start",
+        "0 to 1000; the host's own is 6",
+        "must be a weight from 0 (none) to 1000, for example 6",
+    )
+    sparse: Literal["none", "bn", "group", "growing"] = _setting(
+        "none",
+        "a penalty until the last step that drives channels to zero: L1 on BatchNorm scales, group lasso on whole "
+        "groups, or one that grows on what the next step will take",
+        "`none`, `bn`, `group`, `growing`",
+        "must be none, bn, group or growing",
+    )
+    sparse_strength: Annotated[float | None, Field(gt=0, le=1e6, allow_inf_nan=False)] = _setting(
+        None,
+        "its strength: the share that a typical channel shrinks by in a step at a learning rate of 1; left out, what "
+        "suits its kind",
+        "above 0",
+        "must be a number above 0, for example 0.5",
+    )
+    sparsity: _Sparsity = _setting(
+        None,
+        "single weights that become zero and stay so, reached with the last step: a share of all, or n of every m "
+        "along the input channels; smaller files, and faster only where a runtime knows sparse weights",
+        "`0.5` (half go), `2:4` (two of four stay)",
+        "must be a share above 0 and below 1, for example 0.5, or n:m, for example 2:4",
+    )
     profile: _File = _setting(
         None,
         "device profile that latencies are of, as `yolo-prune profile` writes it",
@@ -280,6 +329,13 @@ class Settings(BaseModel):
         "global and latency then spare what is sensitive",
         "a file",
         "must be a file that yolo-prune inspect wrote, for example sensitivity.json",
+    )
+    layer_loss: _Floor = _setting(
+        None,
+        "with `prune_sensitivity`: no layer is cut so far that this cut alone, without training, would raise the loss "
+        "by more than this share of it",
+        "above 0, below 1",
+        "must be a share of the loss, a number above 0 and below 1, for example 0.1",
     )
     protect: _Patterns = _setting(
         (),
@@ -328,12 +384,20 @@ class Recipe(Settings):
 
 def _disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Yield (key to blame, fault) for legal values that do not go together. `say` gives a key as the user wrote it."""
-    if all(values[key] is None for key in (*BOUNDS, "floor")):
+    if all(values[key] is None for key in GOALS):
         yield (
             "flops",
             f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or a "
             "floor, prune_floor=0.01",
         )
+    if values["layer_loss"] is not None and values["sensitivity"] is None:
+        yield (
+            "layer_loss",
+            f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
+            "data=... out= writes",
+        )
+    if values["sparse_strength"] is not None and values["sparse"] == "none":
+        yield "sparse_strength", f"{say('sparse_strength')} is of no penalty: add prune_sparse=bn, group or growing"
     if values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
@@ -378,7 +442,7 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
     base = RecipeFile(DEFAULT)
     if prune is None:
         base = _without_bounds(_shipped(DEFAULT))
-        if asked and not asked.keys() & set(BOUNDS):
+        if asked and not asked.keys() & {*BOUNDS, "sparsity"}:
             words = ", ".join(one.label for one in asked.values())
             faults.append(
                 f"{words} prunes nothing alone: add prune=0.5 (or a recipe), or a bound such as prune_flops=50%"
@@ -483,7 +547,13 @@ def _recipe(base: RecipeFile, asked: dict[str, Given], faults: list[str], *, tig
             return f"recipe {base.name}"
         return merged[key].label if key in merged else f"{key}={fields[key]}"
 
-    concerned = {"flops": {*BOUNDS, "floor"}, "start": {"start", "end"}, "steps": {"steps", "schedule"}}
+    concerned = {
+        "flops": set(GOALS),
+        "start": {"start", "end"},
+        "steps": {"steps", "schedule"},
+        "layer_loss": {"layer_loss", "sensitivity"},
+        "sparse_strength": {"sparse_strength", "sparse"},
+    }
     for key, text in _disagreements(fields, say):
         if concerned[key] & bad:
             continue

@@ -10,11 +10,10 @@ Read in ultralytics 8.4.190: engine/trainer.py (`_setup_train`, `_do_train`, `sa
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,14 +26,15 @@ from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune import (
     architecture,
-    calibration,
+    between,
     checkpoint,
-    compensate,
     continuity,
+    cutting,
+    distill,
     floor,
-    gradients,
     graph,
     importance,
+    masks,
     measure,
     platform_report,
     preflight,
@@ -42,20 +42,22 @@ from yolo_prune import (
     recipe,
     record,
     report,
+    resuming,
     saving,
     schedule,
-    sensitivity,
     step,
     text,
     timed,
 )
-from yolo_prune.errors import HostError, PruneError
-from yolo_prune.gates import KINDS, Gates
-from yolo_prune.profiles import Profile
+from yolo_prune.between import Between
+from yolo_prune.errors import PruneError
+from yolo_prune.gates import KINDS
+from yolo_prune.pattern import Pattern, parse
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
 
 _ATTRIBUTE = "yolo_prune_session"  # where a trainer carries its session
+_HELD = "yolo_prune_held"  # and, where nothing is pruned, what keeps the zeros of a sparse model
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Session:
         recipe: what is asked for. baseline: the model before its first cut. epochs: 0-based epoch of each step.
         record: what record.json will hold; plain data.
         done: steps that have been taken. fitness: the latest validated fitness, or None.
-        gates: what gradients since the last step say, for importances of gates.KINDS, on the first process.
+        between: what acts on the training between steps.
+        pattern: of the zeros that single weights have, or come to; None where there are none.
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
     """
 
@@ -74,11 +77,12 @@ class Session:
     baseline: Baseline
     epochs: list[int]
     record: dict[str, Any]
+    between: Between
+    pattern: Pattern | None = None
     done: int = 0
     fitness: float | None = None
     epoch: int = -1
     size: measure.Size | None = None
-    gates: Gates | None = None
     images: torch.Tensor | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -113,6 +117,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     recipe.check_epochs(wanted, trainer.epochs)
     preflight.measurements(wanted)
     preflight.floor(vars(trainer.args), wanted)
+    distill.arrange(trainer, wanted)
     importance.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
@@ -151,29 +156,32 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None) or asked
     if wanted is None and RANK > 0:
         wanted = recipe.from_arguments(vars(trainer.args))
-    if wanted is None:
-        return
     model = continuity.student(unwrap_model(trainer.model))
+    if wanted is None:
+        sparsity = architecture.sparsity(model)
+        if sparsity is not None:
+            _say(f"the zeros of this model ({sparsity}) are kept while it trains")
+            setattr(trainer, _HELD, between.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
+        return
     checkpoint.require_supported(model, str(trainer.args.model))
     found = graph.build(model, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
-    earlier = _earlier_record(trainer) if trainer.resume else {}
+    earlier = resuming.earlier_record(trainer) if trainer.resume else {}
     size = measure.size_of(model)
     _make_folder(trainer)
     device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, _say))
-    baseline = (
-        _baseline_from(run, device) if run else Baseline.of(model, found, device, sensitivity.asked(wanted, found))
-    )
-    baseline = replace(baseline, least=(run or {}).get("least") or step.least_flops(model, found, wanted))
+    baseline = resuming.baseline(run, model, found, wanted, device)
     step.check_reachable(model, found, wanted, baseline)
-    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {})
+    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted))
+    sparsity = wanted.sparsity or architecture.sparsity(model)
+    session.pattern = None if sparsity is None else parse(sparsity)
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
     if run:
         session.done = run["done"]
         session.record["steps"] = deepcopy(run["steps"])
     session.record["history"] = earlier.get("history") or (deepcopy(run["history"]) if run else [])
     if trainer.resume:
-        _complete(trainer, session.record, size)
+        resuming.complete(trainer, session.record, size)
     stopped = (run or {}).get("floor") or earlier.get("floor")
     if stopped is not None:  # a step was undone before this resume: it was the last
         session.record["floor"] = stopped
@@ -191,30 +199,17 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
     _announce(session, found)
+    distill.begin(unwrap_model(trainer.model), wanted, session.done > 0)
     _watch(trainer, session, found)
+    if session.pattern is not None:
+        session.between.hold(model, masks.of_zeros(model, session.pattern))
 
 
-def _watch(trainer: Any, session: Session, found: graph.ChannelGraph) -> None:
-    """Look at the gradients from now to the next step, where the importance is made of them."""
-    if session.gates is not None:
-        session.gates.detach()
-        session.gates = None
-    if session.unfinished and session.recipe.importance in KINDS and ranks.is_first():
-        session.gates = Gates(found, continuity.student(unwrap_model(trainer.model)), session.recipe.importance)
-        session.gates.attach(trainer.optimizer)
-
-
-def _worth(trainer: Any, session: Session, found: graph.ChannelGraph) -> dict[str, Any]:
-    """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
-    seen = session.gates
-    if seen is not None and seen.fits(found):
-        return seen.scores()
-    try:
-        batches = calibration.of_trainer(trainer, gradients.IMAGES)
-        return gradients.gather(continuity.student(trainer.ema.ema), found, session.recipe.importance, batches)
-    except PruneError as error:
-        LOGGER.warning(f"{colorstr('prune:')} this step goes by l2, for there are no gradients yet: {error}")
-        return {}
+def _watch(trainer: Any, session: Session, found: graph.ChannelGraph | None) -> None:
+    """Begin to look and press anew, where steps are still to come."""
+    model = continuity.student(unwrap_model(trainer.model))
+    epoch = max(session.epoch, trainer.start_epoch)
+    session.between.watch(found if session.unfinished else None, model, trainer.optimizer, epoch)
 
 
 def _make_folder(trainer: Any) -> None:
@@ -227,38 +222,10 @@ def _make_folder(trainer: Any) -> None:
         raise PruneError(f"{folder} cannot be made, which is to hold the record: {error}") from None
 
 
-def _earlier_record(trainer: Any) -> dict[str, Any]:
-    """What the interrupted run wrote of the epochs that its last.pt has behind it; empty where there is nothing."""
-    try:
-        found: dict[str, Any] = json.loads((trainer.save_dir / "pruning" / "record.json").read_text())
-        found["history"] = [row for row in found["history"] if row["epoch"] <= trainer.start_epoch]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # the checkpoint was moved away from its run: the epochs before the last step are in its yaml
-    return found
-
-
-def _complete(trainer: Any, told: dict[str, Any], size: measure.Size) -> None:
-    """Fill in what a killed run had in last.pt and not yet in record.json: its last epoch, and what came of a step.
-
-    Args:
-        trainer: a resumed one. told: the record so far. size: the model's, which is that of the last epoch.
-    """
-    history = told["history"]
-    if not history or history[-1]["epoch"] < trainer.start_epoch:
-        fitness = (load_checkpoint(trainer.args.resume)[1].get("train_metrics") or {}).get("fitness")
-        row = {"epoch": trainer.start_epoch, "fitness": fitness, "params": size.params, "gflops": size.gflops}
-        history.append(row)
-    for step_row in told["steps"]:
-        after = (row["fitness"] for row in history if row["epoch"] >= step_row["epoch"] and row["fitness"] is not None)
-        step_row["fitness_after"] = (
-            next(after, None) if step_row["fitness_after"] is None else step_row["fitness_after"]
-        )
-
-
 def _announce(session: Session, found: graph.ChannelGraph) -> None:
     base = session.baseline.size
     bounds = step.limits(session.recipe, session.baseline)
-    if session.baseline.meets(bounds):
+    if session.baseline.meets(bounds) and session.recipe.sparsity is None:
         session.epochs = []
         LOGGER.warning(
             f"{colorstr('prune:')} the model ({base.gflops:.1f} GFLOPs, {base.params:,} params) already meets every "
@@ -268,13 +235,16 @@ def _announce(session: Session, found: graph.ChannelGraph) -> None:
     if found.untaught:
         LOGGER.info(f"{colorstr('prune:')} {text.untaught(found.untaught)}")
     words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
-    target = ", ".join(words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items())
+    targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
+    target = f" to at most {', '.join(targets)}" if targets else ""
+    if session.recipe.sparsity is not None:
+        target += f"{' and' if targets else ' to'} sparsity {session.recipe.sparsity}"
     at = ", ".join(str(epoch + 1) for epoch in session.epochs[session.done :]) or "none left"
     if session.recipe.schedule != "oneshot" and len(session.epochs) < session.recipe.steps:
         at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
     _say(
         f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params"
-        f"{timed.words(session.baseline)} to at most {target}"
+        f"{timed.words(session.baseline)}{target}"
         f"{'' if session.recipe.floor is None else f', fitness at most {session.recipe.floor:g} below the dense'}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
@@ -302,24 +272,46 @@ def on_train_epoch_start(trainer: Any) -> None:
     """Take the step of this epoch, once: the host may start an epoch again after running out of memory or NaN."""
     session = of(trainer)
     if session is None:
+        if hasattr(trainer, _HELD):
+            getattr(trainer, _HELD).follow(trainer.optimizer)
         return
     session.epoch = trainer.epoch
-    if session.gates is not None:
-        session.gates.fade()
+    session.between.epoch(trainer.optimizer)
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
         if _judged(trainer, session):
             _take_step(trainer, session)
     if session.recipe.floor is not None and trainer.epoch == floor.check_epoch(session.epochs, trainer.epochs):
         _judged(trainer, session)
+    if session.unfinished:
+        session.between.grow(trainer.epoch, session.epochs[session.done], lambda: _next_plan(trainer, session))
+
+
+def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:
+    """What would stay of each group if the next step were taken now."""
+    share = schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
+    bounds = step.limits(session.recipe, session.baseline, share)
+    scored = continuity.student(trainer.ema.ema)
+    return step.choose(scored, session.recipe, session.baseline, bounds, _worth(trainer, session))[1].keep
+
+
+def _worth(trainer: Any, session: Session) -> Callable[[graph.ChannelGraph], dict[str, Any]]:
+    """What step.choose asks for the worth of channels."""
+    return lambda found: cutting.worth(trainer, session.between.gates, session.recipe.importance, found)
 
 
 def _judged(trainer: Any, session: Session) -> bool:
     """Whether the run may go on to the next step; where a floor says no, it goes back to before the last one."""
-    allowed, steps = session.recipe.floor, session.record["steps"]
-    if allowed is None:
+    if session.recipe.floor is None:
         return True
-    if session.gates is not None:
-        session.gates.detach()  # its hooks are not to be kept
+    session.between.stop()  # its hooks are not to be kept
+    try:
+        return _keep_or_go_back(trainer, session)
+    finally:
+        session.between.resume(trainer.optimizer)
+
+
+def _keep_or_go_back(trainer: Any, session: Session) -> bool:
+    steps = session.record["steps"]
     if session.done and "undone" not in steps[-1] and ranks.from_first(lambda: _too_low(session, steps[-1])):
         _go_back(trainer, session)
         return False
@@ -352,6 +344,9 @@ def _go_back(trainer: Any, session: Session) -> None:
     }
     for item in (model, ema):
         architecture.note_run(item, done=session.done, steps=session.record["steps"], floor=session.record["floor"])
+    _watch(trainer, session, None)
+    if session.pattern is not None:
+        session.between.hold(model, masks.of_zeros(model, session.pattern))
     _forget_the_best(trainer)
     saving.save_as_of_the_epoch_before(trainer)
     record.finish(session.record, session.baseline, model, session.size, None)
@@ -373,16 +368,22 @@ def _take_step(trainer: Any, session: Session) -> None:
         session.record["baseline"]["fitness"] = max(
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
         )
-    found, removed = cut_training(
+    if session.done == 0:
+        distill.take_over(trainer, model, session.recipe)
+    if session.images is None and session.recipe.compensate != "none" and ranks.is_first():
+        session.images = cutting.images(trainer)
+    way = schedule.share(session.recipe.schedule, number, steps)
+    found, removed = cutting.cut_training(
         model,
         ema,
         trainer.optimizer,
         session.recipe,
         session.baseline,
-        step.limits(session.recipe, session.baseline, schedule.share(session.recipe.schedule, number, steps)),
-        _images(trainer, session),
-        lambda groups: _worth(trainer, session, groups),
+        step.limits(session.recipe, session.baseline, way),
+        session.images,
+        _worth(trainer, session),
     )
+    _make_sparse(session, model, ema, way)
     continuity.carry_ema(trainer.ema)
     continuity.carry_ddp(trainer)
     session.size = measure.size_of(continuity.student(model))
@@ -392,8 +393,8 @@ def _take_step(trainer: Any, session: Session) -> None:
     latency = None if device is None else measure.latency_of(continuity.student(model), device)
     record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
     _stamp(session, model, ema, found, removed)
-    if session.gates is not None:
-        _watch(trainer, session, graph.build(continuity.student(model), session.recipe.protect).without_trace())
+    _watch(trainer, session, _groups_now(session, model))
+    session.between.warm_up(len(trainer.train_loader), int(trainer.accumulate))
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         saving.save_as_of_the_epoch_before(trainer)
@@ -407,93 +408,32 @@ def _take_step(trainer: Any, session: Session) -> None:
     )
 
 
-def _images(trainer: Any, session: Session) -> torch.Tensor | None:
-    """The images that cuts are made up for on, read once and by the first process alone."""
-    if session.images is None and session.recipe.compensate != "none" and ranks.is_first():
-        try:
-            batches = calibration.of_trainer(trainer, calibration.count(int(trainer.args.imgsz)))
-            session.images = calibration.pixels(batches)
-        except (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError) as error:
-            words = (str(error).strip() or type(error).__name__).partition("\n")[0]
-            LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
-    return session.images
+def _groups_now(session: Session, model: nn.Module) -> graph.ChannelGraph | None:
+    """The groups after a cut, where something looks at them until the next one."""
+    if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.sparse == "none"):
+        return None
+    return graph.build(continuity.student(model), session.recipe.protect).without_trace()
 
 
-def cut_training(
-    model: nn.Module,
-    ema: nn.Module,
-    optimizer: Any,
-    wanted: Recipe,
-    baseline: Baseline,
-    bounds: dict[str, float],
-    images: torch.Tensor | None = None,
-    worth: Callable[[graph.ChannelGraph], dict[str, Any]] | None = None,
-) -> tuple[graph.ChannelGraph, list[str]]:
-    """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
-
-    Of several processes the first scores, plans and makes up for the cut, and all cut. Training goes on from the
-    average, which was made up for: to fit the live model as well would cost as much again.
-
-    Args:
-        images: what the cut is made up for on; None where nothing does. worth: see step.choose.
-
-    Returns:
-        The groups as they were before the cut, and the blocks that were removed whole.
-    """
-    removed: list[str] = []
+def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float) -> None:
+    """Choose which single weights are zero from now on, of average and live model alike."""
+    pattern = session.pattern
+    if pattern is None:
+        return
     scored = continuity.student(ema)
-    frozen = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
-    for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
-        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds, worth))
-        removed += chosen.blocks
-        with compensate.made_up(scored, found, chosen, images, wanted.compensate, frozen):
-            continuity.cut(ema, found, chosen)
-        continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
-        size = measure.size_of(scored)
-        figures = {"flops": size.flops, "params": size.params}
-        if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
-            if images is not None:
-                continuity.student(model).load_state_dict(scored.state_dict())
-            ranks.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
-            return found, removed
-    raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
+    share = way if session.recipe.sparsity is not None else 1.0  # the model came with its zeros: all of them stay
+    chosen = ranks.from_first(lambda: masks.choose(scored, pattern, share))
+    for item in (scored, continuity.student(model)):
+        masks.put(item, chosen)
+    session.between.hold(continuity.student(model), chosen)
 
 
 def _stamp(session: Session, model: nn.Module, ema: nn.Module, found: graph.ChannelGraph, removed: list[str]) -> None:
-    run = {
-        "done": session.done,
-        "steps": session.record["steps"],
-        "history": session.record["history"],
-        "fitness": session.record["baseline"]["fitness"],
-        "params": session.baseline.size.params,
-        "gflops": session.baseline.size.gflops,
-        "channels": session.baseline.channels,
-        "layers": session.baseline.layers,
-        "blocks": session.baseline.blocks,
-        "heads": session.baseline.heads,
-        "latency": session.baseline.latency,
-        "weights": dict(session.baseline.weights),
-        "least": session.baseline.least,
-        "floor": session.record.get("floor"),
-    }
+    run = resuming.note(session.baseline, session.record, session.done)
+    sparsity = None if session.pattern is None else str(session.pattern)
     for item in (model, ema):
-        architecture.stamp(continuity.student(item), found.native, run, removed)
+        architecture.stamp(continuity.student(item), found.native, run, removed, sparsity)
         item.yaml = continuity.student(item).yaml  # the host rebuilds a distilled student from its wrapper's yaml
-
-
-def _baseline_from(run: dict[str, Any], device: Profile | None) -> Baseline:
-    size = measure.Size(run["params"], run["gflops"])
-    # A checkpoint of version 0.1.0 says nothing of blocks, heads and latency: that version cut and bounded none.
-    return Baseline(
-        size,
-        dict(run["channels"]),
-        dict(run["layers"]),
-        run.get("blocks", 0),
-        dict(run.get("heads", {})),
-        device,
-        None if device is None else run.get("latency"),
-        dict(run.get("weights", {})),
-    )
 
 
 def _forget_the_best(trainer: Any) -> None:
@@ -539,6 +479,9 @@ def on_fit_epoch_end(trainer: Any) -> None:
             f"step {row['step']}/{len(session.epochs)}: fitness {_fitness(row['fitness_before'])} before, "
             f"{fitness:.4f} after epoch {trainer.epoch + 1}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
         )
+    told = session.between.told()
+    if told is not None:
+        _say(told)
     best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
     network = continuity.student(unwrap_model(trainer.model))
     record.finish(session.record, session.baseline, network, session.size, best)
@@ -566,6 +509,9 @@ def on_train_end(trainer: Any) -> None:
     if session.recipe.floor is not None:
         _tell_floor(session)
         floor.forget(trainer)
+    session.between.stop()
+    distill.forget(trainer, session.recipe)
+    _tell_zeros(trainer, session)
     timed.beside_dense(trainer, session.record, session.baseline, _say)
     report.write(session.record, trainer.save_dir)
     path = trainer.save_dir / "pruning.png"
@@ -597,6 +543,19 @@ def _tell_floor(session: Session) -> None:
             f"{colorstr('prune:')} THE FLOOR IS NOT KEPT: fitness {_fitness(final)} is more than "
             f"{session.recipe.floor:g} below the dense {_fitness(dense)}. Give more epochs, or ask for less"
         )
+
+
+def _tell_zeros(trainer: Any, session: Session) -> None:
+    """Say what single zeros come to: how many there are, and what they save on disk."""
+    if session.pattern is None:
+        return
+    found = masks.count(continuity.student(trainer.ema.ema), session.pattern)
+    session.record["sparsity"] = {"pattern": str(session.pattern), **asdict(found)}
+    where = f", {session.pattern} in {found.fitting} of {found.layers} convolutions" if session.pattern.of else ""
+    _say(
+        f"{found.share:.1%} of the convolution weights are zero{where}: {found.bytes / 1e6:.2f} MB of tensors are "
+        f"{found.compressed / 1e6:.2f} MB compressed. Zeros alone are not faster, but where a runtime knows them"
+    )
 
 
 def _fitness(value: float | None) -> str:

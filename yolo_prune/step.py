@@ -32,6 +32,7 @@ class Baseline:
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
+        limits: group name -> the largest share of its channels that may go in all; a group that is not named has none.
         least: FLOPs of the narrowest legal model, where a recipe has a floor and no bound: it goes that far at most.
     """
 
@@ -44,6 +45,7 @@ class Baseline:
     latency: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     least: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -52,8 +54,9 @@ class Baseline:
         channel_graph: graph.ChannelGraph,
         profile: Profile | None = None,
         weights: Mapping[str, float] | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> Baseline:
-        """Measure a model.
+        """Measure a model. Arguments are as the attributes.
 
         Raises:
             PruneError: the profile does not fit the model.
@@ -67,6 +70,7 @@ class Baseline:
             profile,
             None if profile is None else measure.latency_of(model, profile),
             weights or {},
+            limits=limits or {},
         )
 
     def figures(self) -> dict[str, float]:
@@ -104,12 +108,23 @@ def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, 
     return found
 
 
-def least_flops(model: nn.Module, channel_graph: graph.ChannelGraph, recipe: Recipe) -> float | None:
-    """FLOPs of the narrowest legal model, for a recipe with a floor and no bound; None for any other."""
-    if recipe.floor is None or any((recipe.flops, recipe.params, recipe.latency)):
+def _lowest(recipe: Recipe, original: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+    """Group name -> the least count that a recipe, and what was measured, let stay of the original one."""
+    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    return {
+        name: max(count, math.ceil(original[name] * (1 - limits[name]) - 1e-9)) if name in limits else count
+        for name, count in lowest.items()
+    }
+
+
+def least_flops(
+    model: nn.Module, channel_graph: graph.ChannelGraph, recipe: Recipe, limits: Mapping[str, float] | None = None
+) -> float | None:
+    """FLOPs of the narrowest legal model, for a recipe with a floor and nothing else to go for; None for any other."""
+    if recipe.floor is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
         return None
     original = {group.name: group.size for group in channel_graph.groups}
-    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    lowest = _lowest(recipe, original, limits or {})
     flat = {name: np.ones(size) for name, size in original.items()}
     found = units(channel_graph, flat, original, lowest)
     cost = measure.flops_cost(channel_graph, found, measure.size_of(model), math.inf)
@@ -145,7 +160,7 @@ def plan(
     if scores is None:
         scores = importance.score(channel_graph, model, _by_weights(recipe))
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
-    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    lowest = _lowest(recipe, original, baseline.limits)
     found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [*_heads(found, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
     size = measure.size_of(model)

@@ -1,0 +1,79 @@
+# yolo-prune, AGPL-3.0 license
+"""One cut of a model in training: what channels are worth, what makes up for the cut, and what follows the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune import calibration, compensate, continuity, gradients, graph, measure, ranks, step
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.gates import Gates
+from yolo_prune.recipe import Recipe
+from yolo_prune.step import Baseline
+
+
+def worth(trainer: Any, seen: Gates | None, importance: str, found: graph.ChannelGraph) -> dict[str, Any]:
+    """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
+    if seen is not None and seen.fits(found):
+        return seen.scores()
+    try:
+        batches = calibration.of_trainer(trainer, gradients.IMAGES)
+        return gradients.gather(continuity.student(trainer.ema.ema), found, importance, batches)
+    except PruneError as error:
+        LOGGER.warning(f"{colorstr('prune:')} this step goes by l2, for there are no gradients yet: {error}")
+        return {}
+
+
+def images(trainer: Any) -> torch.Tensor | None:
+    """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
+    try:
+        return calibration.pixels(calibration.of_trainer(trainer, calibration.count(int(trainer.args.imgsz))))
+    except (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError) as error:
+        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
+        return None
+
+
+def cut_training(
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: Any,
+    wanted: Recipe,
+    baseline: Baseline,
+    bounds: dict[str, float],
+    images: torch.Tensor | None = None,
+    worth: Callable[[graph.ChannelGraph], dict[str, Any]] | None = None,
+) -> tuple[graph.ChannelGraph, list[str]]:
+    """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
+
+    Of several processes the first scores, plans and makes up for the cut, and all cut. Training goes on from the
+    average, which was made up for: to fit the live model as well would cost as much again.
+
+    Args:
+        images: what the cut is made up for on; None where nothing does. worth: see step.choose.
+
+    Returns:
+        The groups as they were before the cut, and the blocks that were removed whole.
+    """
+    removed: list[str] = []
+    scored = continuity.student(ema)
+    frozen = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
+    for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
+        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds, worth))
+        removed += chosen.blocks
+        with compensate.made_up(scored, found, chosen, images, wanted.compensate, frozen):
+            continuity.cut(ema, found, chosen)
+        continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
+        size = measure.size_of(scored)
+        figures = {"flops": size.flops, "params": size.params}
+        if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
+            if images is not None:
+                continuity.student(model).load_state_dict(scored.state_dict())
+            ranks.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
+            return found, removed
+    raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")

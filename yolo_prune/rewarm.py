@@ -1,0 +1,36 @@
+# yolo-prune, AGPL-3.0 license
+"""After a cut the learning rate starts low and comes back over some epochs, in a straight line.
+
+Moments of the optimizer and statistics are of the model before the cut; large steps by them would spoil what was made
+up for at the cut. Fine-tuning restarts with a warm-up for the same reason (Le and Hua, arXiv 2105.03193).
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class Rewarm:
+    """Scales the learning rate of single steps, so that the host's own schedule and warm-up go on below.
+
+    Args:
+        steps: after how many steps of the optimizer the rate is whole again; 0 does nothing.
+    """
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+        self._taken = 0
+        self._rates: list[float] = []
+
+    def before(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lower the rate for this step."""
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        if self._taken < self.steps:
+            self._taken += 1
+            for group in optimizer.param_groups:
+                group["lr"] *= self._taken / (self.steps + 1)
+
+    def after(self, optimizer: torch.optim.Optimizer) -> None:
+        """Put the rate back that the host set."""
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
