@@ -26,7 +26,7 @@ def ours(scale: str) -> dict[str, float]:
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.torch_utils import ModelEMA
 
-    from yolo_prune import graph, measure, recipe, session, step
+    from yolo_prune import cutting, graph, measure, recipe, step
 
     model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).train()
     ema = ModelEMA(model).ema
@@ -41,7 +41,7 @@ def ours(scale: str) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        session.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
+        cutting.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
         seconds = time.perf_counter() - start
     size = measure.size_of(model)
     return {

@@ -18,7 +18,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 import yolo_prune
 from tests.oracle import lively
 from tests.training import record_of, train
-from yolo_prune import calibration, compensate, graph, session, surgery
+from yolo_prune import calibration, compensate, cutting, graph, surgery
 from yolo_prune.allocate import PrunePlan
 from yolo_prune.errors import PruneError
 
@@ -208,9 +208,8 @@ def test_a_data_set_without_plain_images_is_told_and_the_run_goes_on(caplog: pyt
     trainer = SimpleNamespace(train_loader=SimpleNamespace(dataset=[1, 2, 3]), args=SimpleNamespace(imgsz=64))
     with pytest.raises(PruneError, match="no images without augmentation"):
         calibration.of_trainer(trainer, 4)
-    own: Any = SimpleNamespace(images=None, recipe=SimpleNamespace(compensate="refit"))
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        assert session._images(trainer, own) is None
+        assert cutting.images(trainer) is None
     assert "no images to make up for the cut on" in caplog.text
 
 

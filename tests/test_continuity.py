@@ -14,7 +14,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from yolo_prune import architecture, continuity, graph, recipe, session, step, surgery
+from yolo_prune import architecture, continuity, cutting, graph, recipe, step, surgery
 from yolo_prune.step import Baseline
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
@@ -49,7 +49,7 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> graph.ChannelGraph:
     baseline = Baseline.of(ema, graph.build(ema))
-    return session.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline))[0]
+    return cutting.cut_training(model, ema, optimizer, WANTED, baseline, step.limits(WANTED, baseline))[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.training import SMALL, record_of, train
-from yolo_prune import api, floor, graph, recipe, session, step
+from yolo_prune import api, cutting, floor, graph, recipe, session, step
 from yolo_prune.errors import HostError, PruneError
 
 FLOOR: dict[str, Any] = {"prune": 0.6, "prune_floor": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
@@ -60,7 +60,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     wanted = recipe.from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = step.Baseline.of(model, graph.build(model))
-    session.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
+    cutting.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
     learn(model)
     floor.go_back(trainer)
     assert trainer.model is not model

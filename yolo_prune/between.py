@@ -65,6 +65,10 @@ class Between:
         self._rewarm = Rewarm(math.ceil(self.recipe.rewarm * batches / max(accumulate, 1)))
         self._set()
 
+    def stretch(self, factor: float) -> None:
+        """Multiply the host's learning rate, from now on."""
+        self._rewarm.factor = factor
+
     def hold(self, model: nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
         """Hold the zeros of these masks in the model in training."""
         self.held = masks.Masks(model, kept) if kept else None

@@ -252,13 +252,23 @@ def _mark(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _forward(event: str, trainer: Any) -> None:
-    """Hand an event to the session, if this run prunes; else cost nothing."""
-    if asked(vars(trainer.args)):
+    """Hand an event to the session, if this run prunes or its model has zeros to keep; else cost nothing."""
+    if asked(vars(trainer.args)) or (event in _OF_ZEROS and _has_zeros(trainer)):
         from yolo_prune import session
 
         callback = session.CALLBACKS.get(event)
         if callback is not None:
             callback(trainer)
+
+
+_OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
+
+
+def _has_zeros(trainer: Any) -> bool:
+    """Whether the model in training came with single weights that are to stay zero (architecture.sparsity)."""
+    model = getattr(trainer, "model", None)
+    yaml = getattr(getattr(model, "module", model), "yaml", None)
+    return isinstance(yaml, dict) and "sparsity" in (yaml.get("yolo_prune") or {})
 
 
 def on_pretrain_routine_start(trainer: Any) -> None:

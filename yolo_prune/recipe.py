@@ -277,6 +277,12 @@ class Settings(BaseModel):
         "0 to 100, also 0.5",
         "must be a number of epochs from 0 to 100, for example 1",
     )
+    restart: bool = _setting(
+        False,
+        "whether the learning rate goes through its whole schedule once more after the last step",
+        "`True`, `False`",
+        "must be True or False",
+    )
     distill: _Weight = _setting(
         0.0,
         "after the first step, learn from the model as it was before it, with this weight of the host's distillation "

@@ -13,22 +13,23 @@ import torch
 class Rewarm:
     """Scales the learning rate of single steps, so that the host's own schedule and warm-up go on below.
 
-    Args:
+    Attributes:
         steps: after how many steps of the optimizer the rate is whole again; 0 does nothing.
+        factor: what the host's rate is multiplied by besides.
     """
 
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
+        self.factor = 1.0
         self._taken = 0
         self._rates: list[float] = []
 
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Lower the rate for this step."""
         self._rates = [group["lr"] for group in optimizer.param_groups]
-        if self._taken < self.steps:
-            self._taken += 1
-            for group in optimizer.param_groups:
-                group["lr"] *= self._taken / (self.steps + 1)
+        self._taken = min(self._taken + 1, self.steps + 1)
+        for group in optimizer.param_groups:
+            group["lr"] *= self.factor * self._taken / (self.steps + 1)
 
     def after(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the rate back that the host set."""

@@ -282,8 +282,18 @@ def on_train_epoch_start(trainer: Any) -> None:
             _take_step(trainer, session)
     if session.recipe.floor is not None and trainer.epoch == floor.check_epoch(session.epochs, trainer.epochs):
         _judged(trainer, session)
+    _restart(trainer, session)
     if session.unfinished:
         session.between.grow(trainer.epoch, session.epochs[session.done], lambda: _next_plan(trainer, session))
+
+
+def _restart(trainer: Any, session: Session) -> None:
+    """From the last step on, go through the host's whole schedule of the learning rate once more, in what is left."""
+    if not session.recipe.restart or session.unfinished or not session.done:
+        return
+    last = session.epochs[-1]
+    time = (trainer.epoch - last) / max(trainer.epochs - last, 1)
+    session.between.stretch(trainer.lf(time * trainer.epochs) / max(trainer.lf(trainer.epoch), 1e-12))
 
 
 def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:

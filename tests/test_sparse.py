@@ -1,0 +1,120 @@
+# yolo-prune, AGPL-3.0 license
+"""Sparse training: each penalty presses on what it says, by what it says, and a run shows it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+from tests.oracle import lively
+from tests.training import record_of, train
+from yolo_prune import graph, sparse
+from yolo_prune.errors import RecipeError
+from yolo_prune.recipe import from_arguments
+
+RATE = 0.01
+
+
+def pressed(kind: str, strength: float, doomed: Any = None) -> tuple[Any, dict[str, torch.Tensor], Any, Any]:
+    """A model, its state before one step at the learning rate RATE, the pressure, and the groups."""
+    torch.manual_seed(0)
+    model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False)).train()
+    found = graph.build(model)
+    pressure = sparse.Pressure(found, model, kind, strength, doomed(found) if doomed else None)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    return model, before, pressure, found
+
+
+def step(pressure: sparse.Pressure) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=RATE)
+    pressure.after(optimizer)
+
+
+def test_l1_moves_every_scale_by_the_same_amount_towards_zero_and_nothing_else() -> None:
+    model, before, pressure, found = pressed("bn", 10.0)
+    name = "model.2.cv2.bn"  # one of the group model.2.cv2.conv, which this norm alone belongs to
+    group = next(g for g in found.groups if g.name == "model.2.cv2.conv")
+    assert [m.module for m in group.members if m.module.endswith(".bn")] == [name]
+    was = before[f"{name}.weight"]
+    typical = float(was.abs().median(dim=0).values)
+    step(pressure)
+    now = model.get_parameter(f"{name}.weight").detach()
+    expected = was.sign() * (was.abs() - 10.0 * RATE * typical).clamp_min(0)
+    assert torch.allclose(now, expected, atol=1e-6)
+    for key, value in model.named_parameters():
+        if not key.endswith("bn.weight"):
+            assert torch.equal(value.detach(), before[key]), key
+
+
+def test_l1_reaches_zero_and_stays() -> None:
+    model, _, pressure, _ = pressed("bn", 30.0)
+    for _ in range(5):
+        step(pressure)
+    scales = model.get_parameter("model.2.cv2.bn.weight").detach()
+    assert (scales == 0).any()
+    step(pressure)
+    assert torch.isfinite(scales).all()
+    assert (model.get_parameter("model.2.cv2.bn.weight").detach()[scales == 0] == 0).all()
+
+
+def test_group_lasso_shrinks_whole_channels_and_the_least_most() -> None:
+    model, before, pressure, found = pressed("group", 0.5)
+    group = next(g for g in found.groups if g.name == "model.4.m.0.cv1.conv")
+    step(pressure)
+    rows = model.get_parameter("model.4.m.0.cv1.conv.weight").detach().flatten(1)
+    was = before["model.4.m.0.cv1.conv.weight"].flatten(1)
+    columns = model.get_parameter("model.4.m.0.cv2.conv.weight").detach().transpose(0, 1).flatten(1)
+    columns_were = before["model.4.m.0.cv2.conv.weight"].transpose(0, 1).flatten(1)
+    norm = lambda t: t.square().mean(1).sqrt()  # noqa: E731
+    # cv1's rows belong to a second group as columns, and cv2's columns to another as rows: compare channels in a group
+    ratios = norm(rows) / norm(was)
+    assert (ratios < 1).all()
+    assert group.size == len(ratios)
+    assert float(torch.corrcoef(torch.stack([ratios, norm(columns) / norm(columns_were)]))[0, 1]) > 0.9
+
+
+def test_growing_presses_only_on_what_is_doomed_and_ever_more() -> None:
+    def doomed(found: graph.ChannelGraph) -> dict[str, np.ndarray]:
+        return {g.name: np.arange(g.size) < 3 for g in found.groups if g.name == "model.2.cv2.conv"}
+
+    model, before, pressure, _ = pressed("growing", 10.0, doomed)
+    step(pressure)
+    assert all(torch.equal(value.detach(), before[key]) for key, value in model.named_parameters())
+    for time in (0.5, 1.0):
+        pressure.time = time
+        scales = model.get_parameter("model.2.cv2.bn.weight").detach().clone()
+        step(pressure)
+        now = model.get_parameter("model.2.cv2.bn.weight").detach()
+        assert torch.allclose(now[:3], scales[:3] * (1 - 10.0 * RATE * time))
+        assert torch.equal(now[3:], scales[3:])
+
+
+@pytest.mark.parametrize("kind", sparse.KINDS)
+def test_a_run_says_what_sparse_training_comes_to(
+    tiny_data: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.7, "prune_end": 0.7, "prune_sparse": kind}
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=4, prune_sparse_strength=400.0, lr0=0.005, nbs=4, **arguments)
+    told = [message for message in caplog.messages if f"sparse={kind}, strength 400" in message]
+    assert len(told) == (1 if kind == "growing" else 2)  # epochs before the step; growing has gradients from the second
+    shares = [float(message.rpartition(", ")[2].partition("%")[0]) for message in told]
+    assert shares[-1] > (0 if kind != "growing" else -1)
+    assert float(told[-1].partition("median is ")[2].partition(" ")[0]) < 1
+    record = record_of(tmp_path / "run")
+    assert record["recipe"]["sparse"] == kind
+    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"] * 1.001
+    assert YOLO(tmp_path / "run" / "weights" / "best.pt").model is not None
+
+
+def test_a_strength_without_a_penalty_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"prune_sparse_strength=0\.5 is of no penalty"):
+        from_arguments({"prune": 0.5, "prune_sparse_strength": 0.5})
