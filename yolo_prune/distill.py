@@ -28,11 +28,13 @@ def arrange(trainer: Any, wanted: Recipe) -> None:
     Raises:
         PruneError: another teacher is named as well, or the model is no trained file. HostError: this host cannot.
     """
-    if not wanted.distill or trainer.resume or trainer.args.distill_model == str(trainer.args.model):
+    if not wanted.distill or trainer.resume:
         return
     given = f"prune_distill={wanted.distill:g}"
     if not hasattr(trainer.args, "distill_model"):
         raise HostError(f"{given} needs an ultralytics that has distill_model=")
+    if trainer.args.distill_model == str(trainer.args.model):
+        return  # the parent of a DDP run has said it
     if trainer.args.distill_model is not None:
         raise PruneError(
             f"{given} and distill_model={trainer.args.distill_model} name two teachers, the model before its first cut "
