@@ -17,7 +17,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.oracle import lively
 from tests.training import record_of, train
-from yolo_prune import gates, gradients, graph, session
+from yolo_prune import cutting, gates, gradients, graph
 from yolo_prune.errors import PruneError
 
 
@@ -207,7 +207,7 @@ def test_a_cut_before_the_first_batch_looks_at_a_few(tiny_data: Path, tmp_path: 
         calls.append(len(batches))
         return real(network, found, kind, batches)
 
-    monkeypatch.setattr(session.gradients, "gather", gather)
+    monkeypatch.setattr(cutting.gradients, "gather", gather)
     train(tiny_data, tmp_path, epochs=1, prune=0.4, prune_importance="taylor", prune_schedule="oneshot", prune_start=0)
     assert len(calls) == 1
     assert calls[0] > 0

@@ -309,10 +309,17 @@ def test_as_dict_is_plain() -> None:
         "heads": 0.0,
         "floor": None,
         "compensate": "refit",
+        "rewarm": 0.0,
+        "restart": False,
+        "distill": 0.0,
+        "sparse": "none",
+        "sparse_strength": None,
+        "sparsity": None,
         "profile": None,
         "format": None,
         "precision": None,
         "sensitivity": None,
+        "layer_loss": None,
         "protect": [],
     }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,9 @@ def test_a_run_warms_up_again_and_goes_through_the_schedule_once_more(tiny_data:
     first = of_epoch(again, 4) + of_epoch(again, 5)
     assert len(first) == 4  # two batches an epoch: over two epochs the rate comes back
     assert first == pytest.approx([n / 5 * whole[2 * (n > 2)] for n in range(1, 5)])
+    with (tmp_path / "b" / "run" / "results.csv").open() as file:
+        logged = [float({key.strip(): value for key, value in row.items()}["lr/pg0"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx([of_epoch(again, epoch)[-1] for epoch in range(8)], rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +156,11 @@ def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_p
     [
         ({"distill_model": "other.pt"}, {}, "name two teachers"),
         ({"model": "yolov8n.yaml"}, {}, r"only a trained model"),
+        ({"task": "classify"}, {}, r"task=classify has none"),
     ],
 )
 def test_teachers_that_cannot_be_are_refused(arguments: Any, settings: Any, words: str) -> None:
-    own = {"model": "best.pt", "distill_model": None, **arguments}
+    own = {"task": "detect", "model": "best.pt", "distill_model": None, **arguments}
     wanted = from_arguments({"prune": 0.5, "prune_distill": 6, **settings})
     assert wanted is not None
     with pytest.raises(PruneError, match=words):
@@ -166,7 +171,7 @@ def test_a_host_without_distillation_is_told() -> None:
     wanted = from_arguments({"prune": 0.5, "prune_distill": 6})
     assert wanted is not None
     with pytest.raises(HostError, match="needs an ultralytics that has distill_model="):
-        distill.arrange(SimpleNamespace(args=SimpleNamespace(model="best.pt"), resume=False), wanted)
+        distill.arrange(SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False), wanted)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Between:
         """Multiply the host's learning rate, from now on."""
         self._rewarm.factor = factor
 
+    @property
+    def rate(self) -> float:
+        """What the host's learning rate was multiplied by at the latest step."""
+        return self._rewarm.scale
+
     def hold(self, model: nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
         """Hold the zeros of these masks in the model in training."""
         self.held = masks.Masks(model, kept) if kept else None

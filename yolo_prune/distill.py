@@ -31,6 +31,8 @@ def arrange(trainer: Any, wanted: Recipe) -> None:
     if not wanted.distill or trainer.resume:
         return
     given = f"prune_distill={wanted.distill:g}"
+    if trainer.args.task == "classify":
+        raise PruneError(f"{given} learns what a detection head sees, and task=classify has none: leave it out")
     if not hasattr(trainer.args, "distill_model"):
         raise HostError(f"{given} needs an ultralytics that has distill_model=")
     if trainer.args.distill_model == str(trainer.args.model):

@@ -24,12 +24,17 @@ class Rewarm:
         self._taken = 0
         self._rates: list[float] = []
 
+    @property
+    def scale(self) -> float:
+        """What the host's rate was multiplied by at the latest step."""
+        return self.factor * min(self._taken, self.steps + 1) / (self.steps + 1) if self._taken else self.factor
+
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Lower the rate for this step."""
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._taken = min(self._taken + 1, self.steps + 1)
         for group in optimizer.param_groups:
-            group["lr"] *= self.factor * self._taken / (self.steps + 1)
+            group["lr"] *= self.scale
 
     def after(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the rate back that the host set."""

@@ -461,7 +461,13 @@ def on_train_epoch_end(trainer: Any) -> None:
     if session is None or session.size is None:
         return
     # The host's CSV, TensorBoard, W&B and MLflow all log trainer.lr, which it makes anew before this callback.
-    trainer.lr = {**trainer.lr, "model/parameters": session.size.params, "model/GFLOPs": round(session.size.gflops, 4)}
+    rates = {key: rate * session.between.rate for key, rate in trainer.lr.items() if key.startswith("lr/")}
+    trainer.lr = {
+        **trainer.lr,
+        **rates,
+        "model/parameters": session.size.params,
+        "model/GFLOPs": round(session.size.gflops, 4),
+    }
     judged = floor.check_epoch(session.epochs, trainer.epochs) if session.recipe.floor is not None else None
     if session.unfinished or (judged is not None and trainer.epoch < judged):
         trainer.stopper.best_epoch = trainer.epoch + 1
