@@ -189,7 +189,8 @@ def run(method: str, options: dict[str, str]) -> None:
     os.chdir(out)
     if OURS:
         yolo = YOLO(settings.pop("model"))
-        yolo.train(**settings, workers=0, plots=False, exist_ok=True, prune=round(1 - share, 6), **options)
+        given = {key: yaml.safe_load(value) for key, value in options.items()}
+        yolo.train(**settings, workers=0, plots=False, exist_ok=True, prune=round(1 - share, 6), **given)
         trainer = yolo.trainer
     else:
         trainer = peer(method, settings, share)
@@ -231,15 +232,7 @@ def table(options: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in {
-        "dense",
-        "ours",
-        "magnitude",
-        "magnitude0",
-        "slimming",
-        "narrow",
-        "table",
-    }:
+    if len(sys.argv) < 2 or sys.argv[1] not in (*METHODS, "table"):
         raise SystemExit(__doc__)
     given = dict(word.split("=", 1) for word in sys.argv[2:])
     table(given) if sys.argv[1] == "table" else run(sys.argv[1], given)

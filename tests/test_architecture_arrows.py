@@ -77,6 +77,7 @@ LAYERS = {
             "samples",
             "saving",
             "session",
+            "telling",
             "verify",
         ),
     },

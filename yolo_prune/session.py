@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune import (
@@ -46,7 +46,7 @@ from yolo_prune import (
     saving,
     schedule,
     step,
-    text,
+    telling,
     timed,
 )
 from yolo_prune.between import Between
@@ -90,10 +90,6 @@ class Session:
     def unfinished(self) -> bool:
         """Whether steps are still to come."""
         return self.done < len(self.epochs)
-
-
-def _say(text: str) -> None:
-    LOGGER.info(f"{colorstr('prune:')} {text}")
 
 
 def of(trainer: Any) -> Session | None:
@@ -160,7 +156,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if wanted is None:
         sparsity = architecture.sparsity(model)
         if sparsity is not None:
-            _say(f"the zeros of this model ({sparsity}) are kept while it trains")
+            telling.say(f"the zeros of this model ({sparsity}) are kept while it trains")
             setattr(trainer, _HELD, between.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
         return
     checkpoint.require_supported(model, str(trainer.args.model))
@@ -169,7 +165,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     earlier = resuming.earlier_record(trainer) if trainer.resume else {}
     size = measure.size_of(model)
     _make_folder(trainer)
-    device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, _say))
+    device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, telling.say))
     baseline = resuming.baseline(run, model, found, wanted, device)
     step.check_reachable(model, found, wanted, baseline)
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted))
@@ -198,7 +194,11 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     saving.protect(trainer)
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
-    _announce(session, found)
+    if baseline.meets(step.limits(wanted, baseline)) and wanted.sparsity is None:
+        session.epochs = []
+        telling.nothing_to_do(baseline.size)
+    else:
+        telling.plan(wanted, baseline, found, session.epochs, session.done)
     distill.begin(unwrap_model(trainer.model), wanted, session.done > 0)
     _watch(trainer, session, found)
     if session.pattern is not None:
@@ -220,34 +220,6 @@ def _make_folder(trainer: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PruneError(f"{folder} cannot be made, which is to hold the record: {error}") from None
-
-
-def _announce(session: Session, found: graph.ChannelGraph) -> None:
-    base = session.baseline.size
-    bounds = step.limits(session.recipe, session.baseline)
-    if session.baseline.meets(bounds) and session.recipe.sparsity is None:
-        session.epochs = []
-        LOGGER.warning(
-            f"{colorstr('prune:')} the model ({base.gflops:.1f} GFLOPs, {base.params:,} params) already meets every "
-            "bound; nothing will be pruned"
-        )
-        return
-    if found.untaught:
-        LOGGER.info(f"{colorstr('prune:')} {text.untaught(found.untaught)}")
-    words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
-    targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
-    target = f" to at most {', '.join(targets)}" if targets else ""
-    if session.recipe.sparsity is not None:
-        target += f"{' and' if targets else ' to'} sparsity {session.recipe.sparsity}"
-    at = ", ".join(str(epoch + 1) for epoch in session.epochs[session.done :]) or "none left"
-    if session.recipe.schedule != "oneshot" and len(session.epochs) < session.recipe.steps:
-        at += f" ({session.recipe.steps} steps asked, start to end has {len(session.epochs)} epochs)"
-    _say(
-        f"recipe {session.recipe.name}: from {base.gflops:.2f} GFLOPs, {base.params:,} params"
-        f"{timed.words(session.baseline)}{target}"
-        f"{'' if session.recipe.floor is None else f', fitness at most {session.recipe.floor:g} below the dense'}; "
-        f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
-    )
 
 
 def on_train_start(trainer: Any) -> None:
@@ -362,11 +334,7 @@ def _go_back(trainer: Any, session: Session) -> None:
     record.finish(session.record, session.baseline, model, session.size, None)
     if RANK in {-1, 0}:
         report.write(session.record, trainer.save_dir)  # of a dense model, last.pt does not say that it went back
-    _say(
-        f"step {row['step']} is undone at epoch {trainer.epoch + 1}: fitness came back to {_fitness(fitness)}, and may "
-        f"be {session.recipe.floor:g} below {_fitness(session.record['baseline']['fitness'])}. From here to the end: "
-        f"{session.size.params:,} params, {session.size.gflops:.2f} GFLOPs"
-    )
+    telling.step_undone(row, fitness, session.record, session.size)
 
 
 def _take_step(trainer: Any, session: Session) -> None:
@@ -401,21 +369,14 @@ def _take_step(trainer: Any, session: Session) -> None:
     seconds = time.perf_counter() - start
     device = session.baseline.profile
     latency = None if device is None else measure.latency_of(continuity.student(model), device)
-    record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
+    row = record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
     _stamp(session, model, ema, found, removed)
     _watch(trainer, session, _groups_now(session, model))
     session.between.warm_up(len(trainer.train_loader), int(trainer.accumulate))
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         saving.save_as_of_the_epoch_before(trainer)
-    if removed:
-        _say(f"removed whole: {', '.join(removed)}")
-    _say(
-        f"step {number}/{steps} at epoch {trainer.epoch + 1}/{trainer.epochs}: params {before.params:,} -> "
-        f"{session.size.params:,}, GFLOPs {before.gflops:.2f} -> {session.size.gflops:.2f}"
-        f"{'' if latency is None else f', predicted {latency:.2f} ms'}, fitness before "
-        f"{_fitness(session.fitness)}, {seconds:.2f} s"
-    )
+    telling.step_taken(row, steps, trainer.epochs, before, removed)
 
 
 def _groups_now(session: Session, model: nn.Module) -> graph.ChannelGraph | None:
@@ -491,13 +452,10 @@ def on_fit_epoch_end(trainer: Any) -> None:
         for row in steps:
             row["fitness_after"] = fitness if row["fitness_after"] is None else row["fitness_after"]
         row = steps[-1]
-        _say(
-            f"step {row['step']}/{len(session.epochs)}: fitness {_fitness(row['fitness_before'])} before, "
-            f"{fitness:.4f} after epoch {trainer.epoch + 1}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
-        )
+        telling.step_completed(row, len(session.epochs), trainer.epoch + 1)
     told = session.between.told()
     if told is not None:
-        _say(told)
+        telling.say(told)
     best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
     network = continuity.student(unwrap_model(trainer.model))
     record.finish(session.record, session.baseline, network, session.size, best)
@@ -523,59 +481,31 @@ def on_train_end(trainer: Any) -> None:
     if session is None or "final" not in session.record:
         return
     if session.recipe.floor is not None:
-        _tell_floor(session)
+        _judge_the_end(session)
         floor.forget(trainer)
     session.between.stop()
     distill.forget(trainer, session.recipe)
-    _tell_zeros(trainer, session)
-    timed.beside_dense(trainer, session.record, session.baseline, _say)
+    if session.pattern is not None:
+        zeros = masks.count(continuity.student(trainer.ema.ema), session.pattern)
+        session.record["sparsity"] = {"pattern": str(session.pattern), **asdict(zeros)}
+        telling.zeros(zeros, session.pattern)
+    timed.beside_dense(trainer, session.record, session.baseline, telling.say)
     report.write(session.record, trainer.save_dir)
     path = trainer.save_dir / "pruning.png"
     report.picture(session.record, path)
     trainer.on_plot(path)
-    before, after = session.record["baseline"], session.record["final"]
-    if session.unfinished:
-        LOGGER.warning(
-            f"{colorstr('prune:')} the training ended with {len(session.epochs) - session.done} of "
-            f"{len(session.epochs)} steps still to come: the bounds are not reached. To go on: yolo train "
-            f"model={trainer.last} with the same bounds, which count from the model as it is then"
-        )
-    _say(
-        f"{'stopped' if session.unfinished else 'done'}: params {before['params']:,} -> {after['params']:,} "
-        f"({after['params'] / before['params']:.0%}), "
-        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "
-        f"{_fitness(before['fitness'])} -> {_fitness(after['fitness'])}"
-    )
-    _say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
+    missing = len(session.epochs) - session.done
+    telling.ended(session.record, missing, len(session.epochs), trainer.last)
+    telling.say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
 
 
-def _tell_floor(session: Session) -> None:
-    """Say how far a run with a floor got; loudly where the final model is below it."""
+def _judge_the_end(session: Session) -> None:
+    """Note how far a run with a floor got; say so loudly where the final model is below it."""
     dense, final = session.record["baseline"]["fitness"], session.record["final"]["fitness"]
     told = session.record.setdefault("floor", {"allowed": session.recipe.floor, "dense": dense, "undone": None})
     told["final"], told["kept"] = final, dense is None or final is None or final >= dense - session.recipe.floor
     if not told["kept"]:
-        LOGGER.warning(
-            f"{colorstr('prune:')} THE FLOOR IS NOT KEPT: fitness {_fitness(final)} is more than "
-            f"{session.recipe.floor:g} below the dense {_fitness(dense)}. Give more epochs, or ask for less"
-        )
-
-
-def _tell_zeros(trainer: Any, session: Session) -> None:
-    """Say what single zeros come to: how many there are, and what they save on disk."""
-    if session.pattern is None:
-        return
-    found = masks.count(continuity.student(trainer.ema.ema), session.pattern)
-    session.record["sparsity"] = {"pattern": str(session.pattern), **asdict(found)}
-    where = f", {session.pattern} in {found.fitting} of {found.layers} convolutions" if session.pattern.of else ""
-    _say(
-        f"{found.share:.1%} of the convolution weights are zero{where}: {found.bytes / 1e6:.2f} MB of tensors are "
-        f"{found.compressed / 1e6:.2f} MB compressed. Zeros alone are not faster, but where a runtime knows them"
-    )
-
-
-def _fitness(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
+        telling.floor_broken(told)
 
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
