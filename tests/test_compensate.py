@@ -184,6 +184,30 @@ def test_fewer_places_than_weights_is_the_same_fit() -> None:
     assert torch.allclose(one.bias, other.bias, atol=1e-4)
 
 
+def test_where_a_device_has_no_room_the_cpu_does_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training that fills a GPU must not die of a cut. There is none here: the first tries are made to fail."""
+    model = small()
+    x = settled(model)
+    expected = cut(model, "refit", x)
+    for name in ("observe", "_refit"):
+        real, tries = getattr(compensate, name), []
+
+        def once(*args: Any, real: Any = real, tries: list[int] = tries) -> Any:
+            tries.append(1)
+            if len(tries) == 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return real(*args)
+
+        monkeypatch.setattr(compensate, name, once)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        found = cut(model, "refit", x)
+    assert caplog.text.count("no memory left") == 2
+    for value, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(value, other)
+
+
 def test_a_run_makes_up_for_its_cuts_on_plain_training_images(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

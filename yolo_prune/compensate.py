@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from ultralytics.utils import LOGGER, colorstr
 
 from yolo_prune import surgery
 from yolo_prune.allocate import PrunePlan
@@ -117,17 +118,23 @@ def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, f
     """
     modules = dict(model.named_modules())
     held = {name.rpartition(".")[0] for name in frozen}
-    solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
     for name, lost in before.lost.items():
         if name in modules and name not in held:
             rows = before.kept[name][0]
             _shift(name, modules, lost if rows is None else lost[torch.as_tensor(rows, device=lost.device)], held)
-    if part == "mean":
-        return
+    if part != "mean":
+        _where_there_is_room(lambda some: _refit(model, before, some, held), model, images)
+
+
+def _refit(model: nn.Module, before: Before, images: torch.Tensor, held: Collection[str]) -> None:
+    """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
+    modules = dict(model.named_modules())
+    solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
 
     def hook(name: str) -> Callable[..., None]:
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            _fit(module, _read(module, inputs[0].detach(), before.places[name]), before.outputs[name])
+            x = inputs[0].detach()
+            _fit(module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device))
 
         return solve
 
@@ -154,10 +161,24 @@ def made_up(
     if images is None or part == "none":
         yield
         return
-    images = images.to(next(model.parameters()).device)
-    before = observe(model, found, plan, images, part)
+    before = _where_there_is_room(lambda some: observe(model, found, plan, some, part), model, images)
     yield
     restore(model, before, images, part, frozen)
+
+
+def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, images: torch.Tensor) -> Any:
+    """Do this on the model's device, or, where a training has filled that, with the model on the CPU for the time."""
+    device = next(model.parameters()).device
+    try:
+        return act(images.to(device))
+    except torch.cuda.OutOfMemoryError:
+        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to make up for the cut; the CPU does it")
+    torch.cuda.empty_cache()
+    model.cpu()
+    try:
+        return act(images.cpu())
+    finally:
+        model.to(device)
 
 
 @contextlib.contextmanager
@@ -232,9 +253,9 @@ def _shift(name: str, modules: Mapping[str, nn.Module], lost: torch.Tensor, held
     beside = f"{name.rpartition('.')[0]}.bn"
     norm = modules.get(beside) if name.endswith(".conv") and beside not in held else None
     if bias is not None:
-        bias.data += lost.to(bias.dtype)
+        bias.data += lost.to(bias.device, bias.dtype)
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-        norm.running_mean -= lost.to(norm.running_mean.dtype)
+        norm.running_mean -= lost.to(norm.running_mean.device, norm.running_mean.dtype)
 
 
 def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
