@@ -22,7 +22,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 
 _BATCH = 8
 _PIXELS = 48 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory
@@ -63,7 +63,7 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[
         )
         return [validator.preprocess(batch) for batch in _batches(dataset, images)]
     except Exception as error:  # the host has many for a data set that is not there or not whole
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        words = first_line(error)
         raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from ultralytics.utils import LOGGER, colorstr
 
 from yolo_prune import calibration, compensate, continuity, gradients, graph, measure, ranks, step
-from yolo_prune.errors import HostError, PruneError
+from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.gates import Gates
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -34,7 +34,7 @@ def images(trainer: Any) -> torch.Tensor | None:
     try:
         return calibration.pixels(calibration.of_trainer(trainer, calibration.count(int(trainer.args.imgsz))))
     except (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError) as error:
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        words = first_line(error)
         LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
         return None
 

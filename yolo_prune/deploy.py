@@ -22,7 +22,7 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks
 
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.shapes import copy_of
 
 # What the host's exporter imports for a format (and would try to install): module -> what pip calls it.
@@ -65,7 +65,7 @@ def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision
         with restrained(), quiet(), _untouched():
             YOLO(str(staged)).export(**options)
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        words = first_line(error)
         raise PruneError(f"ultralytics could not export the model to {kind}: {words}") from error
     finally:
         staged.unlink(missing_ok=True)

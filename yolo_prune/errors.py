@@ -26,3 +26,8 @@ class HostError(PruneError):
 
 class VerifyError(PruneError):
     """An exported artifact that differs from the torch model it came from."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -33,7 +33,7 @@ from ultralytics.utils import LOGGER, checks
 from ultralytics.utils.files import file_size
 
 from yolo_prune import __version__, architecture, checkpoint, latency, measure, report, samples, text, verify
-from yolo_prune.errors import PruneError, VerifyError
+from yolo_prune.errors import PruneError, VerifyError, first_line
 from yolo_prune.latency import Timing
 from yolo_prune.measure import Size
 from yolo_prune.samples import Samples
@@ -244,7 +244,7 @@ def _dataset(data: str | Path, subjects: list[_Subject]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = check_det_dataset(str(data))
     except Exception as error:  # the host has many for a data set that is not there or not whole
-        raise PruneError(f"data={data}: not a data set that ultralytics can read. {_first_line(error)}") from error
+        raise PruneError(f"data={data}: not a data set that ultralytics can read. {first_line(error)}") from error
     for subject in subjects:
         classes = int(subject.network.model[-1].nc)
         if classes != found["nc"] and not _single_class(subject):
@@ -292,7 +292,7 @@ def _export(subject: _Subject, folder: Path, arguments: dict[str, Any]) -> None:
         with _quiet():
             subject.artifact = Path(YOLO(str(staged), task="detect").export(format="onnx", device="cpu", **arguments))
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
-        raise PruneError(f"the export of {subject.path} failed in ultralytics. {_first_line(error)}") from error
+        raise PruneError(f"the export of {subject.path} failed in ultralytics. {first_line(error)}") from error
 
 
 def _place(subject: _Subject, folder: Path) -> None:
@@ -333,7 +333,7 @@ def _samples(
     try:
         return samples.from_data(dataset, side, count)
     except Exception as error:
-        raise PruneError(f"data={data}: its val images cannot be read. {_first_line(error)}") from error
+        raise PruneError(f"data={data}: its val images cannot be read. {first_line(error)}") from error
 
 
 def _calls(subject: _Subject, images: Tensor, threads: int) -> tuple[Callable[[], Tensor], Callable[[], np.ndarray]]:
@@ -398,9 +398,7 @@ def _validate(subject: _Subject, data: str, side: int, scratch: Path) -> None:
                 name=f"{subject.role}-{kind}",
             )
         except Exception as error:
-            raise PruneError(
-                f"ultralytics could not validate {weights.name} on {data}. {_first_line(error)}"
-            ) from error
+            raise PruneError(f"ultralytics could not validate {weights.name} on {data}. {first_line(error)}") from error
         figures.append((float(metrics.box.map), float(metrics.box.map50)))
     subject.torch_map, subject.artifact_map = figures
     gap = abs(figures[0][0] - figures[1][0])
@@ -493,7 +491,3 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from yolo_prune import gates
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph import ChannelGraph
 from yolo_prune.sensitivity import evaluating
 
@@ -48,7 +48,7 @@ def gather(
                 loss, _ = copy.loss(here, copy(here["img"]))
                 loss.sum().backward()
             except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-                words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+                words = first_line(error)
                 raise PruneError(f"the loss of a {type(copy).__name__} says nothing on this data: {words}") from error
             if kind != "activation":
                 seen.look()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 
 FORMATS = ("onnx", "openvino", "ncnn", "engine")
 PRECISIONS = ("fp32", "fp16")
@@ -113,7 +113,7 @@ def load(path: Path, kind: str, threads: int, precision: str = "fp32") -> Callab
     except PruneError:
         raise
     except Exception as error:  # every runtime has its own, down to RuntimeError with a page of text
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        words = first_line(error)
         raise PruneError(f"{PACKAGES[kind][1]} cannot open {path.name}: {words}") from error
 
 

@@ -25,7 +25,7 @@ from ultralytics.cfg import get_cfg
 
 from yolo_prune import graph, report, step, units
 from yolo_prune.compensate import undisturbed
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.recipe import Recipe
 
 KIND = "yolo-prune sensitivity"
@@ -131,7 +131,7 @@ def load(path: str | Path) -> dict[str, Any]:
             if not float(row["weight"]) > 0 or not np.isfinite(float(row["weight"])):
                 raise ValueError("it is damaged: a weight is not above 0")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        words = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        words = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
         raise PruneError(f"prune_sensitivity={path}: {words}") from None
     return content
 
@@ -220,7 +220,7 @@ def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
                 values = items.values() if isinstance(items, dict) else [items]
                 found.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
     except (ImportError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        words = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        words = first_line(error)
         raise PruneError(
             f"the loss of this {type(network).__name__} cannot be computed on this data: {words}"
         ) from error
