@@ -106,7 +106,12 @@ def test_a_device_has_a_runtime_a_precision_and_a_multiple_and_says_what_was_mea
 
 
 def test_the_defaults_of_the_schema_are_those_of_balanced() -> None:
-    written = yaml.safe_load((resources.folder("recipes") / "balanced.yaml").read_text(encoding="utf-8"))
+    text = (resources.folder("recipes") / "balanced.yaml").read_text(encoding="utf-8")
+    written = yaml.safe_load(text)
+    several = asked(prune=0.5, prune_schedule="cubic")
+    for key in ("schedule", "end", "steps"):  # what they are depends on one another, so that they stand as comments
+        assert f"\n# {key}: {getattr(several, key)}\n" in text
+        written[key] = Settings.model_fields[key].default
     defaults = {key: field.default for key, field in Settings.model_fields.items() if field.default is not None}
     assert written.pop("flops") == "50%"
     assert tuple(written.pop("protect")) == defaults.pop("protect")
@@ -144,11 +149,10 @@ def test_other_arguments_of_the_host_are_left_alone() -> None:
     assert asked(epochs=30, prune=0.5, lr0=float("nan")) == asked(prune=0.5)
 
 
-@pytest.mark.parametrize("words", [{"prune": 0.5}, {"prune": "balanced"}, {"prune_flops": "50%"}])
+@pytest.mark.parametrize("words", [{"prune": "auto"}, {"prune": 0.5, "prune_floor": 0.01}, {"prune_end": 0.9}])
 def test_a_short_run_takes_fewer_steps_than_a_shipped_recipe_has(words: dict[str, object]) -> None:
+    words = {"prune_flops": "50%", **words}
     wanted, usual = asked(epochs=3, **words), asked(**words)
-    assert wanted is not None
-    assert usual is not None
     assert wanted.steps == 3
     assert wanted.model_copy(update={"steps": usual.steps}) == usual
 
@@ -232,9 +236,32 @@ def test_every_scalar_can_be_overridden() -> None:
 
 def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> None:
     found = asked(prune=0.5, prune_schedule="oneshot")
-    assert (found.steps, found.start, found.end) == (1, 0.1, 0.1)
+    assert (found.steps, found.start, found.end) == (1, 0.3, 0.3)
     assert asked(prune="oneshot", prune_start=0.6).end == 0.6
     assert asked(prune=0.5, prune_schedule="oneshot", prune_start=0.6).end == 0.6
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ({}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_start": 0.7}, ("oneshot", 0.7, 0.7, 1)),
+        ({"prune_steps": 1}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_steps": 3}, ("cubic", 0.3, 0.6, 3)),
+        ({"prune_end": 0.5}, ("cubic", 0.3, 0.5, 5)),
+        ({"prune_floor": 0.01}, ("cubic", 0.3, 0.6, 5)),
+        ({"prune_schedule": "linear"}, ("linear", 0.3, 0.6, 5)),
+        ({"prune_schedule": "oneshot", "prune_floor": 0.01}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_start": 0.1, "prune_end": 0.4, "prune_steps": 2}, ("cubic", 0.1, 0.4, 2)),
+    ],
+)
+def test_one_step_unless_several_are_asked_for(args: dict[str, object], expected: tuple[object, ...]) -> None:
+    for prune in (0.5, "balanced", "gentle", "raspberry-pi-5"):
+        found = asked(prune=prune, **args)
+        assert (found.schedule, found.start, found.end, found.steps) == expected
+    keys = {key.removeprefix("prune_"): value for key, value in args.items()}
+    alone = recipe(flops="50%", **keys)
+    assert (alone.schedule, alone.start, alone.end, alone.steps) == expected
 
 
 def test_a_file_is_found_relative_to_the_current_directory_and_as_a_path(folder: Path) -> None:
@@ -272,8 +299,8 @@ def test_a_recipe_is_frozen_strict_and_forbids_unknown_keys() -> None:
         recipe(flops="50%", steps="3")
     with pytest.raises(ValidationError, match="Extra inputs"):
         recipe(flops="50%", colour="red")
-    with pytest.raises(ValidationError, match=r"start=0\.9 is after end=0\.4"):
-        recipe(flops="50%", start=0.9)
+    with pytest.raises(ValidationError, match=r"start=0\.9 is after end=0\.6"):
+        recipe(flops="50%", start=0.9, steps=2)
     with pytest.raises(ValidationError, match="does not say how much"):
         recipe()
     assert hash(found) == hash(load("balanced"))
@@ -297,11 +324,11 @@ def test_as_dict_is_plain() -> None:
         "params": None,
         "latency": None,
         "importance": "obdc",
-        "scope": "uniform",
-        "schedule": "cubic",
-        "start": 0.1,
-        "end": 0.4,
-        "steps": 5,
+        "scope": "global",
+        "schedule": "oneshot",
+        "start": 0.3,
+        "end": 0.3,
+        "steps": 1,
         "round": None,
         "min_channels": 16,
         "max_cut": 0.8,
@@ -381,7 +408,7 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_schedule": 3}, ["prune_schedule=3 must be oneshot, linear or cubic"]),
     ({"prune": 0.5, "prune_importance": 2}, ["prune_importance=2 must be the name of an importance", "l2"]),
     ({"prune": 0.5, "prune_start": 0.6, "prune_end": 0.2}, ["prune_start=0.6 is after prune_end=0.2", "0.6 or later"]),
-    ({"prune": 0.5, "prune_start": 0.6}, ["prune_start=0.6 is after balanced.yaml:", "end: 0.4"]),
+    ({"prune": 0.5, "prune_start": 0.7, "prune_steps": 2}, ["prune_start=0.7 is after end=0.6"]),
     ({"prune": 0.5, "prune_start": -0.1}, ["prune_start=-0.1 must be a fraction of the epochs", "0.05"]),
     ({"prune": 0.5, "prune_end": float("inf")}, ["prune_end=inf must be a fraction of the epochs", "from 0 to 1"]),
     ({"prune": 0.5, "prune_start": True}, ["prune_start=True must be a fraction of the epochs"]),
@@ -499,7 +526,7 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("<<: {flops: 50%}", ["bad.yaml:1: <<: {…} is unknown"]),
     ("? [a]\n: 3", ["bad.yaml:1: [a]: 3 is unknown"]),
     ("1: 2\n", ["bad.yaml:1: 1: 2 is unknown"]),
-    ("flops: 50%\nstart: 0.9", ["bad.yaml:2: start: 0.9 is after end=0.4"]),
+    ("flops: 50%\nsteps: 3\nstart: 0.9", ["bad.yaml:3: start: 0.9 is after end=0.6"]),
     ("flops: 50%\nend: 0.1\nstart: 0.9", ["bad.yaml:3: start: 0.9 is after bad.yaml:2: end: 0.1"]),
     (
         "flops: 50%\nschedule: oneshot\nsteps: 3",
@@ -542,7 +569,7 @@ def test_a_bad_value_in_a_file_is_a_fault_although_an_argument_overrides_it(fold
 
 def test_a_missing_bound_in_a_file_can_come_from_an_argument(folder: Path) -> None:
     Path("mine.yaml").write_text("steps: 3\n")
-    assert (asked(prune="mine.yaml", prune_flops="40%").steps, asked(prune=0.5).steps) == (3, 5)
+    assert (asked(prune="mine.yaml", prune_flops="40%").steps, asked(prune=0.5).steps) == (3, 1)
 
 
 def test_a_folder_and_an_unreadable_file(folder: Path) -> None:

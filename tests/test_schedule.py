@@ -114,8 +114,8 @@ def test_more_steps_than_epochs() -> None:
 
 
 def test_where_start_to_end_is_short_every_epoch_of_it_has_a_step() -> None:
-    assert step_epochs(load("balanced"), 8) == [0, 1, 2, 3]
-    assert step_epochs(load("balanced"), 5) == [0, 1, 2]
+    assert step_epochs(recipe(start=0.1, end=0.4), 8) == [0, 1, 2, 3]
+    assert step_epochs(recipe(start=0.1, end=0.4), 5) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("epochs", [0, -3, 2.0, True, None])

@@ -34,6 +34,7 @@ from yolo_prune.schedule import SCHEDULES, step_epochs
 DEFAULT = "balanced"
 BOUNDS = ("flops", "params", "latency")
 GOALS = (*BOUNDS, "floor", "sparsity")  # one of these says how much is to go
+_STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Also what hooks.py registers. The functions are in scopes.py, which needs numpy; this file does not.
 SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
 
@@ -197,33 +198,36 @@ class Settings(BaseModel):
         "registered one",
     )
     scope: _Scope = _setting(
-        "uniform",
+        "global",
         "how the cut is spread: the same share of every layer; more where it loses least for what it saves of the "
         "bound, or of milliseconds; the same share of each kind of layers",
         "`uniform`, `global`, `latency`, `isomorphic`, or a registered name",
         "must be uniform, global, latency or isomorphic",
     )
     schedule: _Schedule = _setting(
-        "cubic",
-        "all in one step, equal steps, or large steps first",
+        "oneshot",
+        "all in one step, equal steps, or large steps first; left out, `cubic` where `prune_steps`, `prune_end` or "
+        "`prune_floor` ask for several steps",
         "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
     start: _Fraction = _setting(
-        0.1,
+        0.3,
         "when the first step happens, as a fraction of the epochs",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",
     )
     end: _Fraction = _setting(
-        0.4,
-        "when the last step happens, as a fraction of the epochs; the rest fine-tunes",
+        _END,
+        f"when the last step happens, as a fraction of the epochs; the rest fine-tunes; left out, {_END} where there "
+        "are several",
         "0 to 1, not before the start",
-        "must be a fraction of the epochs, a number from 0 to 1, for example 0.4",
+        "must be a fraction of the epochs, a number from 0 to 1, for example 0.6",
     )
     steps: _Steps = _setting(
-        5,
-        "how many pruning steps, at most one an epoch",
+        1,
+        f"how many pruning steps, at most one an epoch; left out, {_STEPS} where `prune_schedule`, `prune_end` or "
+        "`prune_floor` ask for several",
         "1 to 10000",
         "must be a whole number from 1 to 10000, for example 5",
     )
@@ -352,13 +356,20 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_step(cls, data: Any) -> Any:
-        """A single step has no end of its own: where it is not given, it is the start."""
-        if isinstance(data, dict) and data.get("schedule") == "oneshot":
-            start = data.get("start", cls.model_fields["start"].default)
-            fraction = isinstance(start, (int, float)) and not isinstance(start, bool) and 0 <= start <= 1
-            return {"steps": 1, **({"end": start} if fraction else {}), **data}
-        return data
+    def _timing(cls, data: Any) -> Any:
+        """What is left out of schedule, start, end and steps follows from what is given of them.
+
+        A single step has no end of its own: where that is not given, it is the start.
+        """
+        if not isinstance(data, dict):
+            return data
+        several = data.get("end") is not None or data.get("floor") is not None or data.get("steps", 1) != 1
+        schedule = data.get("schedule", "cubic" if several else "oneshot")
+        if schedule != "oneshot":
+            return {"schedule": schedule, "steps": _STEPS, **data}
+        start = data.get("start", cls.model_fields["start"].default)
+        fraction = _is_figure(start) and 0 <= start <= 1
+        return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **data}
 
 
 class Recipe(Settings):
