@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, Any] = {
     "name": "run",
     "exist_ok": True,
     "prune": 0.5,
+    "prune_scope": "uniform",  # of which widths follow from the bound alone: a resumed run can be held to them
     "prune_steps": 3,
     "prune_start": 0.2,
     "prune_end": 0.7,

@@ -20,12 +20,21 @@ from tests.training import record_of, train
 from yolo_prune import recipe, session
 from yolo_prune.errors import HostError, PruneError
 
+# Uniform, for its widths follow from the bound alone; those of other scopes from weights and gradients, too.
+TWO_STEPS: dict[str, Any] = {
+    "prune": 0.5,
+    "prune_scope": "uniform",
+    "prune_steps": 2,
+    "prune_start": 0.2,
+    "prune_end": 0.6,
+}
+
 
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth."""
     folder = tmp_path_factory.mktemp("session")
-    train(tiny_data, folder, epochs=5, prune=0.5, prune_steps=2, prune_start=0.2, prune_end=0.6)
+    train(tiny_data, folder, epochs=5, **TWO_STEPS)
     return folder / "run"
 
 
@@ -126,9 +135,8 @@ def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_d
             raise StoppedError
 
     yolo.add_callback("on_train_batch_end", kill)
-    arguments = {"epochs": 5, "prune": 0.5, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.6}
     with pytest.raises(StoppedError):
-        train(tiny_data, tmp_path, yolo, **arguments)
+        train(tiny_data, tmp_path, yolo, epochs=5, **TWO_STEPS)
     last = tmp_path / "run" / "weights" / "last.pt"
     YOLO(last).train(resume=True)
     again, expected = record_of(tmp_path / "run"), record_of(run)

@@ -100,7 +100,9 @@ def prune(
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in KINDS:
-        wanted = wanted.model_copy(update={"importance": step.STAND_IN})
+        # By weights alone the same share of every layer leaves most (docs/decisions/0004).
+        spread = wanted.scope if recipe is not None or "scope" in settings else "uniform"
+        wanted = wanted.model_copy(update={"importance": step.STAND_IN, "scope": spread})
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
     if device is None and step.wants_latency(wanted):
