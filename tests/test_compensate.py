@@ -113,13 +113,14 @@ def test_constant_channels_leave_their_mean() -> None:
 def test_it_is_better_than_nothing_on_images_that_it_has_not_seen(name: str) -> None:
     model = small(name)
     free = [group.name for group in graph.build(model).groups if not group.tie and group.name.endswith(".cv1.conv")]
-    names = {found for found in free if found.startswith(("model.4.m.", "model.6.m."))}
+    names = {found for found in free if found.startswith("model.4.m.")}
     assert names
     alike(model, names, 0.1)
     x, others = settled(model), images(8, seed=3)
-    left = {part: away(cut(model, part, x, names), model, others) for part in compensate.PARTS}
-    assert left["refit"] < 0.95 * left["none"], left
-    assert left["refit"] < 0.95 * left["bn"], left
+    # Right behind the block: through the whole of a random network any difference grows to anything.
+    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in compensate.PARTS}
+    assert left["refit"] < 0.8 * left["none"], left
+    assert left["refit"] < 0.8 * left["bn"], left
 
 
 def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
