@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, default_collate
-from ultralytics import RTDETR, YOLO
 from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
+from yolo_prune import checkpoint
 from yolo_prune.errors import PruneError, first_line
 
 _BATCH = 8
@@ -34,19 +34,19 @@ def count(imgsz: int) -> int:
     return min(max(_PIXELS // imgsz**2, _FEWEST), _MOST)
 
 
-def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[dict[str, Any]]:
-    """Labelled batches of a data set's training split.
+def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: str = "train") -> list[dict[str, Any]]:
+    """Labelled batches of a data set, by default of its training split.
 
     Args:
         network: of which task they are. data: what the host's data= takes. imgsz: pixels. images: how many at most.
+        split: "train" or "val".
 
     Raises:
         PruneError: the data set cannot be read.
     """
     task = str(getattr(network, "task", "detect"))
     # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
-    family = RTDETR if type(network).__name__.startswith("RTDETR") else YOLO
-    classes = vars(family)["task_map"].fget(None)
+    classes = vars(checkpoint.family(network))["task_map"].fget(None)
     arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
     arguments |= {"data": str(data), "device": "cpu"}
     try:
@@ -55,7 +55,7 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int) -> list[
         validator.device, validator.stride = torch.device("cpu"), 32
         check = check_cls_dataset if task == "classify" else check_det_dataset
         validator.data = check(str(data))  # split= is newer than the oldest host, 8.4.0
-        folder = validator.data["train"]
+        folder = validator.data[split]
         dataset = (
             validator.build_dataset(folder)
             if task == "classify"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from ultralytics import RTDETR, YOLO
 from ultralytics.nn import tasks
-from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.support import TASKS
@@ -93,21 +93,9 @@ def require_supported(model: nn.Module, path: str) -> None:
         )
 
 
-def require_detector(model: nn.Module, path: str) -> None:
-    """Raise unless `yolo-prune export` can verify the model.
-
-    Args:
-        model: a stock model. path: how the user named it.
-
-    Raises:
-        PruneError: it is no detection model of the YOLO families.
-    """
-    require_supported(model, path)
-    if type(model) is not DetectionModel:
-        raise PruneError(
-            f"model={path} is a {type(model).__name__}; yolo-prune export verifies YOLO detection models in this "
-            f"version. Export it with the host: yolo export model={path} format=onnx"
-        )
+def family(model: nn.Module) -> Any:
+    """The host's class that trains, validates and exports a stock model: YOLO, or RTDETR."""
+    return RTDETR if type(model).__name__.startswith("RTDETR") else YOLO
 
 
 def _first_line(error: BaseException) -> str:

@@ -35,7 +35,8 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune apply model=best.pt flops=50%       prune once, without training
   yolo-prune profile model=best.pt format=onnx   measure this device, for prune_profile= and prune_latency=
   yolo-prune yaml model=pruned.pt                its architecture as a file that `yolo train model=` builds from
-  yolo-prune export model=best.pt format=onnx    export, then prove parity, mAP and latency
+  yolo-prune export model=best.pt format=onnx,openvino,ncnn    export, then prove parity, mAP and latency
+  yolo-prune bundle model=best.onnx              what a Raspberry Pi needs to run it, in one folder, without torch
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
   yolo-prune help [command]                      this text, or a command's arguments
   yolo-prune version
@@ -50,6 +51,7 @@ _COMMANDS = {
     "inspect": ("yolo_prune.api", "inspect"),
     "yaml": ("yolo_prune.api", "write_yaml"),
     "export": ("yolo_prune.export", "export"),
+    "bundle": ("yolo_prune.bundle", "bundle"),
     "profile": ("yolo_prune.profile", "profile"),
 }
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
@@ -58,7 +60,7 @@ _KEYWORDS = {
         *("latency", "profile", "format", "precision", "importance", "scope", "sensitivity"),
         *("round", "min_channels", "max_cut", "depth", "heads"),
     ),
-    "export": ("dynamic", "opset", "simplify"),
+    "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
 _OTHERS = ("check", "train", "help", "version")
 

@@ -11,32 +11,28 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks
 
+from yolo_prune import checkpoint, formats
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.shapes import copy_of
 
-# What the host's exporter imports for a format (and would try to install): module -> what pip calls it.
-_NEEDED = {
-    "onnx": {"onnx": "onnx", "onnxslim": "onnxslim"},
-    "openvino": {"openvino": "openvino"},
-    "ncnn": {"pnnx": "pnnx", "ncnn": "ncnn"},
-}
-_FILES = {"onnx": "*.onnx", "openvino": "*_openvino_model/*.xml", "ncnn": "*_ncnn_model/*.param"}
+# What a runtime opens of an artifact that is a folder.
+_OPENED = {"openvino": "*.xml", "ncnn": "*.param"}
 
 
-def missing(kind: str) -> list[str]:
-    """What pip must install before the host can export to a format."""
-    return [package for module, package in _NEEDED[kind].items() if find_spec(module) is None]
+def require(kind: str, precision: str = "fp32") -> None:
+    """Raise PruneError with the pip command unless the host can export to a format."""
+    packages = formats.missing(kind, precision, run=False)
+    if packages:
+        raise PruneError(f"exporting to {kind} needs {', '.join(packages)}: pip install {' '.join(packages)}")
 
 
 def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision: str = "fp32") -> Path:
@@ -52,34 +48,59 @@ def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision
     Raises:
         PruneError: a package is missing, or the host could not export.
     """
-    packages = missing(kind)
-    if packages:
-        raise PruneError(f"exporting to {kind} needs {', '.join(packages)}: pip install {' '.join(packages)}")
+    require(kind)
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / "model.pt"
     torch.save(
         {"model": copy_of(network).cpu().half(), "ema": None, "train_args": {"imgsz": imgsz}, "epoch": -1}, staged
     )
-    options: dict[str, Any] = {"format": kind, "imgsz": imgsz, "device": "cpu", **_precision(precision)}
+    try:
+        return opened(by_host(staged, network, kind, precision, imgsz=imgsz), kind)
+    except OSError as error:
+        raise PruneError(f"ultralytics could not export the model to {kind}: {first_line(error)}") from error
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **arguments: Any) -> Path:
+    """Have the host export a checkpoint that lies in a folder of ours.
+
+    Args:
+        staged: the .pt file; what comes of it lies beside it. network: that the file holds, to know its class.
+        kind: a name in formats.FORMATS. precision: "fp32", "fp16" or "int8". arguments: more of the host's.
+
+    Returns:
+        The artifact, a file or a folder.
+
+    Raises:
+        PruneError: the host could not, in its own words.
+    """
+    options: dict[str, Any] = {"format": kind, "device": 0 if formats.FORMATS[kind].gpu else "cpu"}
+    options |= {**_precision(precision), **arguments}
     try:
         with restrained(), quiet(), _untouched():
-            YOLO(str(staged)).export(**options)
+            found = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
+    except OSError:
+        raise  # a disk without room is not the exporter's fault
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
         words = first_line(error)
         raise PruneError(f"ultralytics could not export the model to {kind}: {words}") from error
-    finally:
-        staged.unlink(missing_ok=True)
-    artifacts = sorted(folder.glob(_FILES[kind]))
-    if not artifacts:
+    if not found.exists():
         raise PruneError(f"ultralytics exported the model to {kind} and left no file of it")
-    return artifacts[0]
+    return found
+
+
+def opened(artifact: Path, kind: str) -> Path:
+    """The file of an artifact that its runtime opens."""
+    return next(iter(sorted(artifact.glob(_OPENED[kind]))), artifact) if kind in _OPENED else artifact
 
 
 def _precision(precision: str) -> dict[str, Any]:
-    """The host's argument: `quantize` in newer releases, `half` in older ones (8.4.0)."""
+    """The host's argument: `quantize` in newer releases, `half` and `int8` in older ones (8.4.0)."""
     if precision == "fp32":
         return {}
-    return {"quantize": 16} if "quantize" in DEFAULT_CFG_DICT else {"half": True}
+    bits = {"fp16": 16, "int8": 8}[precision]
+    return {"quantize": bits} if "quantize" in DEFAULT_CFG_DICT else {{16: "half", 8: "int8"}[bits]: True}
 
 
 @contextlib.contextmanager

@@ -1,70 +1,91 @@
 # yolo-prune, AGPL-3.0 license
-"""`yolo-prune export`: export through the host, then prove that the artifact does what the torch model does.
+"""`yolo-prune export`: export through the host, then prove that every artifact does what the torch model does.
 
-The proof is a table and export.json: raw outputs and final boxes against torch (verify.py), mAP of both by the host's
-val, and the latency of all of them in one run (latency.py). Everything runs on the CPU, in FP32.
+The proof is a table, export.json and export.png: raw outputs and final boxes against torch (verify.py), the task's
+metric of all of them by the host's val, and the latency of dense and pruned artifacts in one run (latency.py). A
+format that cannot be made here is named and the others go on; an artifact that is broken, or slower than its dense
+parent, ends the command with exit code 2.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
 import json
 import os
-import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import ultralytics
 from torch import Tensor
-from ultralytics import YOLO
-from ultralytics.data.utils import check_det_dataset
-from ultralytics.nn import tasks
-from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.utils import LOGGER, checks
-from ultralytics.utils.files import file_size
+from ultralytics.data.utils import check_cls_dataset, check_det_dataset
+from ultralytics.utils import LOGGER
 
-from yolo_prune import __version__, architecture, checkpoint, latency, measure, report, samples, text, verify
+from yolo_prune import (
+    architecture,
+    artifact,
+    checkpoint,
+    deploy,
+    export_report,
+    formats,
+    latency,
+    measure,
+    outputs,
+    report,
+    runtime,
+    samples,
+    tensorrt_kit,
+    validation,
+    verify,
+)
 from yolo_prune.errors import PruneError, VerifyError, first_line
 from yolo_prune.latency import Timing
 from yolo_prune.measure import Size
 from yolo_prune.samples import Samples
-from yolo_prune.verify import Parity
+from yolo_prune.verify import LIMITS, Parity
 
-FORMATS = ("onnx",)
-HOST_ARGUMENTS = ("dynamic", "opset", "simplify")  # of the host's exporter: FP32 outputs stay comparable under them
-MAP_TOLERANCE = 0.01  # largest difference of mAP50-95 between an artifact and its .pt, on the same letterboxed images
-
-_RUNTIME = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxslim": "onnxslim"}  # module -> what pip calls it
+HOST_ARGUMENTS = ("dynamic", "fraction", "opset", "simplify", "workspace")  # that leave outputs comparable
+SLOWER = 0.95  # of the dense model's speed, below which an artifact counts as slower: medians of one run vary that much
+_TRIES = 3  # runs before that is said: another program may have had the machine in one of them
 
 
 @dataclass
-class _Subject:
+class Subject:
     """One model on its way: `role` is "pruned" or "model", and "dense" for the one it is compared with."""
 
     role: str
     path: Path
-    network: Any  # a stock DetectionModel
+    network: Any  # a stock model
     ckpt: dict[str, Any]
     size: Size
-    artifact: Path = Path()
+    staged: Path = Path()
+    metrics: tuple[float, float] | None = None
+    timing: Timing | None = None
+
+
+@dataclass
+class Result:
+    """One artifact: what it is, and what was found."""
+
+    subject: Subject
+    kind: str
+    precision: str
+    file: Path
+    megabytes: float
     parity: Parity = field(default_factory=lambda: Parity(0))
-    torch_map: tuple[float, float] | None = None  # mAP50-95, mAP50
-    artifact_map: tuple[float, float] | None = None
+    metrics: tuple[float, float] | None = None
+    timing: Timing | None = None
+    faults: list[str] = field(default_factory=list)
 
 
 def export(
     model: str | Path,
     *,
     format: str | Sequence[str] = "onnx",  # noqa: A002 (the host's name for it)
+    quantize: int | None = None,
     data: str | Path | None = None,
     dense: str | Path | None = None,
     imgsz: int | None = None,
@@ -76,98 +97,134 @@ def export(
     safe: bool = True,
     **host_args: Any,
 ) -> dict[str, Any]:
-    """Export a checkpoint through the host, prove the artifact against torch, print a table and write export.json.
+    """Export a checkpoint through the host, prove the artifacts against torch, print a table and write export.json.
 
     Args:
-        model: a YOLOv8 detection checkpoint, pruned or not.
-        format: "onnx"; others are not supported by this version.
-        data: the data set for mAP and for the images of the comparison; without it mAP is left out and images that the
-            host ships, with drawings, are compared.
-        dense: the checkpoint it was pruned from, to stand beside it in the table. Its artifact is not kept.
+        model: a checkpoint of any supported family and task, pruned or not.
+        format: names of formats.FORMATS, with commas between them. What cannot be made on this machine is named, and
+            the others go on.
+        quantize: 8 adds INT8 artifacts beside the FP32 ones, calibrated on `data`, where a format has them; 16 adds
+            FP16.
+        data: the data set for the task's metric (mAP), for the images of the comparison and for calibration; without
+            it the metric is left out and images that the host ships, with drawings, are compared.
+        dense: the checkpoint it was pruned from, to stand beside it in the table. Its artifacts are not kept.
         imgsz: side of the input in pixels; default: the one the model was trained with.
         batch: images a call of the artifact, and of what is timed.
-        threads: CPU threads of what is timed, for ONNX Runtime and for torch.
-        images: how many images to compare outputs on.
-        repeats: timed calls of each model.
-        out: folder for the artifact and export.json; default: the model's.
+        threads: CPU threads of what is timed, for every runtime and for torch.
+        images: how many images to compare outputs on. repeats: timed calls of each model.
+        out: folder for the artifacts, export.json and export.png; default: the model's.
         safe: refuse a checkpoint that holds more than classes of torch and ultralytics; False trusts it.
-        host_args: arguments of the host's exporter: dynamic, opset, simplify.
+        host_args: arguments of the host's exporter, of `HOST_ARGUMENTS`.
 
     Returns:
         The content of export.json.
 
     Raises:
-        PruneError: an argument, a checkpoint or the data set is wrong, or the host could not export it.
-        VerifyError: an artifact differs from torch. The table is printed and export.json written before.
+        PruneError: an argument, a checkpoint or the data set is wrong, or nothing of what was asked could be exported.
+        VerifyError: an artifact differs from torch, could not be made, or is slower than its dense parent. The table is
+            printed and export.json written before.
     """
-    formats = _formats(format)
+    kinds = _formats(format)
     _check_numbers(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats)
     _check_host_arguments(host_args)
-    _check_runtime(host_args)
     source = Path(model)
+    variants, skipped = _variants(kinds, _precision(quantize, data))
     subjects = [_load(source, None, safe)]
     if dense is not None:
         subjects.insert(0, _load(Path(dense), "dense", safe))
     main = subjects[-1]
     folder = _folder(source, out)
-    with _host_restrained():  # reading a data set may make the host want to install what unpacks it
-        dataset = None if data is None else _dataset(data, subjects)
-    side = int(imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or measure.IMAGE)
+    if data is not None:
+        with deploy.restrained():  # reading a data set may make the host want to install what unpacks it
+            _check_dataset(data, subjects)
+    side = _side(main, imgsz)
+    for words in skipped.values():
+        LOGGER.warning(words)
+    if "engine" in kinds and ("onnx", "fp32") not in variants:
+        variants.insert(0, ("onnx", "fp32"))  # what the device builds its engine from
 
     before = torch.get_num_threads()
+    results: list[Result] = []
+    failed: dict[str, str] = {}
+    kit: Path | None = None
     try:
-        with tempfile.TemporaryDirectory(prefix="yolo-prune-") as scratch, _host_restrained():
+        with tempfile.TemporaryDirectory(prefix="yolo-prune-") as scratch, deploy.restrained():
+            chosen = _samples(main, data, side, images)
             for subject in subjects:
-                LOGGER.info(f"exporting {subject.path} to {formats[0]} at {side} x {side}")
-                _export(subject, Path(scratch) / subject.role, {"imgsz": side, "batch": batch, **host_args})
-            _place(main, folder)
-            side = _side(main.artifact)
-            chosen = _samples(main, dataset, data, side, images)
-            for subject in subjects:
-                LOGGER.info(
-                    f"comparing {subject.artifact.name} of {subject.path} with torch on {len(chosen.names)} images"
-                )
-                subject.parity = _compare(subject, chosen.images, batch, threads)
+                subject.staged = _stage(subject, Path(scratch) / subject.role)
+            (folder / "export.json").unlink(missing_ok=True)  # an older one would prove the wrong files
+            for kind, precision in variants:
+                arguments = {"imgsz": side, "batch": batch, **host_args}
+                if precision == "int8" and formats.FORMATS[kind].calibrated:
+                    arguments |= {"data": str(data)}
+                try:
+                    made = [_make(subject, kind, precision, Path(scratch), arguments) for subject in subjects]
+                    _prove(made, chosen.images, batch, threads)
+                    made[-1].file = _place(made[-1], folder)
+                    if "engine" in kinds and (kind, precision) == ("onnx", "fp32"):
+                        kit = _kit(made, folder)
+                    if data is not None:
+                        for result in made:
+                            _validate(result, str(data), side, Path(scratch))
+                    LOGGER.info(f"timing {repeats} calls of each in {kind}, {precision}, {threads} thread(s)")
+                    _time(made, (batch, *chosen.images.shape[1:]), threads, repeats)
+                except PruneError as error:
+                    failed[f"{kind} {precision}"] = str(error)
+                    LOGGER.error(f"{kind}, {precision}: {error}")
+                    continue
+                results += made
+            if not results:
+                raise PruneError(" | ".join(failed.values()))
             if data is not None:
                 for subject in subjects:
-                    _validate(subject, str(data), side, Path(scratch))
-            LOGGER.info(f"timing {repeats} calls of each, batch {batch}, {threads} thread(s)")
-            timings = _time(subjects, chosen.images, batch, threads, repeats)
-            rows = _rows(subjects, timings)
+                    LOGGER.info(f"validating {subject.role} .pt on {data}")
+                    subject.metrics = _figures(subject.staged, subject, str(data), side, Path(scratch))
+            _time_torch(subjects, chosen.images, batch, threads, repeats)
+    except OSError as error:
+        raise PruneError(f"{error.filename or folder} cannot be written: {error.strerror or error}") from error
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
 
-    record = {
-        "yolo_prune": __version__,
-        "model": str(source),
-        "dense": None if dense is None else str(dense),
-        "format": formats,
-        "artifact": main.artifact.name,
-        "sha256": hashlib.sha256(main.artifact.read_bytes()).hexdigest(),
-        "imgsz": side,
-        "batch": batch,
-        "threads": threads,
-        "repeats": repeats,
-        "host_args": host_args,
-        "data": None if data is None else str(data),
-        "images": {"source": chosen.source, "names": chosen.names},
-        "tolerance": {
-            "raw": verify.TOLERANCE,
-            "iou": verify.IOU,
-            "score": verify.SCORE,
-            "map": MAP_TOLERANCE,
+    for result in results:
+        _judge(result, results)
+    record = export_report.record(
+        subjects,
+        results,
+        {
+            "model": str(source),
+            "dense": None if dense is None else str(dense),
+            "format": kinds,
+            "imgsz": side,
+            "batch": batch,
+            "threads": threads,
+            "repeats": repeats,
+            "host_args": host_args,
+            "data": None if data is None else str(data),
+            "images": {"source": chosen.source, "names": chosen.names},
+            "tensorrt": kit and kit.name,
+            "skipped": skipped,
+            "failed": failed,
         },
-        "passed": all(subject.parity.passed for subject in subjects),
-        "rows": rows,
-        "versions": _versions(),
-    }
-    _print(rows, chosen, data, batch)
+    )
+    export_report.show(record)
     _write(folder / "export.json", (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    LOGGER.info(f"saved {main.artifact} and {folder / 'export.json'}")
-    failed = [f"{subject.path}: {'; '.join(subject.parity.faults)}" for subject in subjects if subject.parity.faults]
-    if failed:
-        raise VerifyError(f"{main.artifact} is not proven, do not deploy it. {' | '.join(failed)}")
+    _write(folder / "export.png", export_report.picture(record))
+    if kit is not None:
+        LOGGER.info(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
+    LOGGER.info(
+        f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
+    )
+    _raise_for(results, failed)
     return record
+
+
+def _raise_for(results: list[Result], failed: dict[str, str]) -> None:
+    broken = [
+        f"{result.file.name} ({result.subject.role}): {'; '.join(result.faults)}" for result in results if result.faults
+    ]
+    broken += [f"{name}: {words}" for name, words in failed.items()]
+    if broken:
+        raise VerifyError(f"not proven, do not deploy it: {' | '.join(broken)}")
 
 
 # Checks before any work -----------------------------------------------------------------------------------------------
@@ -177,15 +234,57 @@ def _formats(given: object) -> list[str]:
     """Read format=: one name, names with commas between them, or a list."""
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
-        raise PruneError(f"format={given} is not a format; supported: {', '.join(FORMATS)}")
-    names = [word.strip().lower() for word in words]
-    others = [name for name in dict.fromkeys(names) if name not in FORMATS]
+        raise PruneError(f"format={given} is not a format; supported: {', '.join(formats.FORMATS)}")
+    aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
+    names = [aliases.get(word.strip().lower(), word.strip().lower()) for word in words]
+    others = [name for name in dict.fromkeys(names) if name not in formats.FORMATS]
     if others:
         verb = "is" if len(others) == 1 else "are"
         raise PruneError(
-            f"format={','.join(others)} {verb} not supported by this version; supported: {', '.join(FORMATS)}"
+            f"format={','.join(others)} {verb} not proven by this version; supported: {', '.join(formats.FORMATS)}"
         )
     return list(dict.fromkeys(names))
+
+
+def _precision(quantize: object, data: object) -> list[str]:
+    """Read quantize=: the precisions that are asked for; FP32 is always the reference."""
+    if quantize in (None, 32):
+        return ["fp32"]
+    if isinstance(quantize, bool) or quantize not in formats.QUANTIZE:
+        raise PruneError(f"quantize={quantize}: 8 (INT8) or 16 (FP16) is needed")
+    if quantize == 8 and data is None:
+        raise PruneError("quantize=8 is calibrated on images: name a data set with data=")
+    return ["fp32", formats.QUANTIZE[int(str(quantize))]]
+
+
+def _variants(kinds: list[str], precisions: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """What can be made here, as (format, precision), and of what cannot, why.
+
+    Raises:
+        PruneError: nothing can.
+    """
+    found, skipped = [], {}
+    for kind in kinds:
+        if formats.FORMATS[kind].gpu and not torch.cuda.is_available():
+            skipped[kind] = (
+                f"format={kind} is not made here: an engine is built on the NVIDIA GPU that it will run on. ONNX is "
+                "exported, and a program beside it that builds and times the engine there"
+            )
+            continue
+        for precision in precisions:
+            packages = formats.missing(kind, precision)
+            if precision not in formats.FORMATS[kind].precisions:
+                skipped[f"{kind} {precision}"] = f"format={kind} has no {precision.upper()} in ultralytics: left out"
+            elif packages:
+                shown = kind if precision == "fp32" else f"{kind} in {precision.upper()}"
+                skipped[f"{kind} {precision}"] = (
+                    f"format={shown} needs {', '.join(packages)}, so it is left out: pip install {' '.join(packages)}"
+                )
+            else:
+                found.append((kind, precision))
+    if not found and ("engine" not in skipped or formats.missing("onnx")):
+        raise PruneError(" | ".join(skipped.values()))
+    return found, skipped
 
 
 def _check_numbers(**given: object) -> None:
@@ -203,159 +302,129 @@ def _check_host_arguments(given: dict[str, Any]) -> None:
     others = [f"{name}={value}" for name, value in given.items() if name not in HOST_ARGUMENTS]
     if others:
         raise PruneError(
-            f"{', '.join(others)}: not supported by this version, which proves FP32 artifacts without embedded NMS; "
+            f"{', '.join(others)}: not supported by this version, which proves artifacts without embedded NMS; "
             f"arguments that are handed to the host's exporter: {', '.join(HOST_ARGUMENTS)}"
         )
 
 
-def _check_runtime(host_args: dict[str, Any]) -> None:
-    """Raise when what exports or runs the artifact cannot be imported; the host would try to install it."""
-    missing = []
-    for module, package in _RUNTIME.items():
-        if module == "onnxslim" and host_args.get("simplify") is False:
-            continue
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            missing.append(package)
-    if missing:
-        raise PruneError(f"format=onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
-
-
-def _load(path: Path, role: str | None, safe: bool) -> _Subject:
+def _load(path: Path, role: str | None, safe: bool) -> Subject:
     network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
-    checkpoint.require_detector(network, str(path))
+    checkpoint.require_supported(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
-    return _Subject(role or own, path, network, ckpt, measure.size_of(network))
+    return Subject(role or own, path, network, ckpt, measure.size_of(network))
 
 
 def _folder(model: Path, out: str | Path | None) -> Path:
     """Find the folder to write to."""
     folder = model.parent if out is None else Path(out)
     if not folder.is_dir():
-        raise PruneError(f"out={out}: there is no such folder; out= is the folder for the artifact and export.json")
+        raise PruneError(f"out={out}: there is no such folder; out= is the folder for the artifacts and export.json")
     if not os.access(folder, os.W_OK):
         raise PruneError(f"{folder} cannot be written to; name another folder with out=")
     return folder
 
 
-def _dataset(data: str | Path, subjects: list[_Subject]) -> dict[str, Any]:
+def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
     """Read the data set as the host does, and check that it has the models' classes."""
+    task = _task(subjects[0])
     try:
-        found: dict[str, Any] = check_det_dataset(str(data))
+        found: dict[str, Any] = (check_cls_dataset if task == "classify" else check_det_dataset)(str(data))
     except Exception as error:  # the host has many for a data set that is not there or not whole
         raise PruneError(f"data={data}: not a data set that ultralytics can read. {first_line(error)}") from error
     for subject in subjects:
-        classes = int(subject.network.model[-1].nc)
-        if classes != found["nc"] and not _single_class(subject):
+        if _task(subject) != task:
+            raise PruneError(f"{subject.path} is of task {_task(subject)} and {subjects[0].path} of {task}")
+        classes = len(subject.network.names)
+        if task != "depth" and classes != found["nc"] and not _single_class(subject):
             raise PruneError(
                 f"data={data} has {found['nc']} classes and {subject.path} {classes}; they must be the same"
             )
-    return found
 
 
-def _single_class(subject: _Subject) -> bool:
+def _task(subject: Subject) -> str:
+    return str(getattr(subject.network, "task", "detect"))
+
+
+def _single_class(subject: Subject) -> bool:
     return bool((subject.ckpt.get("train_args") or {}).get("single_cls"))
+
+
+def _side(main: Subject, imgsz: int | None) -> int:
+    """The side of the input in pixels, rounded up to the model's stride as the host does."""
+    given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or measure.IMAGE
+    if isinstance(given, (list, tuple)):
+        given = max(given)
+    stride = max(int(max(main.network.stride)), 32)
+    side = -(-int(given) // stride) * stride
+    if side != given:
+        LOGGER.warning(f"imgsz={given} is not a multiple of {stride}: {side} is exported")
+    return side
 
 
 # The host's exporter --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _host_restrained() -> Iterator[None]:
-    """Let the host load checkpoints in its restricted way only, and install nothing (8.4.190, YOLO_AUTOINSTALL)."""
-    safe, install = tasks.SAFE_LOAD, checks.AUTOINSTALL
-    tasks.SAFE_LOAD, checks.AUTOINSTALL = True, False
-    try:
-        yield
-    finally:
-        tasks.SAFE_LOAD, checks.AUTOINSTALL = safe, install
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the host below warnings: while we export it would name files of our temporary folder."""
-    level = LOGGER.level
-    LOGGER.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
-
-
-def _export(subject: _Subject, folder: Path, arguments: dict[str, Any]) -> None:
-    """Export a copy of the checkpoint in a folder of ours: the host writes beside the .pt, and may die half-way."""
+def _stage(subject: Subject, folder: Path) -> Path:
+    """Copy a checkpoint into a folder of ours: the host writes beside the .pt, and may die half-way."""
     folder.mkdir()
-    staged = folder / subject.path.name
-    shutil.copyfile(subject.path, staged)
-    try:
-        with _quiet():
-            subject.artifact = Path(YOLO(str(staged), task="detect").export(format="onnx", device="cpu", **arguments))
-    except Exception as error:  # the host's exporter raises anything, down to AssertionError
-        raise PruneError(f"the export of {subject.path} failed in ultralytics. {first_line(error)}") from error
+    return Path(shutil.copyfile(subject.path, folder / subject.path.name))
 
 
-def _place(subject: _Subject, folder: Path) -> None:
-    """Put the artifact where the user wants it. An older export.json goes first: it would prove the wrong file."""
-    target = folder / subject.artifact.name
+def _make(subject: Subject, kind: str, precision: str, scratch: Path, arguments: dict[str, Any]) -> Result:
+    """Export one model to one format."""
+    LOGGER.info(f"exporting {subject.path} to {kind}, {precision}, at {arguments['imgsz']} x {arguments['imgsz']}")
     try:
-        (folder / "export.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise PruneError(f"{folder / 'export.json'} cannot be replaced: {error}") from error
-    _write(target, subject.artifact.read_bytes())
-    subject.artifact = target
+        made = deploy.by_host(subject.staged, subject.network, kind, precision, **arguments)
+        own = scratch / f"{subject.role}-{kind}-{precision}"  # two precisions of one format may have one name
+        own.mkdir()
+        file = Path(shutil.move(made, own / _name(made, kind, precision)))
+        return Result(subject, kind, precision, file, round(artifact.megabytes(file), 3))
+    except PruneError as error:
+        raise PruneError(f"the export of {subject.path} failed. {error}") from error
+
+
+def _name(made: Path, kind: str, precision: str) -> str:
+    """What the host calls an artifact; with the precision where it does not say it."""
+    suffix = formats.FORMATS[kind].suffix
+    if precision == "fp32" or precision in made.name:
+        return made.name
+    stem = made.name.removesuffix(suffix)
+    return f"{stem}_{precision}{suffix}"
+
+
+def _place(result: Result, folder: Path) -> Path:
+    """Put the artifact where the user wants it."""
+    target = folder / result.file.name
+    artifact.place(result.file, target)
+    return target
+
+
+def _kit(made: list[Result], folder: Path) -> Path:
+    """Write the program that builds and times engines of the ONNX files on a device; the dense one goes along."""
+    main = made[-1]
+    found = {"pruned": main.file}
+    if made[0] is not main:
+        found["dense"] = folder / f"{main.file.stem}-dense.onnx"
+        artifact.place(made[0].file, found["dense"])
+    sparse = architecture.sparsity(main.subject.network) == "2:4"
+    return tensorrt_kit.write(folder, found, precision="fp16", sparse=sparse)
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
         report.replace(path, content)
     except OSError as error:
-        raise PruneError(f"{path} cannot be written: {error}") from error
-
-
-def _side(artifact: Path) -> int:
-    """Read the side of the input off the artifact: the host rounds imgsz up to the model's stride."""
-    height, width = json.loads(latency.onnx_session(artifact, 1).get_modelmeta().custom_metadata_map["imgsz"])
-    if height != width:
-        raise PruneError(f"{artifact} takes {height} x {width} images; this version compares square ones")
-    return int(height)
+        raise PruneError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 # The proof ------------------------------------------------------------------------------------------------------------
 
 
-def _samples(
-    subject: _Subject, dataset: dict[str, Any] | None, data: str | Path | None, side: int, count: int
-) -> Samples:
+def _samples(subject: Subject, data: str | Path | None, side: int, count: int) -> Samples:
     """Choose the images to compare on."""
-    if dataset is None:
+    if data is None:
         return samples.without_data(int(subject.network.yaml.get("channels", 3)), side, count)
-    try:
-        return samples.from_data(dataset, side, count)
-    except Exception as error:
-        raise PruneError(f"data={data}: its val images cannot be read. {first_line(error)}") from error
-
-
-def _calls(subject: _Subject, images: Tensor, threads: int) -> tuple[Callable[[], Tensor], Callable[[], np.ndarray]]:
-    """Return what runs one batch through torch, and what runs it through the artifact.
-
-    Torch runs as in the host's predict: fused, and with the memory layout that the host chooses for this CPU.
-    """
-    backend = AutoBackend(deepcopy(subject.network), device=torch.device("cpu"), verbose=False).eval()
-    session = latency.onnx_session(subject.artifact, threads)
-    name, array = session.get_inputs()[0].name, np.ascontiguousarray(images.numpy())
-
-    @torch.inference_mode()
-    def torch_call() -> Tensor:
-        output = backend(images)
-        first: Tensor = output[0] if isinstance(output, (list, tuple)) else output
-        return first
-
-    def artifact_call() -> np.ndarray:
-        first: np.ndarray = session.run(None, {name: array})[0]
-        return first
-
-    return torch_call, artifact_call
+    return samples.from_data(subject.network, data, side, count)
 
 
 def _batches(images: Tensor, batch: int) -> list[Tensor]:
@@ -367,127 +436,94 @@ def _batches(images: Tensor, batch: int) -> list[Tensor]:
     return whole
 
 
-def _compare(subject: _Subject, images: Tensor, batch: int, threads: int) -> Parity:
-    """Compare raw outputs and final boxes of the artifact with torch's."""
-    ours: list[Tensor] = []
-    theirs: list[Tensor] = []
-    for part in _batches(images, batch):
-        torch_call, artifact_call = _calls(subject, part, threads)
-        ours += list(torch_call().clone())
-        theirs += list(torch.from_numpy(artifact_call()))
-    final = bool(getattr(subject.network.model[-1], "end2end", False))
-    return verify.compare(ours[: len(images)], theirs[: len(images)], final=final)
-
-
-def _validate(subject: _Subject, data: str, side: int, scratch: Path) -> None:
-    """Measure mAP of the .pt and of the artifact with the host's val, on the same square letterboxed images."""
-    figures = []
-    for kind, weights in (("torch", scratch / subject.role / subject.path.name), ("artifact", subject.artifact)):
-        LOGGER.info(f"validating {subject.role} {weights.suffix.lstrip('.')} on {data}")
-        try:
-            metrics = YOLO(str(weights), task="detect").val(
-                data=data,
-                imgsz=side,
-                batch=1,
-                rect=False,  # the host's val of a fixed-size artifact does the same; its default for a .pt is True
-                device="cpu",
-                single_cls=_single_class(subject),
-                plots=False,
-                verbose=False,
-                project=str(scratch / "runs"),  # the host makes a folder for each val
-                name=f"{subject.role}-{kind}",
-            )
-        except Exception as error:
-            raise PruneError(f"ultralytics could not validate {weights.name} on {data}. {first_line(error)}") from error
-        figures.append((float(metrics.box.map), float(metrics.box.map50)))
-    subject.torch_map, subject.artifact_map = figures
-    gap = abs(figures[0][0] - figures[1][0])
-    if not gap <= MAP_TOLERANCE:
-        subject.parity.faults.append(f"mAP50-95 differs by {gap:.4f} from torch (allowed {MAP_TOLERANCE})")
-
-
-def _time(
-    subjects: list[_Subject], images: Tensor, batch: int, threads: int, repeats: int
-) -> dict[tuple[str, str], Timing]:
-    """Time all models on the same batch, the ones of each runtime in turns; (role, "pt" or "onnx") -> timing."""
-    first = _batches(images, batch)[0]
-    calls = {subject.role: _calls(subject, first, threads) for subject in subjects}
-    torch.set_num_threads(threads)
-    timings = {}
-    # The runtimes one after the other: torch's idle threads spin, and would slow down the session that comes next.
-    for position, kind in enumerate(("pt", "onnx")):
-        found = latency.interleaved({role: pair[position] for role, pair in calls.items()}, repeats)
-        timings.update({(role, kind): timing for role, timing in found.items()})
-    return timings
-
-
-# What is said ---------------------------------------------------------------------------------------------------------
-
-
-def _rows(subjects: list[_Subject], timings: dict[tuple[str, str], Timing]) -> list[dict[str, Any]]:
-    """Make one row a file: the .pt of each model, then the artifacts. `speedup` is over dense in the same runtime."""
-    rows = []
-    for kind in ("pt", "onnx"):
-        for subject in subjects:
-            path = subject.path if kind == "pt" else subject.artifact
-            found = subject.torch_map if kind == "pt" else subject.artifact_map
-            timing, base = timings[subject.role, kind], timings.get(("dense", kind))
-            rows.append(
-                {
-                    "role": subject.role,
-                    "format": kind,
-                    "file": path.name,
-                    "params": subject.size.params,
-                    "gflops": subject.size.gflops,
-                    "map50_95": found and found[0],
-                    "map50": found and found[1],
-                    "latency_ms": {key: round(value, 4) for key, value in asdict(timing).items()},
-                    "speedup": base and round(base.median / timing.median, 3),
-                    "megabytes": round(file_size(path), 3),
-                    "parity": subject.parity.as_dict() if kind == "onnx" else None,
-                    "_parity": str(subject.parity) if kind == "onnx" else "-",
-                }
-            )
-    return rows
-
-
-def _print(rows: list[dict[str, Any]], chosen: Samples, data: str | Path | None, batch: int) -> None:
-    """Log the one table, and a line on what it cannot show."""
-    ms = "ms (median)" if batch == 1 else f"ms a batch of {batch} (median)"
-    cells = []
-    for row in rows:
-        times = row["latency_ms"]
-        cells.append(
-            {
-                "model": f"{row['role']} {'.pt' if row['format'] == 'pt' else row['format']}",
-                "params": f"{row['params']:,}",
-                "GFLOPs": f"{row['gflops']:.2f}",
-                "mAP50-95": _figure(row["map50_95"], ".4f"),
-                "mAP50": _figure(row["map50"], ".4f"),
-                ms: f"{times['median']:.2f}",
-                "p10-p90": f"{times['p10']:.2f}-{times['p90']:.2f}",
-                "speed-up": _figure(row["speedup"], ".2f", "x"),
-                "MB": f"{row['megabytes']:.1f}",
-                "parity": row.pop("_parity"),
-            }
+def _prove(made: list[Result], images: Tensor, batch: int, threads: int) -> None:
+    """Compare raw outputs, and what the host makes of them, of each artifact with torch's."""
+    for result in made:
+        LOGGER.info(f"comparing {result.file.name} of {result.subject.path} with torch on {len(images)} images")
+        end2end = bool(outputs.metadata(result.file)["end2end"])
+        calls = (
+            outputs.of_torch(result.subject.network, end2end, images.shape[-1], result.kind),
+            outputs.of_artifact(result.file, result.kind, result.precision, threads),
         )
-    LOGGER.info(f"\n{text.table(cells)}")
-    if data is None:
-        LOGGER.info(f"no data= was given: mAP is not measured, and outputs are compared on {chosen.source}")
-    if not any(row["parity"] and row["parity"]["boxes"] for row in rows):
-        LOGGER.info("no image has a box that survives NMS: only raw outputs could be compared")
+        ours, theirs = (_by_image(call, images, batch) for call in calls)
+        seen = outputs.view(result.subject.network, end2end, images.shape[-1])
+        result.parity = verify.compare(ours, theirs, seen, LIMITS[result.precision])
 
 
-def _figure(value: float | None, how: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{how}}{unit}"
+def _by_image(call: outputs.Call, images: Tensor, batch: int) -> list[list[Tensor]]:
+    """All outputs of each image."""
+    found: list[list[Tensor]] = []
+    for part in _batches(images, batch):
+        found += [list(one) for one in zip(*(output.clone() for output in call(part)), strict=True)]
+    return found[: len(images)]
 
 
-def _versions() -> dict[str, str]:
-    modules = {name: importlib.import_module(name) for name in ("onnx", "onnxruntime")}
-    return {
-        "ultralytics": str(ultralytics.__version__),
-        "torch": str(torch.__version__),
-        **{name: str(module.__version__) for name, module in modules.items()},
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+def _figures(weights: Path, subject: Subject, data: str, side: int, scratch: Path) -> tuple[float, float]:
+    more = {"single_cls": True} if _single_class(subject) else {}
+    return validation.figures(weights, subject.network, data, side, scratch, **more)
+
+
+def _validate(result: Result, data: str, side: int, scratch: Path) -> None:
+    LOGGER.info(f"validating {result.subject.role} {result.kind} {result.precision} on {data}")
+    result.metrics = _figures(result.file, result.subject, data, side, scratch)
+
+
+def _time(made: list[Result], shape: tuple[int, ...], threads: int, repeats: int) -> None:
+    """Time the artifacts of one format in turns, on images of that shape."""
+    torch.set_num_threads(threads)
+    calls: dict[str, Callable[[], object]] = {
+        result.subject.role: runtime.load(
+            deploy.opened(result.file, result.kind), result.kind, threads, result.precision, shape
+        )
+        for result in made
     }
+    for _ in range(_TRIES):
+        timings = latency.interleaved(calls, repeats)
+        for result in made:
+            found = timings[result.subject.role]
+            result.timing = found if result.timing is None else min(found, result.timing, key=lambda one: one.median)
+        if _speed(made[0], made[-1]) >= SLOWER:
+            return
+
+
+def _speed(base: Result, result: Result) -> float:
+    """How many times as fast as another an artifact is; 1 where one was not timed."""
+    if base.timing is None or result.timing is None:
+        return 1.0
+    return base.timing.median / result.timing.median
+
+
+def _time_torch(subjects: list[Subject], images: Tensor, batch: int, threads: int, repeats: int) -> None:
+    """Time torch on the same batch, after all others: its idle threads spin, and would slow down what comes next."""
+    first = _batches(images, batch)[0]
+    torch.set_num_threads(threads)
+    runs = {
+        subject.role: partial(outputs.of_torch(subject.network, False, images.shape[-1]), first) for subject in subjects
+    }
+    timings = latency.interleaved(runs, repeats)
+    for subject in subjects:
+        subject.timing = timings[subject.role]
+
+
+def _judge(result: Result, results: list[Result]) -> None:
+    """Fill in the faults of an artifact."""
+    result.faults += result.parity.faults
+    limit = LIMITS[result.precision].map
+    if result.metrics is not None and result.subject.metrics is not None:
+        name = validation.names(_task(result.subject))[0]
+        lost = result.subject.metrics[0] - result.metrics[0]
+        if not abs(lost) <= limit and (result.precision == "fp32" or not lost <= limit):
+            result.faults.append(f"{name} differs by {abs(lost):.4f} from torch (allowed {limit})")
+    base = next(
+        (
+            one
+            for one in results
+            if (one.subject.role, one.kind, one.precision) == ("dense", result.kind, result.precision)
+        ),
+        None,
+    )
+    speed = 1.0 if base is None else _speed(base, result)
+    if speed < SLOWER:
+        result.faults.append(
+            f"slower than the dense model: {speed:.2f} times as fast in {result.kind}, {result.precision}"
+        )

@@ -86,9 +86,7 @@ def _pack(folder: Path, target: Path) -> None:
 
 
 def _require_exporter(kind: str) -> None:
-    packages = deploy.missing("onnx" if kind == "engine" else kind)
-    if packages:
-        raise PruneError(f"format={kind} needs {', '.join(packages)} here: pip install {' '.join(packages)}")
+    deploy.require("onnx" if kind == "engine" else kind)
 
 
 def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from ultralytics.cfg import get_cfg
-from ultralytics.data import build_yolo_dataset
+from torch import Tensor, nn
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils import ASSETS
+
+from yolo_prune import calibration
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,21 @@ class Samples:
     source: str
 
 
-def from_data(data: dict[str, Any], imgsz: int, count: int) -> Samples:
-    """Take images of the val split, as the host's val sees them, spread evenly over the split.
+def from_data(network: nn.Module, data: str | Path, imgsz: int, count: int) -> Samples:
+    """Take images of the val split, as the host's val of the model's task sees them, spread evenly over the split.
 
     Args:
-        data: a data set that the host's `check_det_dataset` has read.
-        imgsz: side of the square images in pixels.
+        network: a stock model. data: what the host's data= takes. imgsz: side of the square images in pixels.
         count: how many; fewer where the split has fewer.
 
     Raises:
-        Exception: whatever the host raises for a data set that it cannot read.
+        PruneError: the data set cannot be read.
     """
-    settings = get_cfg(overrides={"task": "detect", "mode": "val", "imgsz": imgsz})
-    dataset = build_yolo_dataset(settings, data["val"], 1, data, mode="val", rect=False)
-    picks = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
-    images = torch.stack([dataset[int(pick)]["img"] for pick in picks])
-    names = [str(dataset.im_files[int(pick)]).replace("\\", "/").rpartition("/")[2] for pick in picks]
-    return Samples(images.float() / 255, names, "val split")
+    batches = calibration.read(network, data, imgsz, count, split="val")
+    images = torch.cat([batch["img"] for batch in batches])
+    files = [str(name) for batch in batches for name in batch.get("im_file", [""] * len(batch["img"]))]
+    names = [name.replace("\\", "/").rpartition("/")[2] or f"image {i + 1}" for i, name in enumerate(files)]
+    return Samples(images, names, "val split")
 
 
 def without_data(channels: int, imgsz: int, count: int) -> Samples:

@@ -1,0 +1,70 @@
+# yolo-prune, AGPL-3.0 license
+"""An exported artifact on disk, a file or a folder: put in its place whole, measured, and known by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+from yolo_prune.errors import PruneError
+
+
+def place(source: Path, target: Path) -> None:
+    """Put a copy of an artifact at `target`: whoever looks sees the old one or the new, never a part.
+
+    Raises:
+        PruneError: it cannot be written, or something else is in the way.
+    """
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists() and target.is_dir() != source.is_dir():
+        kind = "folder" if target.is_dir() else "file"
+        raise PruneError(f"{target}: a {kind} of that name is in the way of the export; move it")
+    try:
+        if source.is_dir():
+            shutil.copytree(source, beside)
+            if target.exists():  # a folder cannot be replaced in one step
+                os.replace(target, old)
+            os.replace(beside, target)
+        else:
+            shutil.copyfile(source, beside)
+            os.replace(beside, target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise PruneError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        for left in (beside, old):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def files(artifact: Path) -> list[Path]:
+    """All files of an artifact, in the order of their names."""
+    return sorted(path for path in artifact.rglob("*") if path.is_file()) if artifact.is_dir() else [artifact]
+
+
+def megabytes(artifact: Path) -> float:
+    """Its size in MiB, as the host counts."""
+    return sum(path.stat().st_size for path in files(artifact)) / (1 << 20)
+
+
+def compressed(artifact: Path) -> float:
+    """Its size in MiB after zlib (level 6), as a zip or a download compresses it."""
+    return sum(len(zlib.compress(path.read_bytes(), 6)) for path in files(artifact)) / (1 << 20)
+
+
+def sha256(artifact: Path) -> str:
+    """Of a file its content, of a folder all names and contents."""
+    if not artifact.is_dir():
+        return hashlib.sha256(artifact.read_bytes()).hexdigest()
+    found = hashlib.sha256()
+    for path in files(artifact):
+        found.update(f"{path.relative_to(artifact).as_posix()}\0{path.stat().st_size}\0".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
