@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from yolo_prune import recipe as module
 from yolo_prune import resources
 from yolo_prune.errors import RecipeError
-from yolo_prune.recipe import ARGUMENTS, Bound, Recipe, Settings, arguments_table, from_arguments, load, shipped
+from yolo_prune.recipe import ARGUMENTS, LISTS, Bound, Recipe, Settings, arguments_table, from_arguments, load, shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
@@ -114,7 +114,8 @@ def test_the_defaults_of_the_schema_are_those_of_balanced() -> None:
         written[key] = Settings.model_fields[key].default
     defaults = {key: field.default for key, field in Settings.model_fields.items() if field.default is not None}
     assert written.pop("flops") == "50%"
-    assert tuple(written.pop("protect")) == defaults.pop("protect")
+    for key in LISTS:
+        assert tuple(written.pop(key)) == defaults.pop(key)
     assert written == defaults
 
 
@@ -236,7 +237,7 @@ def test_every_scalar_can_be_overridden() -> None:
 
 def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> None:
     found = asked(prune=0.5, prune_schedule="oneshot")
-    assert (found.steps, found.start, found.end) == (1, 0.3, 0.3)
+    assert (found.steps, found.start, found.end) == (1, 0.15, 0.15)
     assert asked(prune="oneshot", prune_start=0.6).end == 0.6
     assert asked(prune=0.5, prune_schedule="oneshot", prune_start=0.6).end == 0.6
 
@@ -244,14 +245,14 @@ def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> No
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ({}, ("oneshot", 0.3, 0.3, 1)),
+        ({}, ("oneshot", 0.15, 0.15, 1)),
         ({"prune_start": 0.7}, ("oneshot", 0.7, 0.7, 1)),
-        ({"prune_steps": 1}, ("oneshot", 0.3, 0.3, 1)),
-        ({"prune_steps": 3}, ("cubic", 0.3, 0.6, 3)),
-        ({"prune_end": 0.5}, ("cubic", 0.3, 0.5, 5)),
-        ({"prune_floor": 0.01}, ("cubic", 0.3, 0.6, 5)),
-        ({"prune_schedule": "linear"}, ("linear", 0.3, 0.6, 5)),
-        ({"prune_schedule": "oneshot", "prune_floor": 0.01}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_steps": 1}, ("oneshot", 0.15, 0.15, 1)),
+        ({"prune_steps": 3}, ("cubic", 0.15, 0.6, 3)),
+        ({"prune_end": 0.5}, ("cubic", 0.15, 0.5, 5)),
+        ({"prune_floor": 0.01}, ("cubic", 0.15, 0.6, 5)),
+        ({"prune_schedule": "linear"}, ("linear", 0.15, 0.6, 5)),
+        ({"prune_schedule": "oneshot", "prune_floor": 0.01}, ("oneshot", 0.15, 0.15, 1)),
         ({"prune_start": 0.1, "prune_end": 0.4, "prune_steps": 2}, ("cubic", 0.1, 0.4, 2)),
     ],
 )
@@ -326,8 +327,8 @@ def test_as_dict_is_plain() -> None:
         "importance": "obdc",
         "scope": "global",
         "schedule": "oneshot",
-        "start": 0.3,
-        "end": 0.3,
+        "start": 0.15,
+        "end": 0.15,
         "steps": 1,
         "round": None,
         "min_channels": 16,
@@ -348,6 +349,7 @@ def test_as_dict_is_plain() -> None:
         "sensitivity": None,
         "layer_loss": None,
         "protect": [],
+        "deploy": [],
     }
 
 
@@ -422,6 +424,7 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_max_cut": 0}, ["prune_max_cut=0 must be a number above 0 and up to 1", "0.8"]),
     ({"prune": 0.5, "prune_max_cut": float("nan")}, ["prune_max_cut=nan must be a number above 0 and up to 1"]),
     ({"prune": 0.5, "prune_flop": "5%"}, ["prune_flop=5% is unknown: did you mean prune_flops?"]),
+    ({"prune": 0.5, "prune_deploy": "onnx"}, ["prune_deploy=onnx is unknown", "deploy: [onnx, openvino]"]),
     ({"prune": 0.5, "prune_protect": ["model.0"]}, ["prune_protect=['model.0'] is unknown", "recipe file"]),
     ({"prune": 0.5, "prune_name": "x"}, ["prune_name=x is unknown"]),
     ({"prune_start": 0.2}, ["prune_start=0.2 prunes nothing alone", "prune=0.5", "prune_flops=50%"]),
@@ -515,6 +518,7 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("flops: 50%\nsteps: ~\n", ["bad.yaml:2: steps: ~ must be a whole number"]),
     ("flops: 50%\nscope: no", ["bad.yaml:2: scope: no must be uniform, global, latency or isomorphic"]),
     ("flops: 50%\nround: 2024-13-45", ["bad.yaml:2: round: 2024-13-45 must be a whole number"]),
+    ("flops: 50%\ndeploy: [onnx, coreml]", ["bad.yaml:2: deploy: coreml must be a list of formats, of onnx, openvino"]),
     ("flops: 50%\nprotect: model.0", ["bad.yaml:2: protect: model.0 must be a list", "[model.0, model.22.*]"]),
     ("flops: 50%\nprotect:\n- model.0\n- 3", ["bad.yaml:4: protect: 3 must be a list of module names"]),
     ("flops: 50%\nprotect: ['']", ["bad.yaml:2: protect: must be a list of module names"]),
@@ -629,7 +633,7 @@ def test_any_arguments_give_a_recipe_none_or_a_recipe_error(args: dict[str, obje
 
 
 def test_every_scalar_of_a_recipe_has_an_argument() -> None:
-    scalars = set(Recipe.model_fields) - {"name", "protect"}
+    scalars = set(Recipe.model_fields) - {"name", *LISTS}
     assert set(ARGUMENTS) == {"prune", *(f"prune_{key}" for key in scalars)}
     assert all(ARGUMENTS.values())
 

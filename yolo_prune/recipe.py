@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from yolo_prune import resources
 from yolo_prune.errors import RecipeError
+from yolo_prune.formats import FORMATS
 from yolo_prune.pattern import parse
 from yolo_prune.recipe_file import Given, RecipeFile, near, read, show
 from yolo_prune.schedule import SCHEDULES, step_epochs
@@ -155,6 +156,7 @@ _Sparsity = Annotated[str | None, BeforeValidator(_pattern)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+_Formats = Annotated[tuple[Annotated[str, BeforeValidator(partial(_one_of, FORMATS))], ...], BeforeValidator(_patterns)]
 _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
     BeforeValidator(_patterns),
@@ -212,7 +214,7 @@ class Settings(BaseModel):
         "must be oneshot, linear or cubic",
     )
     start: _Fraction = _setting(
-        0.3,
+        0.15,
         "when the first step happens, as a fraction of the epochs",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",
@@ -353,6 +355,12 @@ class Settings(BaseModel):
         "a list such as `[model.0, model.22.*]`",
         "must be a list of module names or patterns, for example [model.0, model.22.*]",
     )
+    deploy: _Formats = _setting(
+        (),
+        "formats that the trained model is exported to at the end, each proven as by `yolo-prune export`",
+        "a list such as `[onnx, openvino]`",
+        f"must be a list of formats, of {', '.join(FORMATS)}; for example [onnx, openvino]",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -395,7 +403,8 @@ class Recipe(Settings):
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain values for the record; bounds as written. `Recipe(**…)` reads it back."""
         plain = {key: getattr(self, key) for key in type(self).model_fields}
-        plain.update({key: str(plain[key]) for key in BOUNDS if plain[key] is not None}, protect=list(self.protect))
+        plain.update({key: str(plain[key]) for key in BOUNDS if plain[key] is not None})
+        plain.update({key: list(plain[key]) for key in LISTS})
         return {"name": plain.pop("name"), **plain}
 
 
@@ -421,7 +430,8 @@ def _disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iter
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
 
 
-_SCALARS = tuple(key for key in Settings.model_fields if key != "protect")
+LISTS = {"protect": "[model.0, model.22.*]", "deploy": "[onnx, openvino]"}  # stand in a recipe file alone
+_SCALARS = tuple(key for key in Settings.model_fields if key not in LISTS)
 ARGUMENTS: dict[str, str] = {
     "prune": "remove this fraction of the FLOPs, or follow this recipe",
     **{f"prune_{key}": Settings.model_fields[key].description or "" for key in _SCALARS},
@@ -453,8 +463,8 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
     asked = {key.removeprefix("prune_"): Given(value, f"{key}={show(value)}") for key, value in given.items()}
     for key in [key for key in asked if key not in _SCALARS]:
         right = near(f"prune_{key}", ARGUMENTS)
-        if key == "protect":
-            right = "a list stands in a recipe file, for example protect: [model.0, model.22.*]"
+        if key in LISTS:
+            right = f"a list stands in a recipe file, for example {key}: {LISTS[key]}"
         faults.append(f"{asked.pop(key).label} is unknown: {right}")
     base = RecipeFile(DEFAULT)
     if prune is None:

@@ -30,6 +30,7 @@ from yolo_prune import (
     checkpoint,
     continuity,
     cutting,
+    deployment,
     distill,
     floor,
     graph,
@@ -347,6 +348,7 @@ def _take_step(trainer: Any, session: Session) -> None:
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
         )
     if session.done == 0:
+        deployment.keep_dense(trainer, session.recipe)
         distill.take_over(trainer, model, session.recipe)
     if session.images is None and session.recipe.compensate != "none" and ranks.is_first():
         session.images = cutting.images(trainer)
@@ -497,6 +499,7 @@ def on_train_end(trainer: Any) -> None:
     missing = len(session.epochs) - session.done
     telling.ended(session.record, missing, len(session.epochs), trainer.last)
     telling.say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
+    deployment.at_end(trainer, session.recipe)
 
 
 def _judge_the_end(session: Session) -> None:

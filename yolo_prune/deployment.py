@@ -1,0 +1,71 @@
+# yolo-prune, AGPL-3.0 license
+"""`deploy:` of a recipe: a run that ends with artifacts, each proven and timed beside the dense model.
+
+The dense model is the average right before the first cut, kept as pruning/dense-trained.pt until then: it has learned
+the data, and its widths are those that the speed is compared with.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune import continuity, export, ranks, report
+from yolo_prune.errors import PruneError
+from yolo_prune.recipe import Recipe
+from yolo_prune.shapes import copy_of
+
+_DENSE = "dense-trained.pt"  # in the run's folder `pruning`
+
+
+def keep_dense(trainer: Any, wanted: Recipe) -> None:
+    """Right before the first cut: keep the average of the dense model for the comparison at the end.
+
+    Raises:
+        PruneError: it cannot be written.
+    """
+    if not wanted.deploy or not ranks.is_first():
+        return
+    network = copy_of(continuity.student(trainer.ema.ema)).cpu().half()
+    buffer = io.BytesIO()
+    torch.save({"model": network, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
+    path = _path(trainer)
+    try:
+        report.replace(path, buffer.getvalue())
+    except OSError as error:
+        raise PruneError(f"{path} cannot be written, which the artifacts are to be compared with: {error}") from None
+
+
+def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
+    """Export best.pt to the recipe's formats and prove it. What goes wrong is said loudly; the run has ended well.
+
+    Returns:
+        For the record: what export.json says, or None where nothing was exported.
+    """
+    if not wanted.deploy or not ranks.is_first():
+        return None
+    weights = trainer.best if Path(trainer.best).is_file() else trainer.last
+    dense = _path(trainer)
+    settings: dict[str, Any] = {
+        "format": list(wanted.deploy),
+        "data": trainer.args.data,
+        "dense": dense if dense.is_file() else None,
+        "imgsz": int(trainer.args.imgsz),
+        "quantize": 16 if wanted.precision == "fp16" else None,
+        "safe": False,  # this run wrote both
+    }
+    try:
+        return export.export(weights, **settings)
+    except PruneError as error:
+        LOGGER.warning(f"{colorstr('prune:')} DEPLOYMENT IS NOT PROVEN. {error}")
+        return None
+    finally:
+        dense.unlink(missing_ok=True)
+
+
+def _path(trainer: Any) -> Path:
+    return Path(trainer.save_dir) / "pruning" / _DENSE
