@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -414,6 +416,20 @@ def test_the_host_loads_in_its_restricted_way_and_installs_nothing(
     with pytest.raises(PruneError, match="enough"):
         job.export(model, **QUICK)
     assert seen == [(True, False)]
+
+
+def test_mnns_converter_installs_and_reports_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone it installs a package for its log, and with it a protobuf that onnx cannot be imported with."""
+    pytest.importorskip("MNN")
+    for name in [name for name in sys.modules if name.startswith("MNN.tools")]:
+        monkeypatch.delitem(sys.modules, name)
+    commands: list[str] = []
+    monkeypatch.setattr(os, "system", lambda command: commands.append(command) or 1)
+    told = job.export(model, format="mnn", **QUICK)
+    assert told["rows"][-1]["parity"]["passed"]
+    assert commands == []
+    assert sys.modules["MNN.tools.mnnconvert"].mnn_logger is None
+    assert "MNN.tools.utils.log" not in sys.modules
 
 
 def test_a_trained_model(weights: Callable[[str], Path], bccd: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **argum
     options: dict[str, Any] = {"format": kind, "device": 0 if formats.FORMATS[kind].gpu else "cpu"}
     options |= {**_precision(precision), **arguments}
     try:
-        with restrained(), quiet(), _untouched():
+        with restrained(), quiet(), _untouched(), _without_mnn_log():
             found = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
     except OSError:
         raise  # a disk without room is not the exporter's fault
@@ -112,6 +113,24 @@ def restrained() -> Iterator[None]:
         yield
     finally:
         tasks.SAFE_LOAD, checks.AUTOINSTALL = safe, install
+
+
+@contextlib.contextmanager
+def _without_mnn_log() -> Iterator[None]:
+    """Keep MNN's converter from reporting to its makers.
+
+    Its `MNN.tools.utils.log` (3.6.1), where it can be imported, runs `pip install -U aliyun-log-python-sdk`, which
+    puts a protobuf in place that onnx cannot use, and sends word of each conversion. The converter does without it.
+    """
+    name = "MNN.tools.utils.log"
+    there = name in sys.modules
+    if not there:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: not to be imported
+    try:
+        yield
+    finally:
+        if not there:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager
