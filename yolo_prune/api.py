@@ -92,6 +92,11 @@ def prune(
             f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}"
         )
     checkpoint.require_supported(network, str(getattr(model, "ckpt_path", None) or type(network).__name__))
+    if checkpoint.has_quantizers(network):
+        raise PruneError(
+            "this model carries the INT8 quantizers of a training with quantize=8; prune the model that it was trained "
+            "from, and train the pruned one with quantize=8"
+        )
     if getattr(network, "is_fused", lambda: False)():
         raise PruneError(
             "this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict"
@@ -220,6 +225,8 @@ def apply(
         raise PruneError(f"out={out} is the model itself; name another file, such as out=pruned.pt")
     _recipe(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)
+    if ckpt.pop("modelopt", None):
+        LOGGER.warning(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
     yolo = ultralytics.YOLO(str(source)) if data is not None else None
     if yolo is not None:
         yolo.model = network

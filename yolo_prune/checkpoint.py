@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,41 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     if not isinstance(model, nn.Module):
         raise PruneError(f"{argument}={path}: the file holds no YOLO model")
     return model.float().eval(), ckpt
+
+
+def requantize(model: nn.Module, ckpt: dict[str, Any], path: str | Path) -> bool:
+    """Put the INT8 quantizers of a training with quantize=8 (QAT) back into its model, as the host does when it loads.
+
+    The host keeps them beside the model, as data (ultralytics 8.4.190, nn/tasks.py, `load_checkpoint`).
+
+    Args:
+        model, ckpt: of `load`; the model is changed. path: how the user named it.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        PruneError: there are, and the package or the host that knows them is missing.
+    """
+    state = ckpt.get("modelopt")
+    if not state:
+        return False
+    if not hasattr(tasks, "restore_qat"):
+        raise PruneError(f"{path} was trained with quantize=8, which this ultralytics does not know; update it")
+    missing = [name for name in ("modelopt", "huggingface_hub") if find_spec(name) is None]
+    if missing:
+        raise PruneError(
+            f"{path} was trained with quantize=8 and cannot be read without {', '.join(missing)}: "
+            "pip install nvidia-modelopt huggingface_hub"
+        )
+    tasks.restore_qat(model, state)
+    model.eval()
+    return True
+
+
+def has_quantizers(model: nn.Module) -> bool:
+    """Whether a model carries the quantizers of quantize=8, by the name of their class, as the host asks (`is_qat`)."""
+    return any(type(module).__name__ == "TensorQuantizer" for module in model.modules())
 
 
 _MODELS = {

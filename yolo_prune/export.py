@@ -54,13 +54,17 @@ _TRIES = 3  # runs before that is said: another program may have had the machine
 
 @dataclass
 class Subject:
-    """One model on its way: `role` is "pruned" or "model", and "dense" for the one it is compared with."""
+    """One model on its way: `role` is "pruned" or "model", and "dense" for the one it is compared with.
+
+    `trained_int8` says that it comes of a training with quantize=8 (QAT), which the host exports in INT8 alone.
+    """
 
     role: str
     path: Path
     network: Any  # a stock model
     ckpt: dict[str, Any]
     size: Size
+    trained_int8: bool = False
     staged: Path = Path()
     metrics: tuple[float, float] | None = None
     timing: Timing | None = None
@@ -104,7 +108,7 @@ def export(
         format: names of formats.FORMATS, with commas between them. What cannot be made on this machine is named, and
             the others go on.
         quantize: 8 adds INT8 artifacts beside the FP32 ones, calibrated on `data`, where a format has them; 16 adds
-            FP16.
+            FP16. A model that was trained with quantize=8 is exported in INT8, as it learned it, and in nothing else.
         data: the data set for the task's metric (mAP), for the images of the comparison and for calibration; without
             it the metric is left out and images that the host ships, with drawings, are compared.
         dense: the checkpoint it was pruned from, to stand beside it in the table. Its artifacts are not kept.
@@ -133,6 +137,10 @@ def export(
     if dense is not None:
         subjects.insert(0, _load(Path(dense), "dense", safe))
     main = subjects[-1]
+    if main.trained_int8:
+        variants, skipped = _variants_of_trained(kinds, subjects, quantize, data)
+    elif subjects[0].trained_int8:
+        raise PruneError(f"dense={dense} was trained with quantize=8 and {source} was not: name the model before that")
     folder = _folder(source, out)
     if data is not None:
         with deploy.restrained():  # reading a data set may make the host want to install what unpacks it
@@ -140,8 +148,9 @@ def export(
     side = _side(main, imgsz)
     for words in skipped.values():
         LOGGER.warning(words)
-    if "engine" in kinds and ("onnx", "fp32") not in variants:
-        variants.insert(0, ("onnx", "fp32"))  # what the device builds its engine from
+    for_device = ("onnx", "int8" if main.trained_int8 else "fp32")  # what the device builds its engine from
+    if "engine" in kinds and for_device not in variants:
+        variants.insert(0, for_device)
 
     before = torch.get_num_threads()
     results: list[Result] = []
@@ -158,10 +167,15 @@ def export(
                 if precision == "int8" and formats.FORMATS[kind].calibrated:
                     arguments |= {"data": str(data)}
                 try:
-                    made = [_make(subject, kind, precision, Path(scratch), arguments) for subject in subjects]
+                    made = [
+                        _make(subject, kind, precision, Path(scratch), arguments)
+                        for subject in subjects
+                        if precision == "int8" or not subject.trained_int8
+                    ]
                     _prove(made, chosen.images, batch, threads)
-                    made[-1].file = _place(made[-1], folder)
-                    if "engine" in kinds and (kind, precision) == ("onnx", "fp32"):
+                    if made[-1].subject is main:
+                        made[-1].file = _place(made[-1], folder)
+                    if "engine" in kinds and (kind, precision) == for_device:
                         kit = _kit(made, folder)
                     if data is not None:
                         for result in made:
@@ -173,7 +187,7 @@ def export(
                     LOGGER.error(f"{kind}, {precision}: {error}")
                     continue
                 results += made
-            if not results:
+            if not any(result.subject is main for result in results):
                 raise PruneError(" | ".join(failed.values()))
             if data is not None:
                 for subject in subjects:
@@ -287,6 +301,30 @@ def _variants(kinds: list[str], precisions: list[str]) -> tuple[list[tuple[str, 
     return found, skipped
 
 
+def _variants_of_trained(
+    kinds: list[str], subjects: list[Subject], quantize: int | None, data: object
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """The same for a model that was trained with quantize=8; of a dense one that was not, FP32 stands beside it."""
+    main = subjects[-1]
+    if quantize not in (None, 8):
+        raise PruneError(
+            f"quantize={quantize}: {main.path} was trained with quantize=8 and is exported in INT8 alone; leave it out"
+        )
+    if data is None:
+        raise PruneError(f"{main.path} was trained with quantize=8, and INT8 is proven by its metric: name data=")
+    able = [kind for kind in kinds if formats.FORMATS[kind].trained]
+    if not able:
+        names = " and ".join(name for name, one in formats.FORMATS.items() if one.trained)
+        raise PruneError(
+            f"format={','.join(kinds)}: {main.path} was trained with quantize=8, which only {names} can hold"
+        )
+    found, skipped = _variants(able, ["int8"] if subjects[0].trained_int8 else ["fp32", "int8"])
+    for kind in kinds:
+        if kind not in able:
+            skipped[kind] = f"format={kind} cannot hold what a training with quantize=8 learned: left out"
+    return found, skipped
+
+
 def _check_numbers(**given: object) -> None:
     """Raise unless all are whole numbers of 1 or more (or None: not given)."""
     wrong = [
@@ -311,7 +349,10 @@ def _load(path: Path, role: str | None, safe: bool) -> Subject:
     network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
     checkpoint.require_supported(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
-    return Subject(role or own, path, network, ckpt, measure.size_of(network))
+    size = measure.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
+    with deploy.quiet():
+        trained_int8 = checkpoint.requantize(network, ckpt, path)
+    return Subject(role or own, path, network, ckpt, size, trained_int8)
 
 
 def _folder(model: Path, out: str | Path | None) -> Path:
@@ -403,6 +444,8 @@ def _kit(made: list[Result], folder: Path) -> Path:
     """Write the program that builds and times engines of the ONNX files on a device; the dense one goes along."""
     main = made[-1]
     found = {"pruned": main.file}
+    if main.subject.trained_int8:  # its Q/DQ nodes are what TensorRT reads; those that onnxruntime calibrates are not
+        return tensorrt_kit.write(folder, found, precision="int8", sparse=False)
     if made[0] is not main:
         found["dense"] = folder / f"{main.file.stem}-dense.onnx"
         artifact.place(made[0].file, found["dense"])

@@ -50,7 +50,7 @@ def _torch_row(subject: Any, subjects: Sequence[Any]) -> dict[str, Any]:
     return {
         **_figures(subject, subject.metrics, subject.timing),
         "format": "pt",
-        "precision": "fp32",
+        "precision": "int8" if subject.trained_int8 else "fp32",
         "file": subject.path.name,
         "kept": False,
         "speedup": _speed(subjects[0].timing, subject.timing) if subjects[0].role == "dense" else None,

@@ -23,6 +23,7 @@ class Format:
         run: the same for what runs it. precisions: that the host offers for it on a CPU, or on a GPU where `gpu`.
         gpu: whether it is made and run on an NVIDIA GPU alone. suffix: of its file or folder.
         calibrated: whether the host's INT8 of it wants data; MNN's is of the weights alone.
+        trained: whether it can hold what a training with quantize=8 (QAT) learned.
     """
 
     export: Mapping[str, str]
@@ -31,12 +32,13 @@ class Format:
     suffix: str
     gpu: bool = False
     calibrated: bool = True
+    trained: bool = False
 
 
 _ONNX = {"onnx": "onnx", "onnxslim": "onnxslim"}
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(_ONNX, {"onnxruntime": "onnxruntime"}, ("fp32", "fp16", "int8"), ".onnx"),
+    "onnx": Format(_ONNX, {"onnxruntime": "onnxruntime"}, ("fp32", "fp16", "int8"), ".onnx", trained=True),
     "openvino": Format({"openvino": "openvino"}, {"openvino": "openvino"}, ("fp32", "fp16", "int8"), "_openvino_model"),
     "ncnn": Format({"pnnx": "pnnx", "ncnn": "ncnn"}, {"ncnn": "ncnn"}, ("fp32", "fp16"), "_ncnn_model"),
     "mnn": Format({**_ONNX, "MNN": "MNN"}, {"MNN": "MNN"}, ("fp32", "fp16", "int8"), ".mnn", calibrated=False),
@@ -48,7 +50,12 @@ FORMATS: Mapping[str, Format] = {
     ),
     "torchscript": Format({}, {}, ("fp32",), ".torchscript"),
     "engine": Format(
-        {**_ONNX, "tensorrt": "tensorrt"}, {"tensorrt": "tensorrt"}, ("fp32", "fp16", "int8"), ".engine", True
+        {**_ONNX, "tensorrt": "tensorrt"},
+        {"tensorrt": "tensorrt"},
+        ("fp32", "fp16", "int8"),
+        ".engine",
+        gpu=True,
+        trained=True,
     ),
 }
 
