@@ -63,7 +63,9 @@ def size(artifact: Path) -> tuple[int, int]:
 def timed(artifacts: dict[str, Path], kind: str, options: dict[str, str]) -> list[str]:
     """How many times as fast as the dense each artifact of one runtime is."""
     threads, repeats = int(options.get("threads", 1)), int(options.get("repeats", 40))
-    times = latency.interleaved({name: runtime.load(path, kind, threads) for name, path in artifacts.items()}, repeats)
+    shape = (1, 3, *[int(options.get("imgsz", 320))] * 2)
+    calls = {name: runtime.load(path, kind, threads, shape=shape) for name, path in artifacts.items()}
+    times = latency.interleaved(calls, repeats)
     return [f"{times['dense'].median / times[name].median:.2f}" for name in artifacts]
 
 

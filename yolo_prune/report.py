@@ -63,7 +63,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
         f"{before['params'] / 1e6:.2f}M -> {after['params'] / 1e6:.2f}M params, "
         f"{before['gflops']:.1f} -> {after['gflops']:.1f} GFLOPs"
     )
-    top.legend(frameon=False)
+    top.legend(frameon=False, loc="upper right")  # "best" searches, and warns where that takes long
     _curves(bottom, record)
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
