@@ -397,7 +397,7 @@ def test_a_run_that_dies_later_leaves_no_older_proof(
     monkeypatch.setattr(job, "_validate", dies)
     with pytest.raises(KeyboardInterrupt):
         job.export(model, data=tiny_data, **QUICK)
-    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt"]
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.pt"]  # nor anything that is not proven
 
 
 def test_the_host_loads_in_its_restricted_way_and_installs_nothing(
@@ -572,6 +572,27 @@ def test_an_artifact_that_is_slower_than_its_parent_fails(
     )
     with pytest.raises(VerifyError, match=r"best\.onnx \(model\): slower than the dense model: 0\.83 times as fast"):
         job.export(model, dense=dense, **QUICK)
+
+
+def test_a_quantized_artifact_that_is_slower_than_the_plain_parent_fails() -> None:
+    """It is faster than the parent quantized alike, and that is not what was there before."""
+
+    def result(role: str, precision: str, ms: float) -> job.Result:
+        subject = job.Subject(role, Path(f"{role}.pt"), torch.nn.Module(), {}, job.Size(1, 1.0))
+        return job.Result(subject, "onnx", precision, Path(f"{role}.onnx"), 1.0, timing=latency.Timing(ms, ms, ms))
+
+    dense, small = [result("dense", "fp32", 10.0), result("dense", "int8", 20.0)], result("pruned", "int8", 15.0)
+    for one in (*dense, small):
+        job._judge(one, [*dense, small])
+    assert [one.faults for one in dense] == [[], []]
+    assert small.faults == ["slower than the dense model in fp32: 0.67 times as fast in onnx, int8"]
+
+
+def test_a_parent_of_another_task_or_other_classes_is_refused(model: Path, tmp_path: Path) -> None:
+    for yaml, words in (("yolov8n-seg.yaml", "is of task segment"), ("yolov8n.yaml", "has 80 classes")):
+        torch.save({"model": YOLO(yaml).model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
+        with pytest.raises(PruneError, match=words):
+            job.export(model, dense=tmp_path / "dense.pt", **QUICK)
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

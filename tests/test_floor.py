@@ -150,6 +150,14 @@ def test_a_final_model_below_the_floor_is_said_loudly(
     assert record_of(tmp_path / "run")["floor"]["kept"] is False
 
 
+def test_a_floor_below_nothing_is_said_loudly(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.5)
+    assert "prune_floor=0.5 PROTECTS NOTHING" in caplog.text
+
+
 def test_auto_goes_as_far_as_it_can(tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_data, tmp_path, epochs=9, prune="auto", prune_floor=0.9)
     record = record_of(tmp_path / "run")

@@ -61,6 +61,10 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     try:
         ckpt, _ = tasks.torch_safe_load(str(file), safe_only=safe)
     except Exception as error:  # the host has one exception for each way in which a file can be wrong
+        if not zipfile.is_zipfile(file):
+            raise PruneError(
+                f"{argument}={path}: no PyTorch checkpoint, or a damaged one; copy it anew, or name another"
+            ) from None
         right = ". If you trust where it comes from: safe=False" if safe and _unsafe(file, error) else ""
         raise PruneError(
             f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}{right}"

@@ -107,6 +107,8 @@ def _run(words: list[str]) -> int:
     if command.lstrip("-") in ("version", "V"):
         print(__version__)
         return 0
+    if rest in (["help"], ["--help"], ["-h"]) and command in _COMMANDS:
+        return _help([command])
     if command == "check":
         parse(command, rest, [])
         return check()

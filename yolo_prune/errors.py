@@ -7,6 +7,10 @@ excepthook that `host.install()` sets prints the message alone when nobody catch
 
 from __future__ import annotations
 
+import re
+
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class PruneError(ValueError):
     """A request that cannot be served: what was given, what is wrong, what would be right."""
@@ -30,4 +34,4 @@ class VerifyError(PruneError):
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+    return (_COLORS.sub("", str(error)).strip() or type(error).__name__).partition("\n")[0]

@@ -371,11 +371,12 @@ class Settings(BaseModel):
         """
         if not isinstance(data, dict):
             return data
-        several = data.get("end") is not None or data.get("floor") is not None or data.get("steps", 1) != 1
+        start = data.get("start", cls.model_fields["start"].default)
+        ends_later = data.get("end") not in (None, start)
+        several = ends_later or data.get("floor") is not None or data.get("steps", 1) != 1
         schedule = data.get("schedule", "cubic" if several else "oneshot")
         if schedule != "oneshot":
             return {"schedule": schedule, "steps": _STEPS, **data}
-        start = data.get("start", cls.model_fields["start"].default)
         fraction = _is_figure(start) and 0 <= start <= 1
         return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **data}
 

@@ -348,6 +348,9 @@ def _take_step(trainer: Any, session: Session) -> None:
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
         )
     if session.done == 0:
+        dense = session.record["baseline"]["fitness"]
+        if session.recipe.floor is not None and dense is not None and dense <= session.recipe.floor:
+            telling.floor_protects_nothing(session.recipe.floor, dense)
         deployment.keep_dense(trainer, session.recipe)
         distill.take_over(trainer, model, session.recipe)
     if session.images is None and session.recipe.compensate != "none" and ranks.is_first():

@@ -109,6 +109,14 @@ def step_completed(row: Mapping[str, Any], of: int, epoch: int) -> None:
     )
 
 
+def floor_protects_nothing(allowed: float, dense: float) -> None:
+    """The dense model has no more fitness than the floor lets go: said before the first cut."""
+    warn(
+        f"prune_floor={allowed:g} PROTECTS NOTHING: the dense fitness is {of_fitness(dense)}, and all of it may go. "
+        "Give a model that is trained on this data, or a smaller floor"
+    )
+
+
 def floor_broken(told: Mapping[str, Any]) -> None:
     """The final model is below the floor; `told` is the record's entry."""
     warn(
