@@ -223,3 +223,26 @@ def test_one_cut_by_gradients_needs_data(tiny_data: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         yolo_prune.prune(YOLO("yolov8n.yaml"), flops="60%")
     assert "without data=" in caplog.text
+
+
+def test_what_was_seen_can_be_put_away_and_taken_up_again() -> None:
+    model = small()
+    found = graph.build(model)
+    one, other = gates.Gates(found, model, "fisher"), gates.Gates(found, model, "fisher")
+    for seed in (1, 2):
+        model.zero_grad()
+        loss_of(model, seed).backward()
+        one.look()
+        if seed == 1:
+            one.fade()
+            assert other.load_state(one.state())
+        else:
+            other.look()
+    for name, value in one.scores().items():
+        assert value.any()
+        assert np.array_equal(value, other.scores()[name]), name
+    assert not gates.Gates(found, model, "taylor").load_state(one.state())
+    wrong = one.state()
+    wrong["sums"] = {name: value[:-1] for name, value in wrong["sums"].items()}
+    assert not other.load_state(wrong)
+    assert other.seen == one.seen

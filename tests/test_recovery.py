@@ -34,9 +34,9 @@ def rates(rewarm: Rewarm, count: int) -> list[float]:
     found = []
     for _ in range(count):
         weight.grad = torch.ones(1)
-        before = float(weight)
+        before = float(weight.detach())
         optimizer.step()
-        found.append(before - float(weight))
+        found.append(before - float(weight.detach()))
         assert optimizer.param_groups[0]["lr"] == 1.0  # what the host's schedule set is as it was
     return found
 
@@ -50,6 +50,14 @@ def test_a_factor_stays() -> None:
     rewarm = Rewarm(1)
     rewarm.factor = 2.0
     assert rates(rewarm, 3) == pytest.approx([1, 2, 2])
+
+
+def test_a_warm_up_goes_on_where_it_was_put_away() -> None:
+    first, second = Rewarm(3), Rewarm()
+    before = rates(first, 2)
+    assert second.load_state(first.state())
+    assert before + rates(second, 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert not second.load_state({"steps": 2, "factor": 1.0, "taken": 9})
 
 
 def seen_rates(yolo: YOLO) -> list[tuple[int, float]]:

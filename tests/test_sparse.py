@@ -118,3 +118,28 @@ def test_a_run_says_what_sparse_training_comes_to(
 def test_a_strength_without_a_penalty_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"prune_sparse_strength=0\.5 is of no penalty"):
         from_arguments({"prune": 0.5, "prune_sparse_strength": 0.5})
+
+
+@pytest.mark.parametrize("kind", sparse.KINDS)
+def test_a_pressure_can_be_put_away_and_goes_on_by_what_was_typical_then(kind: str) -> None:
+    def doomed(found: graph.ChannelGraph) -> dict[str, np.ndarray]:
+        return {g.name: np.arange(g.size) < 3 for g in found.groups}
+
+    model, _, pressure, found = pressed(kind, 10.0, doomed if kind == "growing" else None)
+    pressure.time = 0.5
+    step(pressure)
+    step(pressure)
+    kept = pressure.state()
+    again = {name: value.detach().clone() for name, value in model.named_parameters()}
+    step(pressure)
+    uninterrupted = {name: value.detach().clone() for name, value in model.named_parameters()}
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(again[name])
+    resumed = sparse.Pressure(found, model, kind, 10.0)
+    assert resumed.load_state(kept)
+    step(resumed)
+    assert all(torch.equal(value.detach(), uninterrupted[name]) for name, value in model.named_parameters())
+    assert any(not torch.equal(value, uninterrupted[name]) for name, value in again.items())
+    other = "bn" if kind != "bn" else "group"
+    assert not sparse.Pressure(found, model, other, 10.0).load_state(kept)

@@ -105,6 +105,38 @@ class Between:
         if self.pressure is not None:
             self.pressure.time = (epoch - self._since + 1) / max(until - self._since, 1)
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on as this one would, of plain data and tensors on the CPU.
+
+        Of several processes the first one's is whole; the others see no gradients of their own.
+        """
+        gates = None if self.gates is None else self.gates.state()
+        pressure = None if self.pressure is None else self.pressure.state()
+        return {"gates": gates, "pressure": pressure, "rewarm": self._rewarm.state(), "since": self._since}
+
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Go on from what `state` gave, after `watch` with the groups and the recipe that it was of.
+
+        Returns:
+            Whether all of it fits; what does not is not taken over, and begins anew.
+        """
+        fits = [self._rewarm.load_state(state["rewarm"])] if state.get("rewarm") else []
+        if self.gates is not None:
+            fits.append(self.gates.load_state(state.get("gates") or {}))
+        kept = state.get("pressure")
+        if kept and self.pressure is None and self.recipe.sparse == "growing" and self._found is not None:
+            if self._model is None:
+                raise ValueError("load_state comes after watch")
+            self.pressure = sparse.Pressure(self._found, self._model, "growing", self.recipe.sparse_strength)
+            if not self.pressure.load_state(kept):
+                self.pressure = None
+            fits.append(self.pressure is not None)
+        elif self.pressure is not None:
+            fits.append(self.pressure.load_state(kept or {}))
+        self._since = int(state.get("since", self._since))
+        self._set()
+        return all(fits)
+
     def told(self) -> str | None:
         """What sparse training has come to, for the log; None where there is none."""
         return None if self.pressure is None else self.pressure.told()

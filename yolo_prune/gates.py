@@ -121,6 +121,25 @@ class Gates:
         half = 0.5 if self.kind in ("fisher", "obdc") else 1.0
         return {name: half / self.seen * total.double().cpu().numpy() for name, total in self._sums.items()}
 
+    def state(self) -> dict[str, Any]:
+        """What was seen until now, of plain data and tensors on the CPU, for a checkpoint."""
+        sums = {name: total.detach().cpu().clone() for name, total in self._sums.items()}
+        return {"kind": self.kind, "seen": self.seen, "passes": self._passes, "sums": sums}
+
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Go on from what `state` gave.
+
+        Returns:
+            Whether it is of this kind and of groups of these sizes; where not, nothing is taken over.
+        """
+        sums = state.get("sums", {})
+        sizes = {name: total.shape for name, total in self._sums.items()}
+        if state.get("kind") != self.kind or {name: total.shape for name, total in sums.items()} != sizes:
+            return False
+        self.seen, self._passes = state["seen"], state["passes"]
+        self._sums = {name: sums[name].to(total.device, torch.float32) for name, total in self._sums.items()}
+        return True
+
     def _add(self, name: str, value: torch.Tensor) -> None:
         value = torch.nan_to_num(value.float(), nan=0.0, posinf=0.0)
         self._sums[name] = self._sums[name].to(value.device) + value

@@ -7,6 +7,9 @@ up for at the cut. Fine-tuning restarts with a warm-up for the same reason (Le a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 
@@ -40,3 +43,21 @@ class Rewarm:
         """Put the rate back that the host set."""
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
+
+    def state(self) -> dict[str, Any]:
+        """How far it has come, of plain numbers, for a checkpoint."""
+        return {"steps": self.steps, "factor": self.factor, "taken": self._taken}
+
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Go on from what `state` gave.
+
+        Returns:
+            Whether these are numbers that it can have had; where not, nothing is taken over.
+        """
+        steps, factor, taken = (state.get(key) for key in ("steps", "factor", "taken"))
+        if not (isinstance(steps, int) and isinstance(taken, int) and isinstance(factor, (int, float))):
+            return False
+        if not 0 <= taken <= steps + 1:
+            return False
+        self.steps, self.factor, self._taken = steps, float(factor), taken
+        return True

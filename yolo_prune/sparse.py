@@ -102,6 +102,25 @@ class Pressure:
             f"typical one at the start, {float((every < _DEAD).float().mean()):.1%} are below {_DEAD:g}"
         )
 
+    def state(self) -> dict[str, Any]:
+        """What it presses towards, of plain data and tensors on the CPU, for a checkpoint."""
+        doomed = {name: gone.clone() for name, gone in self._doomed.items()}
+        return {"kind": self.kind, "time": self.time, "typical": dict(self._typical), "doomed": doomed}
+
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Go on from what `state` gave: by the typical channel of then, on the channels that were doomed then.
+
+        Returns:
+            Whether it is of this kind and of these groups; where not, nothing is taken over.
+        """
+        typical, doomed = state.get("typical", {}), state.get("doomed", {})
+        fits = state.get("kind") == self.kind and set(typical) == set(self._typical)
+        if not fits or any(len(gone) != self._sizes.get(name) for name, gone in doomed.items()):
+            return False
+        self.time, self._typical = float(state["time"]), {name: float(value) for name, value in typical.items()}
+        self._doomed = {name: gone.bool().clone() for name, gone in doomed.items()}
+        return True
+
     def _norms(self, name: str) -> torch.Tensor:
         """(size,) root mean square of what belongs to each channel."""
         total, numbers = torch.zeros(self._sizes[name]), torch.zeros(self._sizes[name])
