@@ -273,8 +273,12 @@ def _hooked(
 ) -> Iterator[None]:
     trace = mode.trace
 
-    def enter(module: nn.Module, args: Any) -> None:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         mode.path.append(names[module])
+        if not mode.hidden:
+            labels = [mode.of(tensor) for tensor in _tensors((args, kwargs))]
+            ids = {i for label in labels if label is not None for i in label.ids.tolist()}
+            trace.entered.setdefault(names[module], set()).update(ids - {NONE})
         if isinstance(module, (*LAYERS, nn.BatchNorm2d)) or module in lessons:
             mode.hidden += 1
 
@@ -305,7 +309,7 @@ def _hooked(
     hooks = []
     for module in model.modules():
         hooks += [
-            module.register_forward_pre_hook(enter, prepend=True),
+            module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
             module.register_forward_hook(leave),
         ]
     try:

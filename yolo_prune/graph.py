@@ -16,7 +16,7 @@ places. torch-pruning's importance classes score them (`library`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -142,12 +142,16 @@ class ChannelGraph:
         return replace(self, groups=tuple(replace(group, traced=None) for group in self.groups))
 
 
-def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> ChannelGraph:
+def build(
+    model: nn.Module, protect: tuple[str, ...] | list[str] = (), avoid: Mapping[str, str] | None = None
+) -> ChannelGraph:
     """Trace a stock YOLO model into its channel groups.
 
     Args:
         model: a stock model, on any device, in any mode; it is not changed.
         protect: fnmatch patterns of layer names whose outputs are not to be cut.
+        avoid: name of a block or layer -> why no channel that goes into it, or that a layer in it makes or reads, is
+            to be cut. A name that the model does not have changes nothing.
 
     Returns:
         The groups, the protected layers with reasons, and all layers with their areas. Every convolution and linear
@@ -181,6 +185,11 @@ def build(model: nn.Module, protect: tuple[str, ...] | list[str] = ()) -> Channe
         reason = _protected_by(group.members, protect)
         if reason is not None:
             fixed.setdefault(group.name, reason)
+    for name, reason in (avoid or {}).items():
+        around = found.inside(name)
+        for index, _, group_name, _ in named:
+            if not around.isdisjoint(alike[index].ids):
+                fixed.setdefault(group_name, reason)
     _spread(groups, fixed)
     free = {m.module for g in groups if g.name not in fixed for m in g.members if m.side == "out"}
     why = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}

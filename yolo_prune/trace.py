@@ -44,6 +44,7 @@ class Trace:
         sizes: pixels of the image in each pass; the second is the pass in training mode.
         area: layer name -> output pixels or tokens of one image in each pass, added up over the layer's calls.
         products: attention's matrix products: name -> (ids, multiply-adds for each of them in each pass).
+        entered: module name -> ids of the tensors that it was called with.
     """
 
     uses: dict[tuple[str, Side], np.ndarray] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Trace:
     sizes: tuple[int, int, int] = (64, 64, 128)
     area: dict[str, list[float]] = field(default_factory=dict)
     products: dict[str, tuple[np.ndarray, list[float]]] = field(default_factory=dict)
+    entered: dict[str, set[int]] = field(default_factory=dict)
     parent: list[int] = field(default_factory=list)
     number: int = 0  # of the pass, while a lesson runs
     pixels: int = 0  # of the taught block's output
@@ -105,6 +107,14 @@ class Trace:
             self.join(before, ids, f"{name} is run on different tensors")
         return before
 
+    def inside(self, name: str) -> set[int]:
+        """The ids that go into a module, or are made or read by a layer in it."""
+        ids = set(self.entered.get(name, ()))
+        for (module, _), places in self.uses.items():
+            if module == name or module.startswith(f"{name}."):
+                ids.update(places.tolist())
+        return ids - {NONE}
+
     def tag(self, ids: np.ndarray, name: str, part: int) -> None:
         """Keep these channels apart from those with another mark."""
         for i in ids.tolist():
@@ -124,6 +134,7 @@ class Trace:
         self.heads = {int(root[i]): head for i, head in self.heads.items()}
         self.outputs = {int(root[i]) for i in self.outputs}
         self.products = {name: (root[ids], work) for name, (ids, work) in self.products.items()}
+        self.entered = {name: {int(root[i]) for i in ids} for name, ids in self.entered.items()}
         fixed: dict[int, str] = {}
         for i, why in self.fixed.items():
             fixed.setdefault(int(root[i]), why)
