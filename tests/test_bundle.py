@@ -443,7 +443,7 @@ def test_it_is_there_whole_or_not_at_all(best: Path, monkeypatch: pytest.MonkeyP
             (shutil, "copyfile", 1),
             (Path, "write_text", 3),
             (Path, "mkdir", 0),
-            (Path, "rename", old),
+            (os, "replace", old),
         ):
             before = {file: file.read_bytes() for file in target.rglob("*")}
             with monkeypatch.context():

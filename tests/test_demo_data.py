@@ -289,7 +289,7 @@ def test_an_interrupted_run_leaves_the_old_set(tmp_path: Path, monkeypatch: pyte
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(PruneError, match=r"^demo data: cannot write .*file.set: [^\n]*$"):
+    with pytest.raises(PruneError, match=r"^.*file.set cannot be written: [^\n]*$"):
         make(tmp_path / "file" / "set", images=1, val=1)
 
 

@@ -15,7 +15,7 @@ from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
 from tests.training import record_of, train
-from yolo_prune import api, report
+from yolo_prune import api, files
 from yolo_prune.errors import PruneError
 
 
@@ -104,10 +104,10 @@ def _pruned(folder: Path) -> Path:
 def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = _pruned(tmp_path)
 
-    def full(path: Path, content: bytes) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "replace", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(PruneError, match=r"best-pruned.pt cannot be written.*No space"):
         api.apply(str(best), flops="70%", safe=False)
     assert not (tmp_path / "best-pruned.pt").exists()

@@ -24,6 +24,7 @@ from yolo_prune import (
     calibration,
     checkpoint,
     compensate,
+    files,
     gradients,
     graph,
     masks,
@@ -31,7 +32,6 @@ from yolo_prune import (
     pattern,
     profile,
     record,
-    report,
     sensitivity,
     session,
     step,
@@ -260,7 +260,7 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     except PruneError as error:
         raise PruneError(f"model={model}: {error}") from None
     words = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-    report.replace(target, (_YAML_HEAD + words).encode())
+    files.replace(target, _YAML_HEAD + words)
     LOGGER.info(f"saved {target}; build it: yolo train {_word('model', target)} {_word('pretrained', model)} data=...")
     return target
 
@@ -374,11 +374,8 @@ def _sensitivity(
     content = {**result, "data": str(data), "images": images, "imgsz": side, "importance": importance}
     LOGGER.info(text.table(sensitivity.table(result)))
     LOGGER.info(f"the loss is {result['loss']:.4f} on {sum(len(b['img']) for b in batches)} images of {data} at {side}")
-    try:
-        report.replace(target, (json.dumps(content, indent=1) + "\n").encode())
-        sensitivity.picture(result, target.with_suffix(".png"))
-    except OSError as error:
-        raise PruneError(f"{target} cannot be written: {error}") from None
+    files.replace(target, json.dumps(content, indent=1) + "\n")
+    sensitivity.picture(result, target.with_suffix(".png"))
     LOGGER.info(
         f"saved {target} and {target.with_suffix('.png').name}; spare what is sensitive: yolo train ... "
         f"prune_scope=global {_word('prune_sensitivity', target)}"
@@ -474,10 +471,7 @@ def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
     buffer = io.BytesIO()
     content = {**ckpt, "model": deepcopy(network).half(), "ema": None, "optimizer": None, "epoch": -1, "updates": None}
     torch.save(content, buffer)
-    try:
-        report.replace(target, buffer.getvalue())
-    except OSError as error:
-        raise PruneError(f"{target} cannot be written: {error}") from None
+    files.replace(target, buffer.getvalue())
 
 
 def _print(told: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zlib
 from pathlib import Path
 
 from yolo_prune.errors import PruneError
+from yolo_prune.files import put, room
 
 
 def place(source: Path, target: Path) -> None:
@@ -18,30 +18,16 @@ def place(source: Path, target: Path) -> None:
     Raises:
         PruneError: it cannot be written, or something else is in the way.
     """
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists() and target.is_dir() != source.is_dir():
         kind = "folder" if target.is_dir() else "file"
         raise PruneError(f"{target}: a {kind} of that name is in the way of the export; move it")
-    try:
+    with room(target) as folder:
+        beside = folder / target.name
         if source.is_dir():
             shutil.copytree(source, beside)
-            if target.exists():  # a folder cannot be replaced in one step
-                os.replace(target, old)
-            os.replace(beside, target)
         else:
             shutil.copyfile(source, beside)
-            os.replace(beside, target)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        raise PruneError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        for left in (beside, old):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        put(beside, target)
 
 
 def files(artifact: Path) -> list[Path]:

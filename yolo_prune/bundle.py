@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from yolo_prune import __version__
+from yolo_prune import __version__, files
 from yolo_prune.errors import PruneError, first_line
 
 KIND = "yolo-prune bundle"
@@ -63,15 +63,11 @@ def bundle(model: str | Path, *, out: str | Path | None = None) -> Path:
     path = artifact.path
     target = Path(os.path.abspath(path.with_name(f"{path.name}-bundle") if out is None else str(out)))
     _check_target(target)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with files.room(target) as folder:
+        beside = folder / target.name
         beside.mkdir()
         _fill(beside, artifact)
-        _put(beside, target)
-    except OSError as error:
-        raise PruneError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        files.put(beside, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"saved {target} ({size / 1e6:.1f} MB); copy it to the device, README.txt in it says how to go on")
     return target
@@ -251,21 +247,6 @@ def _fill(folder: Path, artifact: Artifact) -> None:
     }
     for file_name, text in texts.items():
         (folder / file_name).write_text(text, encoding="utf-8", newline="\n")
-
-
-def _put(beside: Path, target: Path) -> None:
-    """Rename a whole folder to its place; what lay there goes when the new one is there."""
-    if not target.exists():
-        beside.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)  # a folder cannot be renamed onto one that is not empty
-    try:
-        beside.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _readme(artifact: Artifact) -> str:

@@ -12,7 +12,6 @@ same files, train and val share nothing, and a larger set begins with the images
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from yolo_prune import files
 from yolo_prune.errors import PruneError
 
 CLASSES = ("gear", "star", "ring", "arrow", "cross", "moon")
@@ -107,18 +107,12 @@ def make(out: Path | str, *, images: int = 640, val: int = 100, imgsz: int = 128
     _check(images=images, val=val, imgsz=imgsz, seed=seed)
     folder = Path(out).expanduser().resolve()
     _check_folder(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-            fresh = Path(beside) / "fresh"
-            for number, (split, count) in enumerate(zip(_SPLITS, (images, val), strict=True)):
-                _write_split(fresh, split, number, count, imgsz, seed)
-            (fresh / "data.yaml").write_text(_describe(folder, images, val, imgsz, seed), encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(beside) / "old")
-            fresh.rename(folder)
-    except OSError as error:
-        raise PruneError(f"demo data: cannot write {folder}: {error.strerror or error}") from error
+    with files.room(folder) as beside:
+        fresh = beside / "fresh"
+        for number, (split, count) in enumerate(zip(_SPLITS, (images, val), strict=True)):
+            _write_split(fresh, split, number, count, imgsz, seed)
+        (fresh / "data.yaml").write_text(_describe(folder, images, val, imgsz, seed), encoding="utf-8")
+        files.put(fresh, folder)
     return folder / "data.yaml"
 
 

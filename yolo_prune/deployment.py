@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from ultralytics.utils import LOGGER, colorstr
 
-from yolo_prune import continuity, export, ranks, report
+from yolo_prune import continuity, export, files, ranks
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.shapes import copy_of
@@ -35,9 +35,9 @@ def keep_dense(trainer: Any, wanted: Recipe) -> None:
     torch.save({"model": network, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
     path = _path(trainer)
     try:
-        report.replace(path, buffer.getvalue())
-    except OSError as error:
-        raise PruneError(f"{path} cannot be written, which the artifacts are to be compared with: {error}") from None
+        files.replace(path, buffer.getvalue())
+    except PruneError as error:
+        raise PruneError(f"{error} (the dense model, which the artifacts are to be compared with)") from None
 
 
 def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune import latency_model, runtime
+from yolo_prune import files, latency_model, runtime
 from yolo_prune.errors import PruneError
 
 KIND = "yolo-prune device profile"
@@ -115,15 +114,7 @@ def write(profile: dict[str, Any], out: Path) -> None:
     Raises:
         PruneError: the file cannot be written.
     """
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(profile, indent=1) + "\n")
-        os.replace(beside, out)
-    except OSError as error:
-        raise PruneError(f"out={out} cannot be written: {error}") from error
-    finally:
-        if beside.exists():
-            beside.unlink()
+    files.replace(out, json.dumps(profile, indent=1) + "\n")
 
 
 class _Progress:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from yolo_prune import continuity, ranks, report
+from yolo_prune import continuity, files, ranks
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe import Recipe
 
@@ -85,9 +85,9 @@ def take_over(trainer: Any, wrapper: Any, wanted: Recipe) -> None:
         buffer = io.BytesIO()
         torch.save({"model": plain, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
         try:
-            report.replace(path, buffer.getvalue())
-        except OSError as error:
-            raise PruneError(f"{path} cannot be written, which a resumed run would learn from: {error}") from None
+            files.replace(path, buffer.getvalue())
+        except PruneError as error:
+            raise PruneError(f"{error} (the teacher, which a resumed run would learn from)") from None
     trainer.args.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
 
 

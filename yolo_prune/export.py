@@ -30,11 +30,11 @@ from yolo_prune import (
     checkpoint,
     deploy,
     export_report,
+    files,
     formats,
     latency,
     measure,
     outputs,
-    report,
     runtime,
     samples,
     tensorrt_kit,
@@ -222,8 +222,8 @@ def export(
         },
     )
     export_report.show(record)
-    _write(folder / "export.json", (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    _write(folder / "export.png", export_report.picture(record))
+    files.replace(folder / "export.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    files.replace(folder / "export.png", export_report.picture(record))
     if kit is not None:
         LOGGER.info(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
     LOGGER.info(
@@ -460,13 +460,6 @@ def _kit(made: list[Result], folder: Path) -> Path:
         artifact.place(made[0].file, found["dense"])
     sparse = architecture.sparsity(main.subject.network) == "2:4"
     return tensorrt_kit.write(folder, found, precision="fp16", sparse=sparse)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        report.replace(path, content)
-    except OSError as error:
-        raise PruneError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 # The proof ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yolo_prune import continuity, ranks, report
+from yolo_prune import continuity, files, ranks
 from yolo_prune.errors import PruneError
 
 _GOOD = "good.pt"  # in the run's folder `pruning`
@@ -63,7 +63,7 @@ def keep(trainer: Any) -> None:
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    report.replace(_path(trainer), buffer.getvalue())
+    files.replace(_path(trainer), buffer.getvalue())
 
 
 def go_back(trainer: Any) -> None:

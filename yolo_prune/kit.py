@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from yolo_prune import __version__, allocate, deploy, graph, probes, recipe, shapes, step, surgery
-from yolo_prune.errors import BoundError, PruneError
+from yolo_prune import __version__, allocate, deploy, files, graph, probes, recipe, shapes, step, surgery
+from yolo_prune.errors import BoundError
 from yolo_prune.scopes import legal
 from yolo_prune.shapes import Layer
 from yolo_prune.step import Baseline
@@ -34,7 +34,7 @@ _NETWORKS: tuple[tuple[str | int, bool], ...] = (
     *(("random", True) for _ in range(2)),
     *((share, True) for share in (58, 46)),
 )
-_MODULES = ("errors", "latency", "latency_model", "runtime", "device")
+_MODULES = ("errors", "files", "latency", "latency_model", "runtime", "device")
 
 
 def make(
@@ -90,24 +90,17 @@ def pack(folder: Path, out: Path) -> None:
     Args:
         folder: of `make`. out: the .pyz file.
     """
-    beside = out.with_name(f".{out.name}.part")
     here = Path(__file__).parent
-    try:
-        with beside.open("wb") as stream:
-            stream.write(b"#!/usr/bin/env python3\n")
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("__main__.py", _MAIN)
-                archive.writestr("yolo_prune/__init__.py", f'__version__ = "{__version__}"\n')
-                for module in _MODULES:
-                    archive.write(here / f"{module}.py", f"yolo_prune/{module}.py")
-                for path in sorted(folder.rglob("*")):
-                    if path.is_file():
-                        archive.write(path, f"kit/{path.relative_to(folder).as_posix()}")
-        beside.replace(out)
-    except OSError as error:
-        raise PruneError(f"kit={out} cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.writing(out) as stream:
+        stream.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("__main__.py", _MAIN)
+            archive.writestr("yolo_prune/__init__.py", f'__version__ = "{__version__}"\n')
+            for module in _MODULES:
+                archive.write(here / f"{module}.py", f"yolo_prune/{module}.py")
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, f"kit/{path.relative_to(folder).as_posix()}")
 
 
 _MAIN = """\

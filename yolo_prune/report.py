@@ -1,14 +1,15 @@
 # yolo-prune, AGPL-3.0 license
-"""A run's record -> record.json, record.csv and pruning.png. Every file is written beside and then renamed."""
+"""A run's record -> record.json, record.csv and pruning.png. Every file is replaced whole (files.py)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from yolo_prune import files
 
 CSV_COLUMNS = ("step", "epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds")
 
@@ -21,23 +22,12 @@ def write(record: dict[str, Any], save_dir: Path) -> None:
         save_dir: the host's folder of the run.
     """
     folder = save_dir / "pruning"
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+    files.replace(folder / "record.json", json.dumps(record, indent=2) + "\n")
     table = io.StringIO()
     writer = csv.DictWriter(table, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(record["steps"])
-    replace(folder / "record.csv", table.getvalue().encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file in one step: whoever opens it sees the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    files.replace(folder / "record.csv", table.getvalue())
 
 
 def picture(record: dict[str, Any], path: Path) -> None:
@@ -67,7 +57,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
     _curves(bottom, record)
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
-    replace(path, png.getvalue())
+    files.replace(path, png.getvalue())
 
 
 def _curves(axes: Any, record: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ prunes, and for no other, both write beside first: one trainer object is given i
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, RANK
 
-from yolo_prune import report
+from yolo_prune import files
 
 _BESIDE = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
 
@@ -48,7 +47,7 @@ def _save(trainer: Any, stock: Callable[[], Any]) -> Any:
         trainer.wdir, trainer.last, trainer.best = beside, beside / real[1].name, beside / real[2].name
         done = stock()
         for new in sorted(beside.iterdir(), key=lambda path: path.name == real[1].name):
-            os.replace(new, real[0] / new.name)
+            files.put(new, real[0] / new.name)
     finally:
         trainer.wdir, trainer.last, trainer.best = real
         shutil.rmtree(beside, ignore_errors=True)
@@ -76,14 +75,12 @@ def _final(stock: Callable[[], Any]) -> Any:
 
     def strip_optimizer(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> Any:
         target = Path(s or f)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
+        with files.room(target) as folder:
+            beside = folder / target.name
             with _unsaid(f" saved as {beside},"):
                 found = strip(f, str(beside), **({} if updates is None else {"updates": updates}))
             if beside.exists():  # not where the host skipped a file that is no checkpoint
-                os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+                files.put(beside, target)
         return found
 
     module.strip_optimizer = strip_optimizer
@@ -120,7 +117,7 @@ def trim_results(csv: Path, epochs: int) -> None:
         return
     kept = lines[:1] + [line for line in lines[1:] if _epoch(line) <= epochs and line.count(",") == lines[0].count(",")]
     if kept != lines:
-        report.replace(csv, ("\n".join(kept) + "\n").encode())
+        files.replace(csv, "\n".join(kept) + "\n")
 
 
 def _epoch(line: str) -> float:

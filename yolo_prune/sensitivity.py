@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 
-from yolo_prune import graph, report, step, units
+from yolo_prune import files, graph, step, units
 from yolo_prune.compensate import undisturbed
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.recipe import Recipe
@@ -114,7 +114,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, format="png", dpi=110)
-    report.replace(path, png.getvalue())
+    files.replace(path, png.getvalue())
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from yolo_prune import report
+from yolo_prune import files
 from yolo_prune.errors import PruneError
 
 ROLES = ("dense", "pruned")
@@ -52,10 +52,7 @@ def write(folder: Path, onnx_files: Mapping[str, Path], *, precision: str, spars
     lines[at] = f"{_LINE}json.loads({values!r})\n"
     last = onnx_files.get("pruned") or onnx_files["dense"]
     out = folder / f"{last.stem}-tensorrt.py"
-    try:
-        report.replace(out, "".join(lines).encode())
-    except OSError as error:
-        raise PruneError(f"{out} cannot be written: {error}") from error
+    files.replace(out, "".join(lines))
     return out
 
 

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK, colorstr
 
 from yolo_prune import device as measuring
-from yolo_prune import measure, profile, profiles, record, report, runtime, step, text
+from yolo_prune import files, measure, profile, profiles, record, runtime, step, text
 from yolo_prune.errors import PruneError
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
@@ -47,8 +47,8 @@ def profile_of_run(trainer: Any, model: nn.Module, wanted: Recipe, say: Callable
         buffer = io.BytesIO()
         dense = {"model": copy_of(model).cpu().half(), "ema": None, "train_args": vars(trainer.args), "epoch": -1}
         torch.save(dense, buffer)
-        report.replace(folder / _DENSE, buffer.getvalue())
-        report.replace(kept, (json.dumps(found.content, indent=1) + "\n").encode())
+        files.replace(folder / _DENSE, buffer.getvalue())
+        files.replace(kept, json.dumps(found.content, indent=1) + "\n")
     doubt(found, int(trainer.args.imgsz))
     return found
 

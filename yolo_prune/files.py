@@ -1,0 +1,203 @@
+# yolo-prune, AGPL-3.0 license
+"""Writing files and folders: each takes its place whole, in one step, or not at all. The one place where that is done.
+
+What is new is written beside its place under a name that nobody can guess (the file must not exist, so no link that was
+planted there is followed), synced to the disk, renamed, and its folder synced. A kill or a full disk leaves the old
+content. A link that stands at the place itself is replaced, never followed: what it points to, such as an entry of a
+content-addressed store, is not ours to change. This module runs on devices too (see kit.py): Python 3.8, standard
+library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from yolo_prune.errors import PruneError
+
+_PREFIX = ".yolo-prune-"  # of what stands beside; short, because names may be as long as the file system allows
+
+
+def replace(path: Path, content: bytes | str) -> None:
+    """Write a file in one step: whoever opens it sees the old content or the new, never a part. Folders are made.
+
+    Args:
+        path: the file. content: its bytes; text is written as UTF-8, with its line ends as they are.
+
+    Raises:
+        PruneError: it cannot be written; the old content stands.
+    """
+    with writing(path) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream whose content becomes the file `path` when the block ends well; see `replace`.
+
+    Raises:
+        PruneError: it cannot be written. Whatever the block raises that is no OSError comes through.
+    """
+    path = Path(path)
+    try:
+        _require_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(_PREFIX + secrets.token_hex(8))
+        try:
+            with _new(beside) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            _remove(beside)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def room(target: Path) -> Iterator[Path]:
+    """A new empty folder of nobody else's beside `target`, on its file system; it goes at the end, with what is in it.
+
+    Raises:
+        PruneError: it cannot be made, or the block raised an OSError: `target` cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def put(source: Path, target: Path) -> None:
+    """Rename a file or folder that stands in a `room` beside `target` to its place; what lay there goes.
+
+    A folder cannot be replaced in one step: the old one goes into the room first, and back if the second step fails.
+
+    Raises:
+        OSError: it cannot be renamed; what lay there stands.
+    """
+    for file in [source] if source.is_file() else [item for item in source.rglob("*") if item.is_file()]:
+        _sync(file)
+    old = None
+    if source.is_dir() and os.path.lexists(target):
+        old = source.with_name("old-" + secrets.token_hex(8))
+        os.replace(target, old)
+    try:
+        os.replace(source, target)
+    except BaseException:
+        if old is not None:
+            os.replace(old, target)
+        raise
+    _sync_folder(target.parent)
+
+
+def require_place(argument: str, target: Path, suffixes: Sequence[str] = (), example: str = "") -> None:
+    """Make sure, before any work, that a file can be written; the folders on its way are made.
+
+    Args:
+        argument: what the user's words call it, such as "out". target: the file. suffixes: of which it must have one;
+            none: any will do. example: a name that would be right.
+
+    Raises:
+        PruneError: the suffix is another one, a folder or device is in the way, or nothing can be written there.
+    """
+    right = f"such as {argument}={example or 'file' + ''.join(suffixes[:1])}"
+    if suffixes and target.suffix not in suffixes:
+        raise PruneError(f"{argument}={target}: a file that ends in {' or '.join(suffixes)} is needed, {right}")
+    try:
+        _require_free(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(_PREFIX + secrets.token_hex(8))
+        try:
+            _new(beside).close()
+        finally:
+            _remove(beside)
+    except OSError as error:
+        raise PruneError(
+            f"{argument}={target} cannot be written: {reason(error)}; name a file in a folder of yours, {right}"
+        ) from error
+
+
+def require_folder(argument: str, target: Path) -> None:
+    """Make sure, before any work, that files can be put into a folder; it is made, with those on its way.
+
+    Raises:
+        PruneError: a file is in the way, or nothing can be written there.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        beside = target / (_PREFIX + secrets.token_hex(8))
+        try:
+            _new(beside).close()
+        finally:
+            _remove(beside)
+    except OSError as error:
+        words = "a file is in the way" if isinstance(error, FileExistsError) else reason(error)
+        raise PruneError(
+            f"{argument}={target}: nothing can be written there: {words}; name a folder, such as {argument}=runs/new"
+        ) from error
+
+
+def cannot_write(path: Path, error: BaseException) -> PruneError:
+    """The one line for a file that cannot be written."""
+    return PruneError(f"{path} cannot be written: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """What the system says, without the number and the names, in one line."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).partition("\n")[0]
+
+
+def _new(path: Path) -> BinaryIO:
+    """Open a file that must not exist yet, not even as a link; its mode is what the umask says."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def _require_free(path: Path) -> None:
+    """Raise OSError where something stands that a file must not replace: a folder, a device, a pipe."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # a null byte, or half of a character
+        raise OSError(0, "no name of a file") from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(0, "a folder of that name is there")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise OSError(0, "what is there is no ordinary file")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content on the disk before its name says that it is there."""
+    with path.open("r+b" if os.name == "nt" else "rb") as stream:  # Windows syncs only what may be written
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a rename on the disk, where the system can open a folder (Windows cannot) and its file system syncs one."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
