@@ -284,6 +284,44 @@ def test_a_name_wins_over_a_file_without_an_ending_and_a_path_over_a_name(folder
     assert str(asked(prune="./balanced").flops) == "11%"
 
 
+def test_numbers_of_a_file_are_numbers_and_the_rest_is_text(folder: Path) -> None:
+    """YAML 1.2's core schema: in 1.1, which PyYAML speaks, 2:4 is 124, 010 is 8 and 1:30 is 90."""
+    Path("mine.yaml").write_text(
+        "sparsity: 2:4\nsteps: 010\nstart: 1e-1\nrestart: TRUE\nprofile: 2024-01-01\nend: +.5\n"
+    )
+    found = asked(prune="mine.yaml")
+    assert (found.sparsity, found.steps, found.start, found.restart) == ("2:4", 10, 0.1, True)
+    assert (found.profile, found.end) == ("2024-01-01", 0.5)
+
+
+def test_a_line_that_the_shipped_recipe_shows_can_be_switched_on(folder: Path) -> None:
+    text = (resources.folder("recipes") / "balanced.yaml").read_text(encoding="utf-8")
+    shown = ["# sparsity: 2:4", "# steps: 5", "# end: 0.6", "# schedule: cubic", "# round: 8"]
+    assert [line for line in shown if line not in text.splitlines()] == []
+    for line in shown:
+        text = text.replace(f"\n{line}\n", f"\n{line.removeprefix('# ')}\n")
+    Path("mine.yaml").write_text(text)
+    found = asked(prune="mine.yaml")
+    assert (found.sparsity, found.steps, found.end, found.schedule, found.round) == ("2:4", 5, 0.6, "cubic", 8)
+
+
+@pytest.mark.parametrize("share", [0.9999999, 1e-7, 0.123456789, 0.5])
+def test_a_share_of_zeros_keeps_all_its_digits(share: float) -> None:
+    found = asked(prune=0.5, prune_sparsity=share)
+    assert float(str(found.sparsity)) == share
+    assert Recipe(**found.as_dict()) == found
+
+
+def test_a_floor_alone_is_enough_and_cuts_as_auto_does(folder: Path) -> None:
+    assert asked(prune_floor=0.05) == load("auto").model_copy(update={"floor": 0.05})
+    assert asked(prune_floor=0.05, prune_steps=3).steps == 3
+    Path("mine.yaml").write_text("floor: 0.05\n")
+    assert asked(prune="mine.yaml").floor == 0.05
+    both = asked(prune_floor=0.05, prune_flops="50%")
+    assert (str(both.flops), both.floor, both.name) == ("50%", 0.05, "balanced")
+    assert "prune_floor=0.01" in refused(prune_start=0.2)
+
+
 def test_a_null_in_a_file_is_not_set(folder: Path) -> None:
     Path("mine.yaml").write_text("flops: null\nparams: 60%\nfloor: ~\n")
     assert asked(prune="mine.yaml").flops is None
@@ -509,11 +547,28 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("flops: 50%\nsteps: !mine 3", ["bad.yaml:2: steps: 3 has the tag !mine", "remove the tag"]),
     ("flops: 50%\nsteps: !a%0Ab 3", [r"bad.yaml:2: steps: 3 has the tag '!a\nb'"]),
     ("flops: 50%\nround: !!int abc", ["bad.yaml:2: round: abc cannot be read as !!int"]),
-    ("flops: 50%\nsteps: " + "9" * 5000, ["bad.yaml:2: steps: 999", "cannot be read as !!int"]),
-    ("flops: .nan", ["bad.yaml:1: flops: .nan has no unit"]),
+    ("flops: 50%\nsteps: " + "9" * 5000, ["bad.yaml:2: steps: 999", "must be a whole number from 1"]),
+    ("flops: 50%\nsteps: 1" + "0" * 400, ["bad.yaml:2: steps: 1000", "must be a whole number from 1"]),
+    ("flops: 50%\nstart: 1" + "0" * 400, ["bad.yaml:2: start: 1000", "must be a fraction of the epochs"]),
+    ("flops: 50%\nsparsity: 1" + "0" * 400, ["bad.yaml:2: sparsity: 1000", "must be a share above 0"]),
+    ("flops: 1" + "0" * 400, ["bad.yaml:1: flops: 1000", "has no unit"]),
+    ("flops: 50%\nrewarm: 1e999", ["bad.yaml:2: rewarm: 1e999 must be a number of epochs"]),
+    ("flops: .nan", ["bad.yaml:1: flops: .nan is no bound"]),
+    ("flops: 50%\nsteps: 1:30", ["bad.yaml:2: steps: 1:30 must be a whole number from 1 to 10000"]),
+    ("flops: 50%\nsteps: 1_0", ["bad.yaml:2: steps: 1_0 must be a whole number", "without quotes and underscores"]),
+    ("flops: 50%\nround: 0x10", ["bad.yaml:2: round: 0x10 must be a whole number"]),
+    ("flops: 50%\nrestart: yes", ["bad.yaml:2: restart: yes must be True or False"]),
+    ("flops: 50%\nrestart: on", ["bad.yaml:2: restart: on must be True or False"]),
+    ("flops: 50%\nround: !!int 2:4", ["bad.yaml:2: round: 2:4 cannot be read as !!int"]),
+    ("flops: 50%\nrestart: !!bool yes", ["bad.yaml:2: restart: yes cannot be read as !!bool"]),
+    ('flops: 50%\nprofile: "\\UFFFFFFFF"', ["bad.yaml:2: not YAML: an escape that is no character"]),
+    (b"\xff\xfef\x00l\x00", ["bad.yaml:1: byte 0xff is not UTF-8 text"]),
+    (b"\x00\x01\x02", ["bad.yaml:1: not YAML: character"]),
+    ("flops: 50%\n\tsteps: 3", ["bad.yaml:2: not YAML"]),
+    ("[" * 60_000, ["bad.yaml:1: nested too deeply"]),
     ("flops: 0.5", ["bad.yaml:1: flops: 0.5 has no unit: write 50%"]),
     ("flops: 50%\nstart: .inf", ["bad.yaml:2: start: .inf must be a fraction of the epochs"]),
-    ("flops: 50%\nstart: 1e-1", ["bad.yaml:2: start: 1e-1 must be a fraction", "without an exponent"]),
+    ("flops: 50%\nstart: 1e1", ["bad.yaml:2: start: 1e1 must be a fraction"]),
     ("flops: 50%\nsteps:\n", ["bad.yaml:2: steps: is empty"]),
     ("flops: 50%\nsteps: ~\n", ["bad.yaml:2: steps: ~ must be a whole number"]),
     ("flops: 50%\nscope: no", ["bad.yaml:2: scope: no must be uniform, global, latency or isomorphic"]),
@@ -550,6 +605,19 @@ def test_a_wrong_file_gets_one_clear_line(content: str | bytes, parts: list[str]
     with pytest.raises(RecipeError) as caught:
         load("bad.yaml")
     assert str(caught.value) == message
+
+
+def test_a_bomb_of_aliases_and_a_file_of_faults_are_bounded(folder: Path) -> None:
+    letters = "abcdefghijklmnopqrstuvwxy"
+    bomb = [f"{letters[0]}: &{letters[0]} [x]"]
+    bomb += [f"{x}: &{x} [{', '.join([f'*{y}'] * 9)}]" for y, x in zip(letters, letters[1:], strict=False)]
+    message = refused_file("\n".join(bomb))
+    assert message.startswith("25 faults")
+    assert len(message) < 25 * 400
+    many = refused_file("".join(f"key{n}: 1\n" for n in range(5000)))
+    assert many.startswith("5000 faults in what is asked of yolo-prune:\n  bad.yaml:1: key0: 1 is unknown")
+    assert many.endswith("and 4960 more")
+    assert len(many.splitlines()) == 42
 
 
 def test_faults_of_a_file_come_by_line_and_before_those_of_the_arguments(folder: Path) -> None:
@@ -624,7 +692,7 @@ def test_any_arguments_give_a_recipe_none_or_a_recipe_error(args: dict[str, obje
         assert len(lines) == 1 or lines[0].startswith(f"{wrong} faults")
         return
     if found is not None:
-        assert any(getattr(found, key) is not None for key in module.BOUNDS)
+        assert any(getattr(found, key) is not None for key in module.GOALS)
         assert found.start <= found.end
         assert Recipe(**found.as_dict()) == found
 

@@ -16,7 +16,7 @@ class Pattern:
     of: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.share:g}" if self.of is None else f"{self.keep}:{self.of}"
+        return f"{self.share!r}" if self.of is None else f"{self.keep}:{self.of}"
 
 
 def parse(text: str) -> Pattern:
@@ -25,7 +25,7 @@ def parse(text: str) -> Pattern:
     Raises:
         ValueError: it is neither, or leaves all or nothing.
     """
-    pair = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", text)
+    pair = re.fullmatch(r"\s*([0-9]{1,9})\s*:\s*([0-9]{1,9})\s*", text)
     if pair:
         keep, of = int(pair[1]), int(pair[2])
         if not 0 < keep < of <= 64:

@@ -12,6 +12,7 @@ Pure: pydantic, no torch. Units are never guessed: a bound says % or G, M, k its
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -33,8 +34,10 @@ from yolo_prune.recipe_file import Given, RecipeFile, near, read, show
 from yolo_prune.schedule import SCHEDULES, step_epochs
 
 DEFAULT = "balanced"
+UNBOUNDED = "auto"  # the recipe of a floor that stands alone: it cuts as far as the floor allows
 BOUNDS = ("flops", "params", "latency")
 GOALS = (*BOUNDS, "floor", "sparsity")  # one of these says how much is to go
+_MOST = 40  # faults that a message lists
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Also what hooks.py registers. The functions are in scopes.py, which needs numpy; this file does not.
 SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
@@ -120,11 +123,11 @@ def _patterns(given: object) -> object:
 
 def _pattern(given: object) -> object:
     """Check a sparsity; a share may be written as a number."""
-    text = f"{given:g}" if _is_figure(given) else given
+    text = repr(given) if _is_figure(given) and 0 < given < 1 else given
     if isinstance(text, str):
         try:
             return str(parse(text))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise PydanticCustomError("value_error", "no pattern") from None
     return given
 
@@ -469,11 +472,13 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
         faults.append(f"{asked.pop(key).label} is unknown: {right}")
     base = RecipeFile(DEFAULT)
     if prune is None:
-        base = _without_bounds(_shipped(DEFAULT))
-        if asked and not asked.keys() & {*BOUNDS, "sparsity"}:
+        floored = "floor" in asked and not asked.keys() & {*BOUNDS, "sparsity"}
+        base = _shipped(UNBOUNDED) if floored else _without_bounds(_shipped(DEFAULT))
+        if asked and not asked.keys() & set(GOALS):
             words = ", ".join(one.label for one in asked.values())
             faults.append(
-                f"{words} prunes nothing alone: add prune=0.5 (or a recipe), or a bound such as prune_flops=50%"
+                f"{words} prunes nothing alone: add prune=0.5 (or a recipe), a bound such as prune_flops=50%, or "
+                "prune_floor=0.01"
             )
     elif _is_figure(prune):
         base = _without_bounds(_shipped(DEFAULT))
@@ -622,16 +627,15 @@ def _right(key: str, kind: str, text: str, value: object) -> str:
     if near:
         return f"{right}: did you mean {near[0]}?"
     if isinstance(value, str) and not isinstance(Settings.model_fields[key].default, str) and _is_number(value):
-        return f"{right} (a number without quotes, and without an exponent)"
+        return f"{right} (a number without quotes and underscores)"
     return right
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _removed(fraction: float) -> Bound | None:
@@ -707,4 +711,5 @@ def _open(path: Path, shown: str, label: str) -> RecipeFile:
 def _lines(faults: list[str]) -> str:
     if len(faults) == 1:
         return faults[0]
-    return "\n  ".join([f"{len(faults)} faults in what is asked of yolo-prune:", *faults])
+    more = [f"and {len(faults) - _MOST} more"] if len(faults) > _MOST else []
+    return "\n  ".join([f"{len(faults)} faults in what is asked of yolo-prune:", *faults[:_MOST], *more])

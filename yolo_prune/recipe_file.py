@@ -1,17 +1,23 @@
 # yolo-prune, AGPL-3.0 license
 """What stands in a recipe file: YAML -> plain values with the line each was written in, or what is wrong with the file.
 
-Pure: PyYAML's parser, and of its constructors those for plain scalars only, so that no tag in a file builds an
-object. Whether the values are legal is recipe.py's question.
+Scalars are read as YAML 1.2's core schema does (https://yaml.org/spec/1.2.2/#103-core-schema), without its hexadecimal,
+octal, infinite and missing numbers: numbers are numbers, true and false are booleans, and the rest is text. PyYAML by
+itself reads YAML 1.1, where 2:4 is 124 (base 60), 010 is 8, 1_000 is 1000, `on` is True and 2024-01-01 is a date.
+
+Pure: PyYAML's parser alone; no tag in a file builds an object. Whether the values are legal is recipe.py's question.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,7 +26,33 @@ from yolo_prune.errors import RecipeError
 LARGEST = 1 << 16  # bytes; a recipe is a page of text, and prune=weights/best.pt must not be read whole
 _WANTED = "a recipe is lines such as flops: 50%"
 _CORE = "tag:yaml.org,2002:"
-_LONGEST = 240  # characters of a value that a message repeats; long enough for a path
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_LONGEST, _LONGEST_NUMBER = 240, 40  # characters of a value that a message repeats; long enough for a path
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser, with the core schema's idea of what a plain scalar means in place of YAML 1.1's."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of a node that has none of its own (PyYAML 6.0, resolver.py)."""
+        if kind is yaml.ScalarNode and implicit[0]:
+            return _CORE + _kind(str(value))
+        tag: str = super().resolve(kind, value, implicit)
+        return tag
+
+
+def _kind(text: str) -> str:
+    """What a plain scalar is: null, bool, int, float or str."""
+    if text in _NULLS:
+        return "null"
+    if text in _WORDS:
+        return "bool"
+    if not _FLOAT.fullmatch(text) or not math.isfinite(float(text)):  # 1e999, and a 1 with 400 zeros
+        return "str"
+    return "int" if _INT.fullmatch(text) else "float"
 
 
 @dataclass(frozen=True)
@@ -93,7 +125,8 @@ def show(value: object) -> str:
         return f"a huge {type(value).__name__}"
     if not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}…"
+    longest = _LONGEST_NUMBER if _FLOAT.fullmatch(text) else _LONGEST
+    return text if len(text) <= longest else f"{text[: longest - 3]}…"
 
 
 def near(key: str, known: Iterable[str]) -> str:
@@ -113,8 +146,7 @@ def _parse(text: str, shown: str, keys: list[str], file: RecipeFile) -> None:
         file.faults.append((line, f"{shown}:{line}: {words}"))
 
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         return fault(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}; {_WANTED}")
@@ -123,6 +155,9 @@ def _parse(text: str, shown: str, keys: list[str], file: RecipeFile) -> None:
         return fault(line, f"not YAML: character {chr(error.character)!a} is not allowed; {_WANTED}")
     except RecursionError:
         return fault(1, f"nested too deeply; {_WANTED}")
+    except (ValueError, OverflowError):  # of chr(): an escape such as "\\UFFFFFFFF", in PyYAML 6.0 without a mark
+        line = next((n for n, row in enumerate(text.splitlines(), 1) if "\\U" in row), 1)
+        return fault(line, f"not YAML: an escape that is no character; {_WANTED}")
     if root is None:
         return fault(1, f"empty; {_WANTED}")
     if not isinstance(root, yaml.MappingNode) or root.tag != f"{_CORE}map":
@@ -139,7 +174,7 @@ def _parse(text: str, shown: str, keys: list[str], file: RecipeFile) -> None:
             fault(line, f"{words} is unknown: {near(key, keys)}")
             continue
         try:
-            value = _plain(loader, node)
+            value = _plain(node)
         except _NotPlainError as error:
             fault(line, f"{words} {error}")
             continue
@@ -153,24 +188,22 @@ class _NotPlainError(Exception):
     """A YAML node that a recipe cannot hold; the message is the rest of the fault's line."""
 
 
-def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> object:
+def _plain(node: yaml.Node) -> object:
     """A scalar, or a list of scalars. What is nested deeper comes back as an empty () or {}, which no field takes."""
     kind = node.tag.removeprefix(_CORE)
-    if kind not in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map"):
+    if kind not in ("str", "int", "float", "bool", "null", "seq", "map"):
         raise _NotPlainError(f"has the tag {_tag(node)}: a recipe holds plain values only, remove the tag")
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item) if isinstance(item, yaml.ScalarNode) else () for item in node.value]
+        return [_plain(item) if isinstance(item, yaml.ScalarNode) else () for item in node.value]
     if not isinstance(node, yaml.ScalarNode):
         return {}
-    if kind == "null" and not node.value:
+    text = str(node.value)
+    if kind == "null" and not text:
         raise _NotPlainError("is empty: give it a value, or leave the line out")
-    if kind == "timestamp":  # no field is a date; as text it can name a module
-        return str(node.value)
-    try:
-        value: object = loader.construct_object(node)
-    except (ValueError, LookupError, OverflowError) as error:  # `!!int abc`, or more digits than Python converts
-        raise _NotPlainError(f"cannot be read as {_tag(node)}: write a plain value") from error
-    return value
+    if kind != "str" and kind != _kind(text) and (kind, _kind(text)) != ("float", "int"):  # `!!int abc`
+        raise _NotPlainError(f"cannot be read as {_tag(node)}: write a plain value")
+    kinds: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float, "bool": _WORDS.get}
+    return None if kind == "null" else kinds[kind](text)
 
 
 def _line(node: yaml.Node) -> int:
