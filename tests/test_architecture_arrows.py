@@ -67,6 +67,7 @@ LAYERS = {
             "deployment",
             "distill",
             "export_report",
+            "exported",
             "floor",
             "gradients",
             "kit",

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,28 @@ def _precision(precision: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def restrained() -> Iterator[None]:
-    """Let the host load checkpoints in its restricted way only, and install nothing (8.4.190, YOLO_AUTOINSTALL)."""
-    safe, install = tasks.SAFE_LOAD, checks.AUTOINSTALL
-    tasks.SAFE_LOAD, checks.AUTOINSTALL = True, False
+def restrained(safe: bool | None = None) -> Iterator[None]:
+    """Let the host load checkpoints in its restricted way only, and install nothing (8.4.190, YOLO_AUTOINSTALL).
+
+    Args:
+        safe: False for a model that the user trusts, or that is in this process already: what we wrote of it may hold
+            classes of any package. None: as in the block around this one, and safe where there is none.
+    """
+    safe = _SAFE.get() if safe is None else safe
+    before = {(module, name): getattr(module, name) for module, name in _SWITCHES if hasattr(module, name)}
+    token = _SAFE.set(safe)
+    for module, name in before:
+        setattr(module, name, safe if name == "SAFE_LOAD" else False)
     try:
         yield
     finally:
-        tasks.SAFE_LOAD, checks.AUTOINSTALL = safe, install
+        _SAFE.reset(token)
+        for (module, name), value in before.items():
+            setattr(module, name, value)
+
+
+_SAFE = ContextVar("safe", default=True)
+_SWITCHES = ((tasks, "SAFE_LOAD"), (checks, "AUTOINSTALL"))  # 8.4.0 has no SAFE_LOAD: it loads without restriction
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from yolo_prune import files, latency_model, runtime
 from yolo_prune.errors import PruneError
 
 KIND = "yolo-prune device profile"
-VERSION = 1
+VERSION = 2  # from 2 on networks are counted as they are exported: of YOLOv10 and 26 one branch of the head
 _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
@@ -67,7 +67,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     return {
         "kind": KIND,
         "version": VERSION,
-        **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch")},
+        **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch", "end2end")},
         "threads": threads,
         "dense_ms": networks[0]["ms"],
         "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],

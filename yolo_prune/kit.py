@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from yolo_prune import __version__, allocate, deploy, files, graph, probes, recipe, shapes, step, surgery
+from yolo_prune import __version__, allocate, deploy, exported, files, graph, probes, recipe, shapes, step, surgery
 from yolo_prune.errors import BoundError
 from yolo_prune.scopes import legal
 from yolo_prune.shapes import Layer
@@ -54,9 +54,10 @@ def make(
         kind: a name in runtime.FORMATS. imgsz: pixels, a multiple of the model's stride. say: what progress is told to.
 
     Raises:
-        PruneError: the host cannot export the model to this format.
+        PruneError: the host cannot export the model to this format, or writes other layers than are counted.
     """
-    found = shapes.layers_of(network, imgsz)
+    networks, end2end = _networks(network, folder, kind, precision, imgsz, say)
+    found = shapes.layers_of(network, imgsz, end2end)
     form = "ncnn" if kind == "ncnn" else "onnx"
     suffix = ".param" if kind == "ncnn" else ".onnx"
     written: set[str] = set()
@@ -76,11 +77,12 @@ def make(
         "precision": precision,
         "imgsz": imgsz,
         "batch": 1,
+        "end2end": end2end,
         "empty": probe(empty, 1, 1),
         "sweeps": _sweeps(found, probe),
         "shapes": _shapes(found, probe),
+        "networks": networks,
     }
-    manifest["networks"] = _networks(network, folder, kind, precision, imgsz, say)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -176,23 +178,31 @@ def _networks(
     precision: str,
     imgsz: int,
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """The model itself and narrower ones, exported by the host."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """The model itself and narrower ones, exported by the host and held to the layers that are counted.
+
+    Returns:
+        `file`, `rows` and `held_out` of each, and whether their head is the one-to-one branch.
+    """
     networks = []
+    form = "onnx" if kind == "engine" else kind
+    end2end = False
     for index, (how, held_out) in enumerate([(100, False), *_NETWORKS]):
         if index % 4 == 0:
             say(f"exporting networks to measure: {index}/{len(_NETWORKS) + 1}")
         small = deepcopy(network)
         if how != 100:
             surgery.apply(small, *(_random(small, index) if how == "random" else _planned(small, int(how), index)))
-        rows = [list(layer.row) for layer in shapes.layers_of(small, imgsz)]
         _flatten(small)
-        target = folder / f"network{index}"
-        artifact = deploy.export(small, target, "onnx" if kind == "engine" else kind, imgsz=imgsz, precision=precision)
+        artifact = deploy.export(small, folder / f"network{index}", form, imgsz=imgsz, precision=precision)
+        end2end = exported.end2end(artifact, form)
+        layers = shapes.layers_of(small, imgsz, end2end)
+        exported.require(layers, artifact, form)
+        rows = [list(layer.row) for layer in layers]
         if kind == "ncnn":
             note_input(artifact, small, imgsz)
         networks.append({"file": artifact.relative_to(folder).as_posix(), "rows": rows, "held_out": held_out})
-    return networks
+    return networks, end2end
 
 
 def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:

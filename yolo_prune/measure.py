@@ -19,7 +19,7 @@ from yolo_prune.errors import HostError
 from yolo_prune.graph import IMAGE, ChannelGraph
 from yolo_prune.profiles import Profile
 from yolo_prune.residual import ResidualBlock
-from yolo_prune.shapes import layers_of
+from yolo_prune.shapes import deployed, layers_of
 from yolo_prune.units import Part, Unit
 
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
@@ -48,6 +48,16 @@ def size_of(model: nn.Module) -> Size:
     if gflops <= 0:
         raise HostError("ultralytics could not count the FLOPs of this model; is ultralytics-thop installed?")
     return Size(int(get_num_params(model)), gflops)
+
+
+def deployed_gflops(model: nn.Module) -> float | None:
+    """GFLOPs at 640 x 640 of the model as it is exported: fused, and of an end-to-end head (YOLOv10, 26) one branch.
+
+    It is what the host prints of a fused model. None where the model has quantizers, which the host does not fuse.
+    """
+    if any(type(module).__name__ == "TensorQuantizer" for module in model.modules()):
+        return None
+    return float(get_flops(deployed(model), IMAGE)) or None
 
 
 def flops_cost(
@@ -81,12 +91,12 @@ def params_cost(
 
 
 def latency_of(model: nn.Module, profile: Profile) -> float:
-    """Milliseconds that a profile predicts for a model.
+    """Milliseconds that a profile predicts for a model as it is deployed.
 
     Raises:
         PruneError: the profile was measured with another kind of model, or another input size.
     """
-    rows = [layer.row for layer in layers_of(model, profile.imgsz)]
+    rows = [layer.row for layer in layers_of(model, profile.imgsz, profile.end2end)]
     profile.require(rows)
     return profile.predict(rows)
 
@@ -107,7 +117,7 @@ def latency_cost(
     row, column = _index(graph, units)
     outs, ins, out0, in0 = _counts(graph, units, row, column)
     figures, free = np.zeros((len(row), 4)), np.zeros(len(row), dtype=bool)
-    for layer in layers_of(model, profile.imgsz):
+    for layer in layers_of(model, profile.imgsz, profile.end2end):
         figures[row[layer.name]] += profile.figures(layer.kind, layer.row.area)
         free[row[layer.name]] = layer.image
     both, out, inp, call = figures.T

@@ -9,7 +9,6 @@ how precisely to compute; engines, on a GPU, in the host's own backend.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ultralytics.nn.autobackend import AutoBackend
 
 from yolo_prune import deploy, runtime, verify
 from yolo_prune.errors import PruneError
+from yolo_prune.shapes import deployed
 
 Call = Callable[[Tensor], list[Tensor]]  # a batch (n, channels, height, width) -> its outputs, each (n, ...)
 
@@ -31,10 +31,7 @@ def of_torch(network: nn.Module, end2end: bool, side: int, kind: str = "torchscr
         network: it is not changed. end2end: whether a head that has final boxes puts them out. side: pixels.
         kind: the format, for heads that put out other things in some: classes in place of logits, for one.
     """
-    model: Any = deepcopy(network).float().eval()
-    if hasattr(model, "end2end"):
-        model.end2end = end2end
-    model = model.fuse(verbose=False)
+    model: Any = deployed(network, end2end)
     head = model.model[-1]
     head.export, head.format = True, kind
     if hasattr(head, "max_det"):

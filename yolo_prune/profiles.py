@@ -27,6 +27,7 @@ class Profile:
 
     Attributes:
         model, format, precision, imgsz, threads: what was measured. machine: its name.
+        end2end: whether the one-to-one branch of an end-to-end head was measured, and not the one-to-many branch.
         steps: the channel steps that it works in. kinds: kind of a layer -> the four figures of its cost.
         network: (7,) weights of the sums over a network's layers; see latency_model.py.
         content: the whole file, for the record.
@@ -42,6 +43,7 @@ class Profile:
     kinds: Mapping[str, Sequence[float]]
     network: np.ndarray
     content: Mapping[str, Any]
+    end2end: bool = False
 
     @property
     def multiple(self) -> int:
@@ -111,8 +113,9 @@ def of(content: Any, name: str) -> Profile:
         raise PruneError(f"prune_profile={name} is no device profile; yolo-prune profile model=... writes one")
     if content.get("version") != device.VERSION:
         raise PruneError(
-            f"prune_profile={name} is of version {content.get('version')}, this one reads {device.VERSION}; measure "
-            "the device again"
+            f"prune_profile={name} is of version {content.get('version')}, this one reads {device.VERSION}, which "
+            "counts the layers that are deployed; measure the device again: yolo-prune profile model=... "
+            "out=device.json"
         )
     try:
         steps = Steps(int(content["steps"]["out"]), int(content["steps"]["inp"]), float(content["steps"]["tail"]))
@@ -137,6 +140,7 @@ def of(content: Any, name: str) -> Profile:
             kinds,
             network,
             content,
+            bool(content["end2end"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PruneError(f"prune_profile={name} is damaged ({error}); measure the device again") from None

@@ -3,7 +3,8 @@
 
 yolo_prune, versions    what made it
 recipe, bounds          what was asked for; bounds in FLOPs, parameters and milliseconds
-baseline, final         params, gflops (640 x 640), fitness or None, latency_ms or None: measured, side by side
+baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
+                        branch of an end-to-end head), fitness or None, latency_ms or None: measured, side by side
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
 history                 epoch, fitness, params, gflops; one row an epoch
@@ -20,7 +21,7 @@ import ultralytics
 from torch import nn
 
 import yolo_prune
-from yolo_prune import architecture, blocks, step
+from yolo_prune import architecture, blocks, measure, step
 from yolo_prune.measure import Size
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -36,7 +37,7 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
         "yolo_prune": yolo_prune.__version__,
         "recipe": recipe.as_dict(),
         "bounds": step.limits(recipe, baseline),
-        "baseline": figures(baseline.size, fitness),
+        "baseline": figures(baseline.size, fitness, baseline.deployed_gflops),
         "steps": [],
         "history": [],
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
@@ -76,7 +77,7 @@ def add_step(
 
 def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
     """Set `final`, `removed` and `layers` to what the model is now."""
-    record["final"] = figures(size, fitness)
+    record["final"] = figures(size, fitness, measure.deployed_gflops(model))
     heads = blocks.heads(model)
     record["removed"] = {
         "blocks": architecture.removed(model),
@@ -141,6 +142,12 @@ def _width(layer: nn.Module | None) -> int:
     return int(getattr(layer, "out_channels", None) or layer.out_features)  # type: ignore[arg-type]
 
 
-def figures(size: Size, fitness: float | None) -> dict[str, Any]:
-    """One model's entry."""
-    return {"params": size.params, "gflops": size.gflops, "fitness": fitness, "latency_ms": None}
+def figures(size: Size, fitness: float | None, deployed: float | None) -> dict[str, Any]:
+    """One model's entry. deployed: its GFLOPs as it is exported."""
+    return {
+        "params": size.params,
+        "gflops": size.gflops,
+        "gflops_deployed": deployed and round(deployed, 4),
+        "fitness": fitness,
+        "latency_ms": None,
+    }

@@ -76,6 +76,7 @@ def _baseline_from(run: Mapping[str, Any], device: Profile | None) -> Baseline:
         None if device is None else run.get("latency"),
         dict(run.get("weights", {})),
         limits=dict(run.get("limits", {})),
+        deployed_gflops=run.get("deployed_gflops"),
     )
 
 
@@ -92,6 +93,7 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "fitness": record["baseline"]["fitness"],
         "params": base.size.params,
         "gflops": base.size.gflops,
+        "deployed_gflops": base.deployed_gflops,
         "channels": base.channels,
         "layers": base.layers,
         "blocks": base.blocks,

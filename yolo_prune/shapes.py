@@ -1,15 +1,22 @@
 # yolo-prune, AGPL-3.0 license
-"""The layers of a network as far as their cost is concerned: what each does to how large a tensor."""
+"""The layers of a network as far as their cost is concerned: what each does to how large a tensor.
+
+What counts is what is deployed. The host's exporter fuses a copy before it writes a file (ultralytics 8.4.190,
+engine/exporter.py, `model.fuse`): BatchNorm goes into convolutions, the branches of RepConv and RepVGGDW become one
+convolution, one of the two branches of an end-to-end head (YOLOv10, YOLO26) goes, and so does what only training needs.
+"""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from ultralytics.utils import DEFAULT_CFG_DICT
 
+from yolo_prune.errors import HostError
 from yolo_prune.latency_model import Row
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
@@ -61,29 +68,73 @@ class Layer:
 _ACTIVATIONS = {"SiLU": "silu", "ReLU": "relu"}
 
 
-def layers_of(model: nn.Module, imgsz: int) -> list[Layer]:
-    """Every convolution and linear layer that an image of imgsz x imgsz passes, in order.
+def exports_end2end(model: nn.Module) -> bool:
+    """Whether the host's exporter, asked for nothing else, writes the one-to-one branch of a head that has both.
+
+    It sets the branch by its argument `nms` (8.4.190, engine/exporter.py: `model.end2end = self.args.nms is False`),
+    whose default is None there; older hosts (8.4.0) cannot set it, and write what the head is.
+    """
+    if not _can_choose(model):
+        return bool(getattr(model, "end2end", False))
+    return DEFAULT_CFG_DICT.get("nms") is False and _has_both(model)
+
+
+def _can_choose(model: nn.Module) -> bool:
+    return getattr(getattr(type(model), "end2end", None), "fset", None) is not None
+
+
+def _has_both(model: Any) -> bool:
+    return getattr(model.model[-1], "one2one_cv2", None) is not None
+
+
+def deployed(model: nn.Module, end2end: bool | None = None) -> nn.Module:
+    """A copy of a stock model as the host's exporter makes it: fused, with one branch of its head, in eval mode.
+
+    Args:
+        model: it is not changed. end2end: whether the one-to-one branch stays, of a head that has both; None asks the
+            host's exporter.
+    """
+    fused: Any = copy_of(model).float().eval()  # heads remember the last image size
+    if _can_choose(fused) and _has_both(fused):
+        fused.end2end = exports_end2end(fused) if end2end is None else end2end
+    result: nn.Module = fused.fuse(verbose=False)
+    return result
+
+
+def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list[Layer]:
+    """Every convolution and linear layer of the deployed model that an image of imgsz x imgsz passes, in order.
 
     Args:
         model: a stock YOLO model on any device; it is not changed. A layer that is passed several times comes as often.
+        imgsz: pixels. end2end: as of `deployed`.
+
+    Returns:
+        The layers, with the names that they have in `model`; one that is fused of several has that of the largest.
+
+    Raises:
+        HostError: the host fuses layers of this model in a way that is not known here.
     """
-    model = copy_of(model).eval()  # heads remember the last image size
-    names = {module: name for name, module in model.named_modules()}
+    wanted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    own = {name for name, module in model.named_modules() if isinstance(module, wanted)}
+    model = deployed(model, end2end)
+    places = {module: name for name, module in model.named_modules() if isinstance(module, wanted)}
     found: list[Layer] = []
 
-    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        name = names[module]
+    def note(
+        module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> None:
+        name = _own_name(places[module], own)
         taken, made = inputs[0], output
         if isinstance(module, nn.Linear):
             rows = (1, taken.numel() // max(module.in_features, 1))
             one = (1, 1)
             found.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
             return
-        assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
         deep = module.groups == module.in_channels == module.out_channels > 1
         act = "none"
-        if name.endswith(".conv"):
-            act = _ACTIVATIONS.get(type(getattr(model.get_submodule(name[: -len(".conv")]), "act", None)).__name__, act)
+        block, _, last = places[module].rpartition(".")
+        if last == "conv":
+            act = _ACTIVATIONS.get(type(getattr(model.get_submodule(block), "act", None)).__name__, act)
         operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
         padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
         found.append(
@@ -103,15 +154,25 @@ def layers_of(model: nn.Module, imgsz: int) -> list[Layer]:
             )
         )
 
-    wanted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    for module in names:
-        if isinstance(module, wanted):
-            module.register_forward_hook(note)
+    for module in places:
+        module.register_forward_hook(note)
     first = next(model.parameters())
     channels = int(getattr(model, "yaml", {}).get("channels", 3))
     with torch.no_grad():
         model(torch.zeros(1, channels, imgsz, imgsz, device=first.device, dtype=first.dtype))
     return found
+
+
+def _own_name(name: str, own: set[str]) -> str:
+    """The name in the model of a layer of its fused copy.
+
+    RepConv makes `conv` of `conv1.conv` and `conv2.conv` (nn/modules/conv.py, `fuse_convs`), RepVGGDW puts the layer in
+    the place of its block `conv` (nn/modules/block.py, `fuse`).
+    """
+    for known in (name, f"{name}.conv", f"{name.removesuffix('.conv')}.conv1.conv"):
+        if known in own:
+            return known
+    raise HostError(f"ultralytics fuses a layer {name} of this model, which is not known here: bound its FLOPs instead")
 
 
 def copy_of(model: nn.Module) -> nn.Module:

@@ -33,6 +33,7 @@ class Baseline:
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
         limits: group name -> the largest share of its channels that may go in all; a group that is not named has none.
+        deployed_gflops: of the model as it is exported, or None where that is not known.
         least: FLOPs of the narrowest legal model, where a recipe has a floor and no bound: it goes that far at most.
     """
 
@@ -46,6 +47,7 @@ class Baseline:
     weights: Mapping[str, float] = field(default_factory=dict)
     least: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
+    deployed_gflops: float | None = None
 
     @classmethod
     def of(
@@ -71,6 +73,7 @@ class Baseline:
             None if profile is None else measure.latency_of(model, profile),
             weights or {},
             limits=limits or {},
+            deployed_gflops=measure.deployed_gflops(model),
         )
 
     def figures(self) -> dict[str, float]:
