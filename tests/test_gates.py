@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
@@ -104,7 +105,7 @@ def test_dead_channels_are_worth_nothing(kind: str) -> None:
     assert (scores["model.4.m.0.cv1.conv"][5:] > 0).all()
     assert {group.name: group.size for group in found.groups} == {name: len(value) for name, value in scores.items()}
     assert all(np.isfinite(value).all() and (value >= 0).all() for value in scores.values())
-    held = sum(total.numel() for total in seen._sums.values())
+    held = sum(total.numel() for total in seen.state()["sums"].values())
     assert held == sum(group.size for group in found.groups)  # a float a channel, none a weight
     before = seen.seen
     seen.detach()
@@ -118,7 +119,6 @@ def test_every_group_of_attention_has_its_gate(name: str) -> None:
     model = small(name)
     found = graph.build(model)
     seen = gates.Gates(found, model, "taylor")
-    assert all(seen._shares[group.name] for group in found.groups)
     raw = model(torch.rand(4, 3, 64, 64))
     sum(
         value.float().pow(2).mean()
@@ -127,7 +127,9 @@ def test_every_group_of_attention_has_its_gate(name: str) -> None:
         if isinstance(value, torch.Tensor)
     ).backward()
     seen.look()
-    assert all(value.any() for value in seen.scores().values())
+    scores = seen.scores()
+    assert {group.name for group in found.groups} == set(scores)
+    assert all(value.any() for value in scores.values())
 
 
 def test_gradients_that_are_accumulated_or_scaled_give_the_same() -> None:
@@ -149,6 +151,84 @@ def test_gradients_that_are_accumulated_or_scaled_give_the_same() -> None:
     scores = first.scores()
     for name, value in second.scores().items():
         np.testing.assert_allclose(value, scores[name], rtol=1e-2, atol=1e-9 + 1e-4 * scores[name].max())
+
+
+def by_one_copy_a_group(model: Any, found: graph.ChannelGraph, kind: str) -> dict[str, np.ndarray]:
+    """One look, group by group and layer by layer: the formula at its plainest."""
+    modules, scores = dict(model.named_modules()), {}
+    for group in found.groups:
+        total = torch.zeros(group.size)
+        readers = [m for m in group.members if m.side == "in" and hasattr(modules.get(m.module), "weight")]
+        norms = [m for m in group.members if isinstance(modules.get(m.module), nn.BatchNorm2d)]
+        for member in readers or norms:
+            module: Any = modules[member.module]
+            product = module.weight.detach() * module.weight.grad
+            if not readers:
+                other = module.bias.detach() * module.bias.grad
+                product = product**2 + other**2 if kind == "obdc" else product + other
+            else:
+                product = (product**2 if kind == "obdc" else product).transpose(0, 1).flatten(1).sum(1)
+            total.index_add_(0, torch.as_tensor(member.channels), product[torch.as_tensor(member.positions)])
+        half = 1.0 if kind == "taylor" else 0.5
+        scores[group.name] = (
+            half * (total.abs() if kind == "taylor" else total**2 if kind == "fisher" else total).numpy()
+        )
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["fisher", "obdc", "taylor"])
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n"])
+def test_one_vector_of_all_channels_gives_what_each_group_by_itself_does(name: str, kind: str) -> None:
+    model = small(name)
+    found = graph.build(model)
+    loss_of(model, 1).backward()
+    seen = gates.Gates(found, model, kind)
+    seen.look()
+    expected = by_one_copy_a_group(model, found, kind)
+    scores = seen.scores()
+    assert set(scores) == set(expected)
+    for group, value in scores.items():
+        np.testing.assert_allclose(value, expected[group], rtol=1e-3, atol=1e-5 * expected[group].max(), err_msg=group)
+
+
+class Copies(TorchDispatchMode):
+    """Counts tensors that are made from host data or copied between devices or types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function)
+        if "_to_copy" in name or "lift_fresh" in name or "scalar_tensor" in name or "_local_scalar_dense" in name:
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["fisher", "obdc", "taylor"])
+def test_a_look_moves_nothing_and_waits_for_nothing(kind: str) -> None:
+    model = small()
+    seen = gates.Gates(graph.build(model), model, kind)
+    loss_of(model, 1).backward()
+    seen.look()
+    with Copies() as copies:
+        seen.look(torch.zeros(()))
+    assert copies.names == []
+    assert seen.seen == 2
+
+
+def test_where_an_epoch_has_many_steps_some_are_passed_over() -> None:
+    model = small()
+    found = graph.build(model)
+    weight = nn.Parameter(torch.zeros(1))
+    loss_of(model, 1).backward()
+    for steps, expected in ((0, 6), (5, 6), (127, 6), (140, 3), (64 * 5, 2)):
+        optimizer = torch.optim.SGD([weight], lr=0.0)
+        seen = gates.Gates(found, model, "fisher", steps)
+        seen.attach(optimizer)
+        for _ in range(6):
+            optimizer.step()
+        assert seen.seen == expected, steps
 
 
 def test_what_is_old_counts_half() -> None:

@@ -3,7 +3,11 @@
 
 The host clips, steps and zeroes gradients in one call (ultralytics 8.4.190, engine/trainer.py: `optimizer_step`) and
 then averages. PyTorch's own hooks stand around the step itself: before them gradients are unscaled (AMP), accumulated,
-clipped and averaged over processes (DDP); a step that AMP skips for infinite gradients runs none of them.
+clipped and averaged over processes (DDP).
+
+A step that AMP skips for infinite gradients is none. PyTorch does not call most optimizers then. The fused Adam and
+AdamW, which the host builds on CUDA, it does call, with the finding in `found_inf`, and they leave the parameters as
+they are (torch 2.14, torch/amp/grad_scaler.py, `GradScaler.step`). So what acts here acts only where that is 0.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ class AtSteps:
 
     def __init__(self) -> None:
         self.acting: Sequence[Acting] = ()
+        self._skipped = False
         self._optimizer: torch.optim.Optimizer | None = None
         self._handles: list[Any] = []
 
@@ -39,8 +44,8 @@ class AtSteps:
         self.detach()
         self._optimizer = optimizer
         self._handles = [
-            optimizer.register_step_pre_hook(lambda *_: self._call("before")),
-            optimizer.register_step_post_hook(lambda *_: self._call("after")),
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
         ]
 
     def detach(self) -> None:
@@ -49,6 +54,20 @@ class AtSteps:
             handle.remove()
         self._handles.clear()
 
-    def _call(self, moment: str) -> None:
-        for one in self.acting:
-            getattr(one, moment)(self._optimizer)
+    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._skipped = bool(self.acting) and skips(optimizer)
+        for one in () if self._skipped else self.acting:
+            one.before(optimizer)
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for one in () if self._skipped else self.acting:
+            one.after(optimizer)
+
+
+def skips(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the step that is about to be taken, or has just been, leaves the parameters as they are.
+
+    It waits for the device, as `GradScaler.step` itself does for optimizers that are not fused.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(torch.as_tensor(found).any())

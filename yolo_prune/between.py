@@ -39,19 +39,19 @@ class Between:
         self._model: nn.Module | None = None
         self._since = 0
 
-    def watch(self, found: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int) -> None:
+    def watch(self, found: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int, steps: int = 0) -> None:
         """Begin anew: the run starts, or its model has just been cut.
 
         Args:
             found: the groups of what steps are still to cut; None where none is. model: the stock model in training.
-            optimizer: of it. epoch: 0-based.
+            optimizer: of it. epoch: 0-based. steps: of the optimizer in an epoch, where that is known.
         """
         self.stop()
         self._found, self._model, self._since = found, model, epoch
         self._rewarm = Rewarm()
         self.pressure, self.gates = None, None
         if found is not None and self.recipe.importance in KINDS and ranks.is_first():
-            self.gates = Gates(found, model, self.recipe.importance)
+            self.gates = Gates(found, model, self.recipe.importance, steps)
         if found is not None and self.recipe.sparse in ("bn", "group"):
             self.pressure = sparse.Pressure(found, model, self.recipe.sparse, self.recipe.sparse_strength)
         self._attach(optimizer)
@@ -68,6 +68,7 @@ class Between:
     def stretch(self, factor: float) -> None:
         """Multiply the host's learning rate, from now on."""
         self._rewarm.factor = factor
+        self._set()
 
     @property
     def rate(self) -> float:
@@ -160,7 +161,8 @@ class Between:
             self.gates.attach(optimizer)
 
     def _set(self) -> None:
-        self._at_steps.acting = [one for one in (self.pressure, self.held, self._rewarm) if one is not None]
+        rewarm = None if self._rewarm.idle else self._rewarm
+        self._at_steps.acting = [one for one in (self.pressure, self.held, rewarm) if one is not None]
 
 
 def hold_what_is_sparse(model: nn.Module, pattern: Pattern, optimizer: torch.optim.Optimizer) -> AtSteps:

@@ -32,6 +32,11 @@ class Rewarm:
         """What the host's rate was multiplied by at the latest step."""
         return self.factor * min(self._taken, self.steps + 1) / (self.steps + 1) if self._taken else self.factor
 
+    @property
+    def idle(self) -> bool:
+        """Whether the host's rate is left as it is from now on."""
+        return self.factor == 1 and (self.steps == 0 or self._taken > self.steps)
+
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Lower the rate for this step."""
         self._rates = [group["lr"] for group in optimizer.param_groups]

@@ -210,7 +210,8 @@ def _watch(trainer: Any, session: Session, found: graph.ChannelGraph | None) -> 
     """Begin to look and press anew, where steps are still to come."""
     model = continuity.student(unwrap_model(trainer.model))
     epoch = max(session.epoch, trainer.start_epoch)
-    session.between.watch(found if session.unfinished else None, model, trainer.optimizer, epoch)
+    steps = len(trainer.train_loader) // max(int(trainer.accumulate), 1)
+    session.between.watch(found if session.unfinished else None, model, trainer.optimizer, epoch, steps)
 
 
 def _make_folder(trainer: Any) -> None:

@@ -13,6 +13,10 @@ would see it. Per step, at a learning rate r,
 
     a typical channel shrinks by the share  r * strength     (bn, group: by an amount, so that small ones reach 0)
     a doomed one, at the time t from 0 to 1, r * strength * t (growing)
+
+where r is the rate of the parameter group that the tensor is in. Groups differ: the host's warm-up drives that of the
+biases from `warmup_bias_lr` (0.1) down, while those of the weights come from 0 (ultralytics 8.4.190, engine/trainer.py,
+`_do_train`), and its MuSGD has a group at three times the rate.
 """
 
 from __future__ import annotations
@@ -25,22 +29,34 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune.graph import ChannelGraph, ChannelGroup
+from yolo_prune.flat import Flat, Places, Share
+from yolo_prune.graph import ChannelGraph
 
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 KINDS = ("bn", "group", "growing")
 STRENGTHS = {"bn": 0.5, "group": 0.5, "growing": 20.0}  # defaults; benchmarks/README.md has what they come to
 _ALPHA = 4.0  # DepGraph: the least important channel of a group is pressed 2 ** 4 times as much as the most important
+_MOST = 0.1  # of a typical channel, is what one step takes at most, however high the rate: gradients are to have a say
 _DEAD = 0.01  # of a typical channel: what is smaller counts as gone in what is told
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """Where a group's channels stand in one tensor: `channels[i]` at `positions[i]` of dimension `axis`."""
+class _Pressed:
+    """A tensor that holds channels along a dimension."""
 
     tensor: nn.Parameter
     axis: int
-    positions: torch.Tensor
-    channels: torch.Tensor
+
+    def squares(self) -> torch.Tensor:
+        """(length of that dimension,) sums of squares."""
+        tensor = self.tensor.detach().float()
+        return tensor.square().sum([i for i in range(tensor.ndim) if i != self.axis]) if tensor.ndim > 1 else tensor**2
+
+    def scale(self, factors: torch.Tensor) -> None:
+        """Multiply by (length of that dimension,)."""
+        shape = [1] * self.tensor.ndim
+        shape[self.axis] = -1
+        self.tensor.mul_(factors.to(self.tensor.dtype).view(shape))
 
 
 class Pressure:
@@ -61,36 +77,51 @@ class Pressure:
     ) -> None:
         self.kind, self.strength = kind, STRENGTHS[kind] if strength is None else strength
         self.time = 0.0
-        modules = dict(model.named_modules())
-        self._slices = {group.name: _slices(group, modules, kind == "bn") for group in found.groups}
-        self._sizes = {group.name: group.size for group in found.groups}
-        self._doomed = {name: torch.as_tensor(np.asarray(gone)) for name, gone in (doomed or {}).items()}
+        self._flat = Flat({group.name: group.size for group in found.groups})
+        held = _holders(found, model, kind == "bn")
+        self._pressed, shares = [one for one, _ in held], [some for _, some in held]
+        lengths = [one.tensor.shape[one.axis] for one in self._pressed]
+        self._places = Places(self._flat, lengths, shares)
+        device = self._pressed[0].tensor.device if self._pressed else torch.device("cpu")
+        self._owners = self._flat.owners().to(device)
+        weights = [float(one.tensor.numel() // n) for one, n in zip(self._pressed, lengths, strict=True)]
+        numbers = [torch.full((n,), w, device=device) for n, w in zip(lengths, weights, strict=True)]
+        self._numbers = self._places.collect(numbers).to(device).clamp_min(1)  # weights of each channel
         # A typical channel, as it is now: what is pressed by must not fade with what is pressed.
-        self._typical = {name: float(self._norms(name).median()) for name, slices in self._slices.items() if slices}
+        norms, named = self._flat.split(self._norms().cpu()), {share.group for some in shares for share in some}
+        self._take({name: float(norms[name].median()) for name in self._flat.sizes if name in named}, doomed or {})
 
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Nothing: the penalty does not go through gradients."""
 
     @torch.no_grad()
     def after(self, optimizer: torch.optim.Optimizer) -> None:
-        """Shrink channels by this step's share."""
-        rate = self.strength * float(max(group["lr"] for group in optimizer.param_groups))
-        for name, typical in self._typical.items():
-            if self.kind == "growing":
-                gone = self._doomed.get(name)
-                if gone is None or not gone.any():
-                    continue
-                factor = torch.where(gone, 1 - min(rate * self.time, 1.0), 1.0)
-            else:
-                norms = self._norms(name)
-                weight = _weighting(norms) if self.kind == "group" else 1.0
-                factor = (1 - rate * typical * weight / norms.clamp_min(1e-12)).clamp_min(0)
-            self._scale(name, factor)
+        """Shrink channels by this step's share, what is in each tensor at the rate of the tensor's parameter group."""
+        rates = {id(tensor): float(group["lr"]) for group in optimizer.param_groups for tensor in group["params"]}
+        mine = [rates.get(id(one.tensor), 0.0) for one in self._pressed]  # what no group has is not trained
+        strength = self.strength * (self.time if self.kind == "growing" else 1.0)
+        norms = self._norms()
+        for rate in {rate for rate in mine if rate * strength > 0}:
+            factors = self._places.spread(self._factor(rate * strength, norms), 1.0)
+            for one, its_rate, factor in zip(self._pressed, mine, factors, strict=True):
+                if its_rate == rate:
+                    one.scale(factor)
+
+    def _factor(self, share: float, norms: torch.Tensor) -> torch.Tensor:
+        """(channels of all groups,) what they are multiplied by, where a typical one is to lose this share."""
+        if self.kind == "growing":
+            return torch.where(self._gone, 1 - min(share, _MOST), 1.0)
+        weight = (
+            _weighting(norms, self._owners, len(self._flat.sizes)) if self.kind == "group" else torch.ones_like(norms)
+        )
+        amount = (share * weight).clamp_max(_MOST) * self._reference
+        return (1 - amount / norms.clamp_min(1e-12)).clamp_min(0)
 
     @torch.no_grad()
     def told(self) -> str:
         """What the penalty has come to, in a few words for the log."""
-        sizes = {name: self._norms(name) / max(typical, 1e-12) for name, typical in self._typical.items()}
+        norms = self._flat.split(self._norms().cpu())
+        sizes = {name: norms[name] / max(typical, 1e-12) for name, typical in self._typical.items()}
         if self.kind == "growing":
             sizes = {name: size[self._doomed[name]] for name, size in sizes.items() if name in self._doomed}
         every = torch.cat(list(sizes.values())) if sizes else torch.zeros(0)
@@ -115,57 +146,56 @@ class Pressure:
         """
         typical, doomed = state.get("typical", {}), state.get("doomed", {})
         fits = state.get("kind") == self.kind and set(typical) == set(self._typical)
-        if not fits or any(len(gone) != self._sizes.get(name) for name, gone in doomed.items()):
+        if not fits or any(len(gone) != self._flat.sizes.get(name) for name, gone in doomed.items()):
             return False
-        self.time, self._typical = float(state["time"]), {name: float(value) for name, value in typical.items()}
-        self._doomed = {name: gone.bool().clone() for name, gone in doomed.items()}
+        self.time = float(state["time"])
+        self._take({name: float(value) for name, value in typical.items()}, doomed)
         return True
 
-    def _norms(self, name: str) -> torch.Tensor:
-        """(size,) root mean square of what belongs to each channel."""
-        total, numbers = torch.zeros(self._sizes[name]), torch.zeros(self._sizes[name])
-        for one in self._slices[name]:
-            rows = one.tensor.detach().float().movedim(one.axis, 0).flatten().view(one.tensor.shape[one.axis], -1)
-            squares = rows.square().sum(1).index_select(0, one.positions.to(rows.device)).cpu()
-            total.index_add_(0, one.channels, squares)
-            numbers.index_add_(0, one.channels, torch.full_like(squares, rows.shape[1]))
-        return (total / numbers.clamp_min(1)).sqrt()
+    def _take(self, typical: dict[str, float], doomed: Mapping[str, np.ndarray | torch.Tensor]) -> None:
+        """Press by these typical channels, on these doomed ones."""
+        device = self._owners.device
+        self._typical = typical
+        self._doomed = {name: torch.as_tensor(np.asarray(gone), dtype=torch.bool) for name, gone in doomed.items()}
+        reference = torch.tensor([typical.get(name, 0.0) for name in self._flat.sizes])
+        self._reference = reference.to(device)[self._owners]
+        nothing = {name: torch.zeros(size, dtype=torch.bool) for name, size in self._flat.sizes.items()}
+        gone = [self._doomed.get(name, none) for name, none in nothing.items()]
+        self._gone = torch.cat([torch.zeros(0, dtype=torch.bool), *gone]).to(device)
 
-    def _scale(self, name: str, factor: torch.Tensor) -> None:
-        for one in self._slices[name]:
-            whole = torch.ones(one.tensor.shape[one.axis])
-            whole[one.positions] = factor[one.channels]
-            shape = [1] * one.tensor.ndim
-            shape[one.axis] = -1
-            one.tensor.mul_(whole.to(one.tensor.device, one.tensor.dtype).view(shape))
+    def _norms(self) -> torch.Tensor:
+        """(channels of all groups,) root mean square of what belongs to each."""
+        total = self._places.collect([one.squares() for one in self._pressed])
+        return (total / self._numbers).sqrt()
 
 
-def _weighting(norms: torch.Tensor) -> torch.Tensor:
-    """(size,) from 1 for the most important channel of a group to 2 ** _ALPHA for the least."""
-    most, least = norms.max(), norms.min()
+def _weighting(norms: torch.Tensor, owners: torch.Tensor, groups: int) -> torch.Tensor:
+    """(channels of all groups,) from 1 for the most important of a group to 2 ** _ALPHA for the least."""
+    most, least = (
+        torch.zeros(groups, device=norms.device).scatter_reduce(0, owners, norms, how, include_self=False)[owners]
+        for how in ("amax", "amin")
+    )
     return 2 ** (_ALPHA * (most - norms) / (most - least).clamp_min(1e-12))
 
 
-def _slices(group: ChannelGroup, modules: Mapping[str, nn.Module], norms_only: bool) -> list[_Slice]:
-    """The tensors that hold a group's channels; of BatchNorm the scale, which alone says how large a channel is."""
-    found = []
-    for member in group.members:
-        module: Any = modules.get(member.module)
-        is_norm = isinstance(module, nn.BatchNorm2d)
-        if member.side == "work" or not (is_norm or isinstance(module, _weighted())) or (norms_only and not is_norm):
-            continue
-        if not isinstance(module.weight, nn.Parameter) or not module.weight.requires_grad:
-            continue
-        axis = 0 if is_norm or (member.side == "out") != isinstance(module, nn.ConvTranspose2d) else 1
-        if module.weight.shape[axis] <= int(np.max(member.positions)):
-            continue  # depthwise: its inputs are its outputs
-        positions, channels = torch.as_tensor(member.positions), torch.as_tensor(member.channels)
-        found.append(_Slice(module.weight, axis, positions, channels))
-    return found
-
-
-def _weighted() -> tuple[type[nn.Module], ...]:
-    return (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+def _holders(found: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tuple[_Pressed, list[Share]]]:
+    """The tensors that hold channels, and which; of BatchNorm the scale, which alone says how large a channel is."""
+    modules = dict(model.named_modules())
+    held: dict[tuple[int, int], tuple[_Pressed, list[Share]]] = {}
+    for group in found.groups:
+        for member in group.members:
+            module: Any = modules.get(member.module)
+            is_norm = isinstance(module, nn.BatchNorm2d)
+            if member.side == "work" or not (is_norm or isinstance(module, _WEIGHTED)) or (norms_only and not is_norm):
+                continue
+            if not isinstance(module.weight, nn.Parameter) or not module.weight.requires_grad:
+                continue
+            axis = 0 if is_norm or (member.side == "out") != isinstance(module, nn.ConvTranspose2d) else 1
+            if module.weight.shape[axis] <= int(np.max(member.positions)):
+                continue  # depthwise: its inputs are its outputs
+            share = Share(group.name, member.positions, member.channels)
+            held.setdefault((id(module.weight), axis), (_Pressed(module.weight, axis), []))[1].append(share)
+    return list(held.values())
 
 
 def doomed(found: ChannelGraph, keep: Mapping[str, Collection[int]]) -> dict[str, np.ndarray]:
