@@ -80,6 +80,7 @@ LAYERS = {
             "sensitivity",
             "timed",
             "ranks",
+            "state_file",
             "record",
             "report",
             "resuming",

@@ -15,6 +15,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
+from tests import task_data
 from tests.training import SMALL, record_of, train
 from yolo_prune import api, cutting, floor, graph, recipe, session, step
 from yolo_prune.errors import HostError, PruneError
@@ -36,6 +37,88 @@ def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: i
     assert floor.check_epoch(steps, epochs) == expected
 
 
+def _trainer(model: Any, optimizer: Any, folder: Path) -> SimpleNamespace:
+    def get_model(cfg: Any, weights: Any, verbose: bool) -> DetectionModel:
+        return DetectionModel(cfg, nc=2, verbose=verbose)
+
+    return SimpleNamespace(
+        model=model,
+        ema=ModelEMA(model),
+        optimizer=optimizer,
+        save_dir=folder,
+        device=torch.device("cpu"),
+        get_model=get_model,
+    )
+
+
+class RunsCode:
+    """Unpickled without restriction, it leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    trainer = _trainer(model, torch.optim.SGD(model.parameters(), 0.1), tmp_path)
+    (tmp_path / "pruning").mkdir()
+    floor.keep(trainer)
+    good = tmp_path / "pruning" / "good.pt"
+    state = torch.load(good, weights_only=True)
+    mark = tmp_path / "ran"
+    torch.save({**state, "more": RunsCode(mark)}, good)
+    with pytest.raises(PruneError, match=r"good\.pt is not loaded, .*more than plain data") as caught:
+        floor.go_back(trainer)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    for content in (b"", b"PK", torch.zeros(1).numpy().tobytes()):
+        good.write_bytes(content)
+        with pytest.raises(PruneError, match=r"good\.pt"):
+            floor.go_back(trainer)
+    torch.save({**state, "live": {}}, good)
+    with pytest.raises(PruneError, match=r"good\.pt is not of this run"):
+        floor.go_back(trainer)
+
+
+@pytest.mark.parametrize("name", ["yolo26n-pose", "yolo26n", "yolov10n"])
+def test_what_trains_after_going_back_is_the_new_model_alone(
+    name: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = task_data.make(tmp_path / "data", "pose") if name.endswith("pose") else tiny_data
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    seen: dict[str, Any] = {}
+
+    def after(trainer: Any) -> None:
+        steps = session.of(trainer).record["steps"]
+        if not steps or "undone" not in steps[-1] or seen:
+            return
+        model, loss = trainer.model, trainer.model.criterion
+        inside = {id(part) for part in model.parameters()}
+        parts = [one for half in (loss.one2many, loss.one2one) for one in vars(half).values()]
+        held = [p for one in parts if isinstance(one, torch.nn.Module) for p in one.parameters()]
+        seen["strangers"] = [part for part in held if id(part) not in inside]
+        seen["updates"], seen["epoch"] = getattr(loss, "updates", None), trainer.epoch
+        seen["flow"] = {n: p.detach().clone() for n, p in model.named_parameters() if "flow_model" in n}
+
+    def last(trainer: Any) -> None:
+        now = dict(trainer.model.named_parameters())
+        seen["still"] = [name for name, was in seen["flow"].items() if torch.equal(was, now[name])]
+
+    yolo = YOLO(f"{name}.yaml")
+    yolo.add_callback("on_train_batch_end", after)
+    yolo.add_callback("on_train_end", last)
+    arguments = {"epochs": 8, "nbs": 4, **FLOOR, "prune_steps": 3, "prune_end": 0.8}
+    train(data, tmp_path, yolo, **arguments)
+    assert "undone" in record_of(tmp_path / "run")["steps"][1]
+    assert not seen["strangers"]
+    assert seen["updates"] == seen["epoch"], "an end-to-end loss goes on where it was"
+    assert bool(seen["flow"]) == name.endswith("pose")
+    assert not [name for name in seen["still"] if name.endswith("weight")]
+
+
 def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     """The next training step is the one that would have been without the cut, to the last bit."""
     torch.manual_seed(0)
@@ -52,9 +135,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
 
     learn(model)
     (tmp_path / "pruning").mkdir()
-    trainer = SimpleNamespace(
-        model=model, ema=ModelEMA(model), optimizer=optimizer, save_dir=tmp_path, device=torch.device("cpu")
-    )
+    trainer = _trainer(model, optimizer, tmp_path)
     floor.keep(trainer)
     expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
     wanted = recipe.from_arguments({"prune": 0.5})

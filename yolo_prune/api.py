@@ -191,6 +191,7 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
 
     for function in (start, end):  # for the parent of a DDP run, which runs no callback, and for the next attach
         function.yolo_prune_recipe = wanted  # type: ignore[attr-defined]
+        function.yolo_prune_started = started  # type: ignore[attr-defined]
     own = {"on_pretrain_routine_start": start, "on_pretrain_routine_end": end}
     for event, callback in session.CALLBACKS.items():
         earlier = model.callbacks.get(event, [])

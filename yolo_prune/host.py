@@ -11,7 +11,8 @@ The host has no plugin system, so this is the one module that changes it. Everyt
                                        gives them to a full-width model that loads pruned weights
     ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once, and
                                        `train` wrong ones before it starts a run for each of several data sets
-    ultralytics.engine.trainer         a DDP run is checked in the parent, and its workers are given the plugin
+    ultralytics.engine.trainer         `run_callbacks` puts back our callbacks that were taken away (Ray Tune);
+                                       a DDP run is checked in the parent, and its workers are given the plugin
     ultralytics.utils.callbacks.platform   what is sent to Ultralytics Platform after a step has the pruned size
 
 Nothing heavier than `recipe` is imported until a run asks for pruning.
@@ -194,8 +195,10 @@ def _install_model(model: Any) -> None:
     """Refuse our arguments in the methods that do something else before any `get_cfg` (8.4.190).
 
     `Model.benchmark` drops what it does not know, `Model.export` answers every error with a line of its own on top, and
-    `Model.track` installs a package first.
+    `Model.track` installs a package first. `Model.tune` trains in other processes or on copies whose callbacks it
+    resets, so what `attach` put on the model would be lost there.
     """
+    _install_keeping_attached(model.Model)
     for mode in ("benchmark", "export", "track"):
         stock = getattr(model.Model, mode)
         if not hasattr(stock, "yolo_prune"):
@@ -211,6 +214,32 @@ def _install_model(model: Any) -> None:
         return stock_train(self, *args, **kwargs)
 
     model.Model.train = _mark(train)
+
+
+def _install_keeping_attached(model: Any) -> None:
+    """Say it, or refuse, where the callbacks of `attach` are about to be lost (8.4.190, engine/model.py)."""
+    stock_tune, stock_reset = model.tune, model.reset_callbacks
+    if hasattr(stock_tune, "yolo_prune"):
+        return
+
+    @functools.wraps(stock_tune)
+    def tune(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _still_attached(self):
+            raise HostError(
+                "tune() after attach(): its trials run without this model's callbacks, so nothing would be pruned. "
+                "Give tune() the arguments instead, such as prune=0.5"
+            )
+        return stock_tune(self, *args, **kwargs)
+
+    @functools.wraps(stock_reset)
+    def reset_callbacks(self: Any) -> None:
+        if _still_attached(self):
+            from yolo_prune import telling
+
+            telling.warn("reset_callbacks() takes away what attach() put on this model: attach again before train()")
+        stock_reset(self)
+
+    model.tune, model.reset_callbacks = _mark(tune), _mark(reset_callbacks)
 
 
 def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
@@ -251,9 +280,14 @@ def _mark(function: Callable[..., Any]) -> Callable[..., Any]:
 # a user added callbacks, and from 8.4.140 on cloudpickles them into the workers of a DDP run.
 
 
+def _concerns(event: str, trainer: Any) -> bool:
+    """Whether an event is for the session: this run prunes, or its model has zeros to keep."""
+    return bool(asked(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
+
+
 def _forward(event: str, trainer: Any) -> None:
-    """Hand an event to the session, if this run prunes or its model has zeros to keep; else cost nothing."""
-    if asked(vars(trainer.args)) or (event in _OF_ZEROS and _has_zeros(trainer)):
+    """Hand an event to the session, if it is for it; else cost nothing."""
+    if _concerns(event, trainer):
         from yolo_prune import session
 
         callback = session.CALLBACKS.get(event)
@@ -340,6 +374,35 @@ def _install_callbacks(base: ModuleType) -> None:
             known[callback.__name__].append(callback)
 
 
+def _install_run_callbacks(trainer: Any) -> None:
+    """Let no run that asks for pruning train without our callbacks, whoever took them away (8.4.190, `run_callbacks`).
+
+    `Model.reset_callbacks` keeps the first of the defaults alone, and Ray Tune calls it in every trial;
+    `Model.clear_callback` and `BaseTrainer.set_callback` take ours away as well.
+    """
+    stock = trainer.BaseTrainer.run_callbacks
+    if hasattr(stock, "yolo_prune"):
+        return
+
+    @functools.wraps(stock)
+    def run_callbacks(self: Any, event: str) -> Any:
+        _put_back(self, event)
+        return stock(self, event)
+
+    trainer.BaseTrainer.run_callbacks = _mark(run_callbacks)
+
+
+def _put_back(trainer: Any, event: str) -> None:
+    """Where ours are missing of a run that they are for: behind the host's own, before loggers and what users added."""
+    ours = next((callback for callback in CALLBACKS if callback.__name__ == event), None)
+    known = trainer.callbacks.get(event, [])
+    if ours is None or ours in known or not _concerns(event, trainer):
+        return
+    first = sys.modules["ultralytics.utils.callbacks.base"].default_callbacks[event][:1]
+    place = 1 if known[:1] == first else 0
+    trainer.callbacks[event] = [*known[:place], ours, *known[place:]]
+
+
 # The model and the workers --------------------------------------------------------------------------------------------
 
 
@@ -390,6 +453,7 @@ def _install_trainer(trainer: Any) -> None:
     makes them work where such files do not run (`yolo-prune train`, `import yolo_prune` in a script).
     """
     stock = trainer.generate_ddp_command
+    _install_run_callbacks(trainer)
     if hasattr(stock, "yolo_prune"):
         return
 
@@ -418,6 +482,11 @@ def _install_trainer(trainer: Any) -> None:
 def _attached(trainer: Any) -> list[Any]:
     """The callbacks that `attach` put on this trainer."""
     return [f for f in trainer.callbacks.get("on_pretrain_routine_start", []) if hasattr(f, "yolo_prune_recipe")]
+
+
+def _still_attached(yolo: Any) -> bool:
+    """Whether `attach` was called on this YOLO object and no training has taken its recipe yet."""
+    return any(not function.yolo_prune_started for function in _attached(yolo))
 
 
 # Ultralytics Platform -------------------------------------------------------------------------------------------------
