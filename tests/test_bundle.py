@@ -407,7 +407,9 @@ def test_a_folder_without_metadata(tmp_path: Path) -> None:
 
 
 def test_where_it_may_lie(best: Path, tmp_path: Path) -> None:
-    assert "does not exist; make it first" in _fault(best, tmp_path / "none" / "bundle")
+    (tmp_path / "taken").write_text("mine")
+    assert "nothing can be written there: a file is in the way" in _fault(best, tmp_path / "taken" / "bundle")
+    assert bundle(best, out=tmp_path / "new" / "folder" / "bundle").is_dir()
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.json").write_text("{}", encoding="utf-8")

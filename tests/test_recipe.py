@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import subprocess
@@ -610,7 +611,7 @@ def test_a_wrong_file_gets_one_clear_line(content: str | bytes, parts: list[str]
 def test_a_bomb_of_aliases_and_a_file_of_faults_are_bounded(folder: Path) -> None:
     letters = "abcdefghijklmnopqrstuvwxy"
     bomb = [f"{letters[0]}: &{letters[0]} [x]"]
-    bomb += [f"{x}: &{x} [{', '.join([f'*{y}'] * 9)}]" for y, x in zip(letters, letters[1:], strict=False)]
+    bomb += [f"{x}: &{x} [{', '.join([f'*{y}'] * 9)}]" for y, x in itertools.pairwise(letters)]
     message = refused_file("\n".join(bomb))
     assert message.startswith("25 faults")
     assert len(message) < 25 * 400

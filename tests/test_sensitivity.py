@@ -235,8 +235,11 @@ def test_another_scale_is_another_model_and_a_protected_group_is_not(
     ("arguments", "words"),
     [
         ({"out": "s.json"}, "need data="),
-        ({"data": "x.yaml", "out": "s.txt"}, "a .json file"),
-        ({"data": "x.yaml", "out": "no/s.json"}, "does not exist; make it first"),
+        ({"data": "x.yaml", "out": "s.txt"}, "a file that ends in .json"),
+        ({"data": "x.yaml", "out": __file__ + "/s.json"}, "s.json cannot be written: Not a directory"),
+        ({"data": "x.yaml", "imgsz": "abc"}, "imgsz=abc: a whole number of 1 or more"),
+        ({"data": "x.yaml", "safe": "no"}, "safe=no: True or False is needed"),
+        ({"protect": {0}}, "protect={0}: names or patterns of modules are needed"),
         ({"data": "x.yaml", "images": 0}, "images=0: a whole number of 1 or more"),
         ({"data": "x.yaml"}, "data=x.yaml: not a data set that ultralytics can read for detect"),
     ],

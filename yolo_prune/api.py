@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_prune import (
     architecture,
+    arguments,
     calibration,
     checkpoint,
     compensate,
@@ -82,10 +84,8 @@ def prune(
         PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
     """
     wanted = _recipe(flops, params, recipe, settings)
-    if wanted.floor is not None:
-        raise PruneError(
-            f"floor={wanted.floor:g} is kept by a training (yolo train ... prune_floor=); one cut wants a bound alone"
-        )
+    arguments.whole(imgsz=imgsz)
+    data = None if data is None else arguments.path("data", data, "my.yaml")
     network = model.model if isinstance(model, Model) else model
     if not isinstance(network, nn.Module):
         raise PruneError(
@@ -174,7 +174,9 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
     """
     if not isinstance(model, Model):
         raise PruneError(f"attach() wants a YOLO object, such as YOLO('best.pt'), given {model!r:.80}")
-    wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings)
+    if isinstance(recipe, Recipe) and settings:
+        raise PruneError("attach(recipe=Recipe(...)) takes no further settings; put them into the recipe")
+    wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings, ("recipe",))
     started: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
     ended: list[bool] = []
 
@@ -216,16 +218,17 @@ def apply(
         model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
         safe: refuse a file that holds more than classes of torch and ultralytics; False trusts it. Others: see `prune`.
     """
-    source = Path(model)
-    target = Path(out) if out else source.with_name(f"{source.stem}-pruned.pt")
-    if target.suffix != ".pt":
-        raise PruneError(f"out={out}: the pruned checkpoint is a .pt file, such as out=pruned.pt")
-    if not target.resolve().parent.is_dir():
-        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
-    if target.exists() and target.resolve() == source.resolve():
-        raise PruneError(f"out={out} is the model itself; name another file, such as out=pruned.pt")
+    source = arguments.path("model", model, "best.pt")
+    target = None if out is None else arguments.path("out", out, "pruned.pt", (".pt",))
+    arguments.whole(imgsz=imgsz)
+    arguments.switch(safe=safe)
+    data = None if data is None else str(arguments.path("data", data, "my.yaml"))
     _recipe(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)
+    target = target or source.with_name(f"{source.stem}-pruned.pt")
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise PruneError(f"out={target} is the model itself; name another file, such as out=pruned.pt")
+    files.require_place("out", target, "pruned.pt")
     if ckpt.pop("modelopt", None):
         LOGGER.warning(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
     yolo = ultralytics.YOLO(str(source)) if data is not None else None
@@ -247,15 +250,14 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
         The file.
 
     Raises:
-        PruneError: the model is not pruned, or `out` is no .yaml file in a folder that exists.
+        PruneError: the model is not pruned, or `out` is no .yaml file that can be written. Its folders are made.
     """
-    source = Path(model)
-    target = Path(out) if out else source.with_suffix(".yaml")
-    if target.suffix not in {".yaml", ".yml"}:
-        raise PruneError(f"out={out}: an architecture is a .yaml file, such as out=pruned.yaml")
-    if not target.resolve().parent.is_dir():
-        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
+    source = arguments.path("model", model, "pruned.pt")
+    target = None if out is None else arguments.path("out", out, "pruned.yaml", (".yaml", ".yml"))
+    arguments.switch(safe=safe)
     network, _ = checkpoint.load(source, safe=safe)
+    target = target or source.with_suffix(".yaml")
+    files.require_place("out", target, "pruned.yaml")
     try:
         content = architecture.portable(network)
     except PruneError as error:
@@ -288,20 +290,23 @@ def inspect(
         out: the file of the sensitivities; default: beside the model, with `-sensitivity.json` in its name. The picture
             lies beside it. safe: as in `apply`.
     """
-    target = Path(out) if out else Path(model).with_name(f"{Path(model).stem}-sensitivity.json")
+    source = arguments.path("model", model, "best.pt")
+    target = None if out is None else arguments.path("out", out, "sensitivity.json", (".json",))
     if data is None and out is not None:
-        raise PruneError(f"out={out} is for sensitivities, which need data=: give both, or none")
-    if target.suffix != ".json":
-        raise PruneError(f"out={out}: sensitivities are a .json file, such as out=sensitivity.json")
-    if not target.resolve().parent.is_dir():
-        raise PruneError(f"out={out}: the folder {target.parent} does not exist; make it first")
-    for name, value in (("images", images), ("imgsz", imgsz)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise PruneError(f"{name}={value}: a whole number of 1 or more is needed")
+        raise PruneError(f"out={target} is for sensitivities, which need data=: give both, or none")
+    arguments.whole(images=images, imgsz=imgsz)
+    arguments.switch(safe=safe)
+    patterns = arguments.patterns("protect", protect)
+    if not isinstance(importance, str):
+        raise PruneError(f"importance={arguments.shown(importance)}: the name of an importance is needed, such as l2")
     importances.require(importance)
-    network, ckpt = checkpoint.load(Path(model), safe=safe)
-    checkpoint.require_supported(network, model)
-    patterns = [item.strip() for item in protect.split(",")] if protect else []
+    network, ckpt = checkpoint.load(source, safe=safe)
+    checkpoint.require_supported(network, str(source))
+    target = target or source.with_name(f"{source.stem}-sensitivity.json")
+    if data is not None:  # minutes of measuring must not be lost for want of a place
+        data = str(arguments.path("data", data, "my.yaml"))
+        files.require_place("out", target, "sensitivity.json")
+        files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
     found = graph.build(network, patterns)
     groups: dict[str, list[str]] = {}
     for group in found.groups:
@@ -388,25 +393,38 @@ def _recipe(flops: Any, params: Any, given: str | Path | Recipe | None, settings
     if isinstance(given, Recipe):
         if flops is not None or params is not None or settings:
             raise PruneError("prune(recipe=Recipe(...)) takes no further bounds or settings; put them into the recipe")
+        _no_floor(given)
         return given
     bounds = {"prune_flops": flops, "prune_params": params}
     asked = {"prune": given} if given is not None else {}
-    if not asked and flops is None and params is None and settings.get("latency") is None:
-        raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
-    return _arguments({**asked, **{key: value for key, value in bounds.items() if value is not None}}, settings)
+    wanted = _arguments(
+        {**asked, **{key: value for key, value in bounds.items() if value is not None}},
+        settings,
+        ("flops", "params", "recipe", "data", "imgsz"),
+    )
+    _no_floor(wanted)
+    return wanted
 
 
-def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
-    named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
-    unknown = sorted(set(named) - set(recipes.ARGUMENTS))
-    if unknown:
+def _no_floor(wanted: Recipe) -> None:
+    if wanted.floor is not None:
         raise PruneError(
-            f"unknown setting {', '.join(key.removeprefix('prune_') for key in unknown)}; known are "
-            f"{', '.join(sorted(key.removeprefix('prune_') for key in recipes.ARGUMENTS if key != 'prune'))}"
+            f"floor={wanted.floor:g} is kept by a training (yolo train ... prune_floor=); one cut wants a bound alone"
         )
-    wanted = recipes.from_arguments({**asked, **named})
+
+
+def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Sequence[str]) -> Recipe:
+    """Read a call's settings. asked: plugin arguments. settings: without their prefix. own: the call's other names.
+
+    Raises:
+        PruneError: a setting is unknown (the line names the nearest) or wrong, or nothing asks for pruning.
+    """
+    plain = [key.removeprefix("prune_") for key in recipes.ARGUMENTS if key != "prune"]
+    arguments.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
+    named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
+    wanted = recipes.from_arguments({**named, **asked})
     if wanted is None:
-        raise PruneError("nothing asks for pruning: give a recipe or a bound")
+        raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
     return wanted
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from yolo_prune import __version__, files
+from yolo_prune import __version__, arguments, files
 from yolo_prune.errors import PruneError, first_line
 
 KIND = "yolo-prune bundle"
@@ -59,9 +59,10 @@ def bundle(model: str | Path, *, out: str | Path | None = None) -> Path:
     Raises:
         PruneError: it is no such artifact, not a detector, or the folder is something else or cannot be written.
     """
-    artifact = read(Path(str(model)))
+    artifact = read(arguments.path("model", model, "best.onnx"))
     path = artifact.path
-    target = Path(os.path.abspath(path.with_name(f"{path.name}-bundle") if out is None else str(out)))
+    named = path.with_name(f"{path.name}-bundle") if out is None else arguments.path("out", out, "best-bundle")
+    target = Path(os.path.abspath(named))
     _check_target(target)
     with files.room(target) as folder:
         beside = folder / target.name
@@ -82,8 +83,8 @@ def read(path: Path) -> Artifact:
     Raises:
         PruneError: it is not there, not one, or not of a kind that detect.py can run.
     """
-    if not path.exists():
-        raise PruneError(f"model={path}: there is no such file or folder")
+    if not os.path.exists(path):  # False, where Path.exists raises, for a name the file system refuses
+        raise PruneError(f"model={arguments.shown(path)}: there is no such file or folder")
     path = Path(os.path.abspath(path))  # "best_ncnn_model/" and "." have a name then
     if path.is_dir():
         kind, files = _folder(path)
@@ -122,7 +123,7 @@ def _yaml(path: Path, kind: str) -> dict[str, Any]:
             f"model={path.parent}: metadata.yaml is missing, which names the classes; export again: "
             f"yolo export model=best.pt format={kind}"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, OverflowError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise PruneError(f"{path} cannot be read: {first_line(error)}") from error
     return found if isinstance(found, dict) else {}
 
@@ -139,7 +140,7 @@ def _onnx(path: Path) -> dict[str, Any]:
     for item in properties:
         try:
             found[item.key] = ast.literal_eval(item.value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             found[item.key] = item.value
     return found
 
@@ -190,8 +191,7 @@ def _size(path: Path, given: object) -> tuple[int, int]:
 
 def _check_target(target: Path) -> None:
     """Raise unless the target is free, or a bundle with nothing of the user's in it."""
-    if not target.parent.is_dir():
-        raise PruneError(f"out={target}: the folder {target.parent} does not exist; make it first")
+    files.require_folder("out", target.parent)
     if not os.path.lexists(target):
         return
     ours = _contents(target)

@@ -8,6 +8,7 @@ unless the user says safe=False of a file that they trust.
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from torch import nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn import tasks
 
+from yolo_prune.arguments import shown
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.support import TASKS
 
@@ -46,13 +48,7 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     Raises:
         PruneError: no such file, not a .pt, damaged, or not a YOLO model.
     """
-    file = Path(path)
-    if file.suffix != ".pt":
-        raise PruneError(f"{argument}={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
-    if not file.is_file():
-        raise PruneError(f"{argument}={path}: there is no such file")
-    if not file.stat().st_size:
-        raise PruneError(f"{argument}={path}: the file is empty")
+    file = require_file(path, argument)
     if safe and not restricted():
         raise HostError(
             f"{argument}={path}: this ultralytics, or a torch older than 2.6, has no restricted loading; update them, "
@@ -65,14 +61,38 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
             raise PruneError(
                 f"{argument}={path}: no PyTorch checkpoint, or a damaged one; copy it anew, or name another"
             ) from None
+        if isinstance(error, AttributeError):  # the host takes a dict, or an object with the attributes of a network
+            raise PruneError(f"{argument}={path}: the file holds no YOLO model. {_first_line(error)}") from None
         right = ". If you trust where it comes from: safe=False" if safe and _unsafe(file, error) else ""
         raise PruneError(
             f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}{right}"
         ) from None
-    model = (ckpt.get("ema") or ckpt.get("model")) if isinstance(ckpt, dict) else None
-    if not isinstance(model, nn.Module):
-        raise PruneError(f"{argument}={path}: the file holds no YOLO model")
+    held = [ckpt.get(key) for key in ("ema", "model")] if isinstance(ckpt, dict) else []
+    model = next((one for one in held if isinstance(one, nn.Module)), None)
+    if model is None:
+        what = f"a {type(ckpt).__name__}" + (f" with {', '.join(map(shown, list(ckpt)[:5]))}" if held and ckpt else "")
+        raise PruneError(f"{argument}={path}: the file holds no YOLO model, but {what}")
     return model.float().eval(), ckpt
+
+
+def require_file(path: str | Path, argument: str = "model") -> Path:
+    """The file of a checkpoint, before it is read.
+
+    Raises:
+        PruneError: a folder, of another suffix, not there, or empty.
+    """
+    file = Path(path)
+    if os.path.isdir(file):
+        raise PruneError(
+            f"{argument}={path}: this is a folder; name a .pt file, such as {file / 'weights' / 'best.pt'}"
+        )
+    if file.suffix != ".pt":
+        raise PruneError(f"{argument}={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
+    if not os.path.isfile(file):  # False, where Path.is_file raises, for a name the file system refuses
+        raise PruneError(f"{argument}={shown(path)}: there is no such file")
+    if not file.stat().st_size:
+        raise PruneError(f"{argument}={path}: the file is empty")
+    return file
 
 
 def requantize(model: nn.Module, ckpt: dict[str, Any], path: str | Path) -> bool:

@@ -63,6 +63,8 @@ _KEYWORDS = {
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
 _OTHERS = ("check", "train", "help", "version")
+# Arguments that name something, whose text is no Python literal whatever it looks like.
+_NAMES = {"model", "out", "kit", "data", "dense", "protect", "profile", "sensitivity", "importance", "scope"}
 
 # What `check` looks for, and what brings it.
 _PACKAGES = (
@@ -193,7 +195,7 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         elif name in arguments:
             faults.append(f"{word}: {name} is given twice")
         else:
-            arguments[name] = value(text.strip())
+            arguments[name] = named(text.strip()) if name in _NAMES else value(text.strip())
     if faults:
         raise PruneError(f"{command}: " + "\n  ".join(faults))
     return arguments
@@ -211,6 +213,12 @@ def value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def named(text: str) -> Any:
+    """Read the value of an argument that names something: as `value`, but a file called 2024 or 1.10 keeps its name."""
+    read = value(text)
+    return read if read is None or isinstance(read, str) else text
 
 
 def _near(name: str, known: list[str]) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER, colorstr
 
-from yolo_prune import demo_data, export
+from yolo_prune import arguments, demo_data, export, files
 from yolo_prune.demo_settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
-from yolo_prune.errors import PruneError, VerifyError
+from yolo_prune.errors import VerifyError
 
 STAGES = 4
 LOSS = 0.05  # of mAP50-95, the most that the pruned model may lose
@@ -37,9 +37,8 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
             model did not keep up with its dense parent.
     """
     start = time.perf_counter()
-    folder = Path(out).resolve()
-    if folder.exists() and not folder.is_dir():
-        raise PruneError(f"out={out}: a file of that name is in the way; name a folder")
+    folder = arguments.path("out", out, "yolo-prune-demo").resolve()
+    files.require_folder("out", folder)
     imgsz = int(TRAIN_ARGS["imgsz"])
     _stage(1, f"drawing {IMAGES} training and {VAL_IMAGES} validation images", start)
     data = demo_data.make(folder / "data", images=IMAGES, val=VAL_IMAGES, imgsz=imgsz, seed=seed)

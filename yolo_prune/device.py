@@ -205,10 +205,9 @@ def main(words: list[str], folder: Path) -> int:
     try:
         if unknown or not threads.isdigit() or int(threads) < 1:
             raise PruneError(f"{' '.join(words)}: write out=device.json threads=1, both may be left out")
-        if not out.resolve().parent.is_dir():
-            raise PruneError(f"out={out}: the folder {out.resolve().parent} does not exist; make it first")
-        if out.suffix != ".json" or out.is_dir():
+        if out.suffix != ".json":
             raise PruneError(f"out={out}: a file that ends in .json is needed")
+        files.require_place("out", out, "device.json")
         profile = measure(folder, int(threads))
         write(profile, out)
     except PruneError as error:

@@ -10,12 +10,12 @@ parent, ends the command with exit code 2.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_prune import (
     architecture,
+    arguments,
     artifact,
     checkpoint,
     deploy,
@@ -129,13 +130,17 @@ def export(
             printed and export.json written before.
     """
     kinds = _formats(format)
-    _check_numbers(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats)
+    arguments.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats)
+    arguments.switch(safe=safe)
     _check_host_arguments(host_args)
-    source = Path(model)
+    source = arguments.path("model", model, "best.pt")
+    parent = None if dense is None else arguments.path("dense", dense, "dense.pt")
+    data = None if data is None else str(arguments.path("data", data, "my.yaml"))
+    out = None if out is None else arguments.path("out", out, "exported")
     variants, skipped = _variants(kinds, _precision(quantize, data))
     subjects = [_load(source, None, safe)]
-    if dense is not None:
-        subjects.insert(0, _load(Path(dense), "dense", safe))
+    if parent is not None:
+        subjects.insert(0, _load(parent, "dense", safe))
     main = subjects[-1]
     if main.trained_int8:
         variants, skipped = _variants_of_trained(kinds, subjects, quantize, data)
@@ -164,12 +169,12 @@ def export(
                 subject.staged = _stage(subject, Path(scratch) / subject.role)
             (folder / "export.json").unlink(missing_ok=True)  # an older one would prove the wrong files
             for kind, precision in variants:
-                arguments = {"imgsz": side, "batch": batch, **host_args}
+                options = {"imgsz": side, "batch": batch, **host_args}
                 if precision == "int8" and formats.FORMATS[kind].calibrated:
-                    arguments |= {"data": str(data)}
+                    options |= {"data": str(data)}
                 try:
                     made = [
-                        _make(subject, kind, precision, Path(scratch), arguments)
+                        _make(subject, kind, precision, Path(scratch), options)
                         for subject in subjects
                         if precision == "int8" or not subject.trained_int8
                     ]
@@ -249,7 +254,7 @@ def _formats(given: object) -> list[str]:
     """Read format=: one name, names with commas between them, or a list."""
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
-        raise PruneError(f"format={given} is not a format; supported: {', '.join(formats.FORMATS)}")
+        raise PruneError(f"format={arguments.shown(given)} is not a format; supported: {', '.join(formats.FORMATS)}")
     aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
     names = [aliases.get(word.strip().lower(), word.strip().lower()) for word in words]
     others = [name for name in dict.fromkeys(names) if name not in formats.FORMATS]
@@ -263,10 +268,10 @@ def _formats(given: object) -> list[str]:
 
 def _precision(quantize: object, data: object) -> list[str]:
     """Read quantize=: the precisions that are asked for; FP32 is always the reference."""
-    if quantize in (None, 32):
+    if quantize is None or quantize == 32:
         return ["fp32"]
-    if isinstance(quantize, bool) or quantize not in formats.QUANTIZE:
-        raise PruneError(f"quantize={quantize}: 8 (INT8) or 16 (FP16) is needed")
+    if isinstance(quantize, bool) or not isinstance(quantize, int) or quantize not in formats.QUANTIZE:
+        raise PruneError(f"quantize={arguments.shown(quantize)}: 8 (INT8) or 16 (FP16) is needed")
     if quantize == 8 and data is None:
         raise PruneError("quantize=8 is calibrated on images: name a data set with data=")
     return ["fp32", formats.QUANTIZE[int(str(quantize))]]
@@ -326,19 +331,13 @@ def _variants_of_trained(
     return found, skipped
 
 
-def _check_numbers(**given: object) -> None:
-    """Raise unless all are whole numbers of 1 or more (or None: not given)."""
-    wrong = [
-        f"{name}={value}"
-        for name, value in given.items()
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
-    ]
-    if wrong:
-        raise PruneError(f"{', '.join(wrong)}: a whole number of 1 or more is needed")
-
-
 def _check_host_arguments(given: dict[str, Any]) -> None:
-    others = [f"{name}={value}" for name, value in given.items() if name not in HOST_ARGUMENTS]
+    own = [name for name in signature(export).parameters if name != "host_args"]
+    others = [
+        f"{name}={arguments.shown(value)}{arguments.nearest(name, [*own, *HOST_ARGUMENTS])}"
+        for name, value in given.items()
+        if name not in HOST_ARGUMENTS
+    ]
     if others:
         raise PruneError(
             f"{', '.join(others)}: not supported by this version, which proves artifacts without embedded NMS; "
@@ -357,12 +356,11 @@ def _load(path: Path, role: str | None, safe: bool) -> Subject:
 
 
 def _folder(model: Path, out: str | Path | None) -> Path:
-    """Find the folder to write to."""
+    """Find the folder to write to, and try it before the work: it is made, and nothing in it is in the way."""
     folder = model.parent if out is None else Path(out)
-    if not folder.is_dir():
-        raise PruneError(f"out={out}: there is no such folder; out= is the folder for the artifacts and export.json")
-    if not os.access(folder, os.W_OK):
-        raise PruneError(f"{folder} cannot be written to; name another folder with out=")
+    files.require_folder("out", folder)
+    for name in ("export.json", "export.png"):
+        files.require_place("out", folder / name, name)
     return folder
 
 

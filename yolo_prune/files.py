@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -105,19 +105,15 @@ def put(source: Path, target: Path) -> None:
     _sync_folder(target.parent)
 
 
-def require_place(argument: str, target: Path, suffixes: Sequence[str] = (), example: str = "") -> None:
+def require_place(argument: str, target: Path, example: str) -> None:
     """Make sure, before any work, that a file can be written; the folders on its way are made.
 
     Args:
-        argument: what the user's words call it, such as "out". target: the file. suffixes: of which it must have one;
-            none: any will do. example: a name that would be right.
+        argument: what the user's words call it, such as "out". target: the file. example: a name that would be right.
 
     Raises:
-        PruneError: the suffix is another one, a folder or device is in the way, or nothing can be written there.
+        PruneError: a folder or a device is in the way, or nothing can be written there.
     """
-    right = f"such as {argument}={example or 'file' + ''.join(suffixes[:1])}"
-    if suffixes and target.suffix not in suffixes:
-        raise PruneError(f"{argument}={target}: a file that ends in {' or '.join(suffixes)} is needed, {right}")
     try:
         _require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +124,8 @@ def require_place(argument: str, target: Path, suffixes: Sequence[str] = (), exa
             _remove(beside)
     except OSError as error:
         raise PruneError(
-            f"{argument}={target} cannot be written: {reason(error)}; name a file in a folder of yours, {right}"
+            f"{argument}={target} cannot be written: {reason(error)}; name a file in a folder of yours, "
+            f"such as {argument}={example}"
         ) from error
 
 

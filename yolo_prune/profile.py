@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from ultralytics.utils import LOGGER
 
-from yolo_prune import checkpoint, deploy, device, kit, latency, profiles, runtime
+from yolo_prune import arguments, checkpoint, deploy, device, files, kit, latency, profiles, runtime
 from yolo_prune.errors import PruneError
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
@@ -47,26 +47,24 @@ def profile(
         PruneError: an argument is wrong, a package is missing, or the model cannot be exported.
     """
     runtime.check(format, precision)
-    for name, value in (("imgsz", imgsz), ("threads", threads)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise PruneError(f"{name}={value}: a whole number of 1 or more is needed")
+    arguments.whole(imgsz=imgsz, threads=threads)
+    arguments.switch(safe=safe)
+    source = arguments.path("model", model, "best.pt")
     if kit is not None and out is not None:
         raise PruneError(
             f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
         )
-    target = Path(str(kit or out or "device.json"))
-    wanted = ".json" if kit is None else ".pyz"
-    if target.suffix != wanted:
-        raise PruneError(f"{'out' if kit is None else 'kit'}={target}: a file that ends in {wanted} is needed")
-    if not target.resolve().parent.is_dir():
-        raise PruneError(f"{target}: the folder {target.resolve().parent} does not exist; make it first")
+    name, example = ("out", "device.json") if kit is None else ("kit", "profile.pyz")
+    given = out if kit is None else kit
+    target = Path(example) if given is None else arguments.path(name, given, example, (Path(example).suffix,))
     if kit is None:
         runtime.require(format)
-    network, ckpt = checkpoint.load(Path(model), safe=safe)
-    checkpoint.require_supported(network, model)
+    network, ckpt = checkpoint.load(source, safe=safe)
+    checkpoint.require_supported(network, str(source))
+    files.require_place(name, target, example)
     side = _side(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
     with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
-        _make(network, Path(model).name, Path(folder), format, precision, side)
+        _make(network, source.name, Path(folder), format, precision, side)
         if kit is not None:
             _pack(Path(folder), target)
             LOGGER.info(
