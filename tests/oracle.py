@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune import graph, surgery
+from yolo_prune import graph, shapes, surgery
 from yolo_prune.allocate import PrunePlan
 
 
@@ -34,9 +34,9 @@ def lively(model: nn.Module) -> nn.Module:
     for norm in norms:
         norm.train().momentum = 1.0
     side = 128 if any(hasattr(m, "num_queries") for m in model.modules()) else 64
-    first = next(p for p in model.parameters() if p.ndim == 4)
+    dtype = next(p.dtype for p in model.parameters() if p.ndim == 4)
     with torch.no_grad():
-        model(torch.rand(4, first.shape[1], side, side, dtype=first.dtype))
+        model(torch.rand(4, shapes.image_channels(model), side, side, dtype=dtype))
     for norm, was in zip(norms, momentum, strict=True):
         norm.momentum = was
         norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)

@@ -48,6 +48,8 @@ LAYERS = {
         "masks",
         "memory",
         "measure",
+        "operation_names",
+        "operations",
         "residual",
         "rewarm",
         "sets",

@@ -158,6 +158,10 @@ def _settle_parts(block: Any, kept: Kept | None) -> None:
         block.c2s = np.histogram(kept["conv"], ends)[0].tolist()
 
 
+def _settle_slopes(block: Any, kept: Kept | None) -> None:
+    block.num_parameters = block.weight.numel()
+
+
 def _has_shortcut(block: Any) -> bool:
     return bool(block.add)
 
@@ -187,14 +191,22 @@ _ENTRIES = {
 BLOCKS: dict[type, Entry] = {
     getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
 }  # not every host has them all
+BLOCKS[nn.PReLU] = Entry(settle=_settle_slopes, vectors=("weight",))  # of one slope a channel
 
 
 def entry_of(block: nn.Module) -> Entry:
     """A block's entry: its class's, or that of the class whose forward it inherits; an empty one for other blocks."""
     for kind in type(block).__mro__:
         if kind in BLOCKS:
-            return BLOCKS[kind] if type(block).forward is kind.forward else Entry()  # type: ignore[attr-defined]
+            return BLOCKS[kind] if _runs_as(block, kind) else Entry()
     return Entry()
+
+
+def _runs_as(block: nn.Module, kind: type) -> bool:
+    """Whether a block's forward is that of a class, be it put on the block itself as the host's exporter does."""
+    own = vars(block).get("forward")
+    forward = type(block).forward if own is None else getattr(own, "__func__", own)
+    return forward in (kind.forward, getattr(kind, "forward_split", None))  # type: ignore[attr-defined]
 
 
 def vectors(model: nn.Module) -> list[str]:
@@ -203,7 +215,7 @@ def vectors(model: nn.Module) -> list[str]:
         f"{name}.{vector}"
         for name, block in model.named_modules()
         for vector in entry_of(block).vectors
-        if isinstance(getattr(block, vector, None), nn.Parameter)
+        if isinstance(getattr(block, vector, None), nn.Parameter) and getattr(block, vector).numel() > 1
     ]
 
 

@@ -5,10 +5,13 @@ Tensors carry the ids of their channels through the model's own forward: activat
 `chunk` join and part the lists, `+` and `*` of two tensors make pairs of ids one, and what reads the tensor notes which
 id stands at which position (trace.py).
 
-Nothing is guessed: an operation that is not in the tables below *fixes* the ids that go into it, with its name and
-place as the reason, so a block that nobody has taught is protected whole. Where a block splits a tensor into parts that
-its own code needs equally wide, the parts are noted (`equal`). What a block does beyond plain operations (attention's
-reshape by heads) is taught in blocks.py.
+Nothing is guessed: an operation that is not in operations.py, or not in this use of it, *fixes* the ids that go into
+it, with its name and place as the reason, so a block that nobody has taught is protected whole. What a block does
+beyond plain operations (attention's reshape by heads) is taught in blocks.py.
+
+Some functions are not seen: scripted ones, numpy, `vmap`. Their results give them away. Each tensor that comes of what
+was seen is marked; where one without a mark is used, everything around is fixed (`Trace.unseen`). So it is where a
+tensor was changed in place since it was last seen.
 
 Three passes are made: in evaluation, in training mode, because heads run branches in one that they skip in the other,
 and at a second size, which tells how the work grows. BatchNorms stay in evaluation; nothing in the model is changed.
@@ -18,249 +21,230 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from yolo_prune.trace import LAYERS, NONE, Lesson, Trace, layer
-
-
-class Label(NamedTuple):
-    """The ids of a tensor's channels, and the dimension they lie along, counted from the end (-3 in B, C, H, W)."""
-
-    ids: np.ndarray
-    dim: int
-
-
-# One tensor or several of one shape -> a tensor of that shape, channel by channel.
-_ELEMENTWISE = {
-    *("add", "add_", "sub", "mul", "mul_", "div", "__add__", "__radd__", "__iadd__", "__sub__", "__mul__", "__rmul__"),
-    *("__imul__", "__truediv__", "relu", "relu_", "relu6", "silu", "silu_", "leaky_relu", "leaky_relu_", "hardswish"),
-    *("hardswish_", "hardsigmoid", "hardtanh", "hardtanh_", "sigmoid", "sigmoid_", "tanh", "gelu", "mish", "softplus"),
-    *("elu", "selu", "dropout", "dropout_", "contiguous", "clone", "float", "half", "double", "to", "type", "detach"),
-    *("type_as", "clamp", "alias", "requires_grad_"),
-}
-# Channels stay, pixels change.
-_SPATIAL = {
-    *("max_pool2d", "_max_pool2d", "boolean_dispatch", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
-    *("interpolate", "upsample", "pad", "zero_pad2d"),
-}
-# Nothing of what the tensor holds goes into the result.
-_BLIND = {
-    *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
-    "new_tensor",
-}
+from yolo_prune.errors import PruneError
+from yolo_prune.operation_names import BLIND, READS
+from yolo_prune.operations import Call, Label, followed, name_of, tensors_in
+from yolo_prune.shapes import image_channels
+from yolo_prune.trace import LAYERS, NONE, Lesson, Trace, is_layer, layer, why_none
 
 _LABEL = "yolo_prune_label"  # the attribute of a tensor that holds its label, so that both are freed together
+_VERSION = "yolo_prune_version"  # that of a tensor, not of its views, which counts its changes in place
+_SIZES = (64, 192, 320, 640)  # pixels of the first pass: the first that a model takes; the other one is twice as large
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model's blocks before it runs.
+
+    Attributes:
+        lessons: block -> what it does with ids, in place of its own operations.
+        vectors: full names of parameters that hold one value a channel.
+        sized: blocks whose sizes follow a cut, so that they may split by them.
+        uneven: blocks that split by sizes of their own, where others need equal parts.
+        decoders: blocks that turn the last layers' outputs into predictions by operations of their own.
+    """
+
+    lessons: Mapping[nn.Module, Lesson] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
+    sized: frozenset[str] = frozenset()
+    uneven: frozenset[str] = frozenset()
+    decoders: frozenset[str] = frozenset()
 
 
 class _Mode(TorchFunctionMode):
     """Sees every torch function of a forward pass and hands the labels on."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, known: Known, owners: Mapping[int, str]) -> None:
         super().__init__()
         self.trace = trace
+        self.known = known
+        self.owners = owners  # id of a layer's parameter or buffer -> the layer
         self.mark = object()  # labels of another pass do not count
         self.hidden = 0  # above 0 inside a layer or a taught block: its hook does the labelling
         self.path: list[str] = []
+
+    @property
+    def where(self) -> str:
+        """The block whose code runs."""
+        return self.path[-1] if self.path else ""
 
     def of(self, tensor: Any) -> Label | None:
         mark, label = getattr(tensor, _LABEL, (None, None)) if isinstance(tensor, torch.Tensor) else (None, None)
         return label if mark is self.mark else None
 
+    def seen(self, tensor: torch.Tensor) -> bool:
+        """Whether it is known where a tensor comes from, and that nothing has changed it since."""
+        mark, label = getattr(tensor, _LABEL, (None, None))
+        if mark is not self.mark:
+            return False
+        whole = tensor if tensor._base is None else tensor._base
+        mark, version = getattr(whole, _VERSION, (None, 0))
+        return label is None or mark is not self.mark or version == tensor._version
+
     def put(self, tensor: torch.Tensor, ids: np.ndarray, dim: int) -> None:
         setattr(tensor, _LABEL, (self.mark, Label(ids, dim)))
 
+    def plain(self, tensor: torch.Tensor) -> None:
+        """It has no channels of a layer, and comes of what was seen."""
+        if getattr(tensor, _LABEL, (None, None))[0] is not self.mark:
+            setattr(tensor, _LABEL, (self.mark, None))
+
+    def note(self, tensors: Iterable[torch.Tensor]) -> None:
+        """How often these tensors have been changed in place by now."""
+        for tensor in tensors:
+            whole = tensor if tensor._base is None else tensor._base
+            setattr(whole, _VERSION, (self.mark, tensor._version))
+
+    def unseen(self, where: str, tensors: Iterable[torch.Tensor]) -> None:
+        """What comes of a function that torch does not show, or was changed by one, may hold any channel around."""
+        why = f"may go through a function in {where or 'the model'} that the tracer cannot see"
+        self.trace.unseen.setdefault(where, why)
+        self.trace.untaught.setdefault(where, "a function that the tracer cannot see")
+        for tensor in tensors:
+            self.plain(tensor)
+            label = self.of(tensor)
+            if label is not None:
+                self.trace.fix(label.ids, why)
+        self.note(tensors)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = name_of(func)
+        if self.hidden or name in READS:
+            return func(*args, **kwargs)
+        tensors = list(tensors_in((args, list(kwargs.values()))))
+        strange = [tensor for tensor in tensors if not self.seen(tensor)]
+        if strange:
+            self.unseen(self.where, strange)
+        self._foreign(name, tensors)
         out = func(*args, **kwargs)
-        if self.hidden:
-            return out
-        tensors = list(_tensors((args, list(kwargs.values()))))
-        labelled = [(tensor, label) for tensor in tensors if (label := self.of(tensor)) is not None]
-        if labelled and any(True for _ in _tensors(out)):
-            name = getattr(func, "__name__", str(func))
-            if name not in _BLIND and not self._handed_on(name, args, kwargs, tensors, labelled, out):
-                self._stop(name, labelled)
+        labels = [self.of(tensor) for tensor in tensors]
+        if any(label is not None for label in labels) and name not in BLIND:
+            where = self.where
+            known = self.known
+            call = Call(name, args, kwargs, out, tensors, labels, where, self.trace, self.put, where in known.sized)
+            if not self._followed(call._replace(uneven=where in known.uneven)):
+                self._stop(name, [label for label in labels if label is not None])
+        made = list(tensors_in(out))
+        for tensor in made:
+            self.plain(tensor)
+        self.note((*tensors, *made))
         return out
 
-    def _stop(self, name: str, labelled: list[tuple[torch.Tensor, Label]]) -> None:
+    def _followed(self, call: Call) -> bool:
+        try:
+            return followed(call)
+        except Exception:  # a form of the call that the rule does not know: what goes in is protected
+            return False
+
+    def _foreign(self, name: str, tensors: list[torch.Tensor]) -> None:
+        """Weights of a layer that something else than the layer uses."""
+        for tensor in tensors:
+            owner = self.owners.get(id(tensor))
+            if owner is not None and name not in BLIND and not (name in ("to", "type_as") and tensor is not tensors[0]):
+                where = self.where or "the model"
+                self.trace.read.setdefault(owner, f"has weights that {name} in {where} uses besides it")
+                self.trace.untaught.setdefault(self.where, name)
+
+    def _stop(self, name: str, labels: list[Label]) -> None:
         """Fix what goes into an operation that nobody has taught."""
-        where = self.path[-1] if self.path else "the model"
-        if where in self.trace.decoders:
+        where = self.where or "the model"
+        if where in self.known.decoders:
             why = f"output of the model, which {where} decodes"
         else:
             why = f"goes through {name} in {where}, which the tracer does not follow"
-            if any(i != NONE and i not in self.trace.fixed for _, label in labelled for i in label.ids.tolist()):
-                self.trace.untaught.setdefault(where, name)
-        for _, label in labelled:
+            if any(i != NONE and i not in self.trace.fixed for label in labels for i in label.ids.tolist()):
+                self.trace.untaught.setdefault(self.where, name)
+        for label in labels:
             self.trace.fix(label.ids, why)
 
-    def _handed_on(
-        self,
-        name: str,
-        args: Any,
-        kwargs: dict[str, Any],
-        tensors: list[torch.Tensor],
-        labelled: list[tuple[torch.Tensor, Label]],
-        out: Any,
-    ) -> bool:
-        """Label the result of a known operation; False where it is not known, or not in this use of it."""
-        first, label = labelled[0]
-        if name == "type_as" and args[0] is not first:
-            return True  # only its type is read
-        if name in _ELEMENTWISE:
-            return self._elementwise(tensors, labelled, out)
-        if name in _SPATIAL and label.dim == -3 and out.ndim == first.ndim and out.shape[-3] == len(label.ids):
-            self.put(out, label.ids, -3)
-            return True
-        if name in ("cat", "concat", "concatenate"):
-            return self._cat(list(args[0]), kwargs.get("dim", args[1] if len(args) > 1 else 0), out)
-        if name in ("chunk", "split", "split_with_sizes", "tensor_split"):
-            return self._split(first, label, kwargs.get("dim", args[2] if len(args) > 2 else 0), out)
-        if name == "stack" and kwargs.get("dim", args[1] if len(args) > 1 else 0) == 0:
-            return self._elementwise(tensors, labelled, out)
-        if name == "sum" and kwargs.get("dim", args[1] if len(args) > 1 else None) == 0 and first.ndim > -label.dim:
-            self.put(out, label.ids, label.dim)
-            return True
-        return self._moved(name, args, kwargs, first, label, out)
 
-    def _elementwise(self, tensors: list[torch.Tensor], labelled: list[tuple[torch.Tensor, Label]], out: Any) -> bool:
-        _, label = labelled[0]
-        known = {id(tensor) for tensor, _ in labelled}
-        for tensor in tensors:
-            if id(tensor) not in known and tensor.ndim >= -label.dim and tensor.shape[label.dim] > 1:
-                return False  # a value a channel that no label tells of
-        if any(other.dim != label.dim or len(other.ids) != len(label.ids) for _, other in labelled):
-            return False
-        if out.ndim < -label.dim or out.shape[label.dim] != len(label.ids):
-            return False
-        for _, other in labelled[1:]:
-            self.trace.join(label.ids, other.ids, "is combined with channels of no layer")
-        self.put(out, label.ids, label.dim)
-        return True
-
-    def _cat(self, parts: list[torch.Tensor], dim: int, out: torch.Tensor) -> bool:
-        labels = [self.of(part) for part in parts]
-        along = {label.dim for label in labels if label is not None}
-        if len(along) != 1:
-            return False
-        (where,) = along
-        if dim - out.ndim * (dim >= 0) != where:
-            return all(label is not None for label in labels) and self._elementwise(
-                parts, [(part, label) for part, label in zip(parts, labels, strict=True) if label is not None], out
-            )
-        ids = [np.full(p.shape[where], NONE) if lab is None else lab.ids for p, lab in zip(parts, labels, strict=True)]
-        self.put(out, np.concatenate(ids), where)
-        return True
-
-    def _split(self, tensor: torch.Tensor, label: Label, dim: int, out: Any) -> bool:
-        parts: list[np.ndarray] = []
-        for part in out:
-            if dim - tensor.ndim * (dim >= 0) == label.dim:
-                start = sum(len(ids) for ids in parts)
-                parts.append(label.ids[start : start + part.shape[label.dim]])
-                self.put(part, parts[-1], label.dim)
-            else:
-                self.put(part, label.ids, label.dim)
-        if parts:
-            where = self.path[-1]
-            for index, ids in enumerate(parts):
-                self.trace.tag(ids, f"{where}|split", index)
-            if where not in self.trace.uneven:
-                self.trace.equal.append((where, [(ids, 1) for ids in parts]))
-        return True
-
-    def _moved(self, name: str, args: Any, kwargs: Any, tensor: torch.Tensor, label: Label, out: Any) -> bool:
-        """Operations that move the dimension of the channels and nothing else."""
-        if not isinstance(out, torch.Tensor):
-            return False
-        at = label.dim + tensor.ndim
-        if name == "permute":
-            order = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else args[1:]
-            self.put(out, label.ids, list(order).index(at) - out.ndim)
-            return True
-        if name in ("transpose", "swapaxes"):
-            a, b = (d % tensor.ndim for d in args[1:3])
-            self.put(out, label.ids, {a: b, b: a}.get(at, at) - out.ndim)
-            return True
-        if name == "flatten" and out.ndim > at and out.shape[at] == len(label.ids):
-            self.put(out, label.ids, at - out.ndim)
-            return True
-        if name in ("view", "reshape") and tensor.ndim == 1 and out.numel() == tensor.numel():
-            self.put(out, label.ids, out.shape.index(len(label.ids)) - out.ndim)
-            return True
-        return False
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):  # "feats" are what a head hands through for the loss to read their sizes
-        yield from _tensors([item for key, item in value.items() if key != "feats"])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def follow(
-    model: nn.Module,
-    lessons: Mapping[nn.Module, Lesson],
-    vectors: Iterable[str] = (),
-    uneven: Iterable[str] = (),
-    decoders: Iterable[str] = (),
-) -> Trace:
+def follow(model: nn.Module, known: Known) -> Trace:
     """Follow the channels of a model.
 
     Args:
-        model: a stock model on the CPU in float32; it is not changed.
-        lessons: block -> what it does with ids, in place of its own operations.
-        vectors: full names of parameters that hold one value a channel.
-        untaught: block -> an operation in it that the tracer does not follow, so that what goes into it is fixed.
-        decoders: blocks whose own operations turn the last layers' outputs into predictions.
-        uneven: blocks that split by sizes of their own, where others need equal parts.
-        decoders: blocks that turn the last layers' outputs into predictions by operations of their own.
+        model: a stock model on the CPU in float32; it is not changed. known: of its blocks.
 
     Returns:
         Where every channel goes.
+
+    Raises:
+        PruneError: the model's own forward fails, at every size that was tried.
     """
     # The queries of RT-DETR's decoder are chosen among the image's cells, all of them where there are fewer than 300.
-    small = 64 if not any(hasattr(module, "num_queries") for module in model.modules()) else 192
-    trace = Trace(sizes=(small, small, 2 * small), uneven=frozenset(uneven), decoders=frozenset(decoders))
+    least = 64 if not any(hasattr(module, "num_queries") for module in model.modules()) else 192
     training = {module: module.training for module in model.modules()}
+    names = {module: name for name, module in model.named_modules()}
+    faults: list[str] = []
     try:
-        for number, size in enumerate(trace.sizes):
-            for module in model.modules():
-                module.training = number == 1 and not isinstance(module, nn.modules.batchnorm._BatchNorm)
-            _pass(model, trace, lessons, vectors, number, size)
+        for small in (size for size in _SIZES if size >= least):
+            for large in (2 * small, small):  # a block may be made for one size alone
+                trace = Trace(sizes=(small, small, large), uneven=known.uneven, decoders=known.decoders)
+                path: list[str] = []
+                try:
+                    _passes(model, trace, known, names, path)
+                    trace.settle()
+                    return trace
+                except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                    faults.append(f"{path[-1] or 'the model' if path else 'the model'}: {error}")
     finally:
         for module, was in training.items():
-            module.training = was
-    trace.settle()
-    return trace
+            _set_training(module, was)
+    raise PruneError(f"the model's own forward fails on an empty image of {_SIZES[-1]} pixels, in {faults[-1]}")
 
 
-def _pass(
-    model: nn.Module,
-    trace: Trace,
-    lessons: Mapping[nn.Module, Lesson],
-    vectors: Iterable[str],
-    number: int,
-    size: int,
-) -> None:
-    mode = _Mode(trace)
-    names = {module: name for name, module in model.named_modules()}
-    for name in vectors:
+def _passes(model: nn.Module, trace: Trace, known: Known, names: Mapping[nn.Module, str], path: list[str]) -> None:
+    owners: dict[int, str] = {}
+    for module, name in names.items():
+        if not is_layer(module):
+            if isinstance(module, (*LAYERS, nn.BatchNorm2d)):
+                trace.untaught.setdefault(name, why_none(module))
+            continue
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            other = None if tensor is None else owners.setdefault(id(tensor), name)
+            if other is not None and other != name:
+                trace.read[name] = trace.read[other] = f"{other} and {name} share their weights"
+                trace.untaught.setdefault(name, f"weights of {other}")
+    for number, size in enumerate(trace.sizes):
+        for module in names:
+            _set_training(module, number == 1 and not isinstance(module, nn.modules.batchnorm._BatchNorm))
+        mode = _Mode(trace, known, owners)
+        mode.path = path
+        path.clear()
+        _pass(model, mode, names, number, size)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    try:
+        module.training = training
+    except (RuntimeError, AttributeError):  # a scripted module that has none
+        return
+
+
+def _pass(model: nn.Module, mode: _Mode, names: Mapping[nn.Module, str], number: int, size: int) -> None:
+    trace = mode.trace
+    for module in names:  # a model's own constants, registered or not
+        for tensor in tensors_in([value for key, value in vars(module).items() if not key.startswith("_")]):
+            mode.plain(tensor)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            mode.plain(tensor)
+    for name in mode.known.vectors:
         vector = model.get_parameter(name)
-        seen = trace.uses.get((name, "out"))
-        mode.put(vector, trace.use(name, "out", trace.new(len(vector)) if seen is None else seen), -1)
-    with torch.no_grad(), _hooked(model, mode, names, lessons, number), mode:
-        channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
-        result = model(torch.zeros(1, channels, size, size))
-    for tensor in _tensors(result):
+        ids = trace.uses.get((name, "out"))
+        mode.put(vector, trace.use(name, "out", trace.new(len(vector)) if ids is None else ids), -1)
+    image = torch.zeros(1, image_channels(model), size, size)
+    mode.plain(image)
+    with torch.no_grad(), _hooked(mode, names, number), mode:
+        result = model(image)
+    for tensor in tensors_in(result):
         label = mode.of(tensor)
         if label is not None:
             trace.fix(label.ids, "output of the model")
@@ -268,55 +252,72 @@ def _pass(
 
 
 @contextmanager
-def _hooked(
-    model: nn.Module, mode: _Mode, names: Mapping[nn.Module, str], lessons: Mapping[nn.Module, Lesson], number: int
-) -> Iterator[None]:
-    trace = mode.trace
+def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterator[None]:
+    trace, lessons = mode.trace, mode.known.lessons
+    layers = {module for module in names if is_layer(module)}
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         mode.path.append(names[module])
         if not mode.hidden:
-            labels = [mode.of(tensor) for tensor in _tensors((args, kwargs))]
+            tensors = list(tensors_in((args, kwargs)))
+            strange = [tensor for tensor in tensors if not mode.seen(tensor)]
+            if strange:
+                mode.unseen(mode.path[-2] if len(mode.path) > 1 else "", strange)
+            labels = [mode.of(tensor) for tensor in tensors]
             ids = {i for label in labels if label is not None for i in label.ids.tolist()}
             trace.entered.setdefault(names[module], set()).update(ids - {NONE})
-        if isinstance(module, (*LAYERS, nn.BatchNorm2d)) or module in lessons:
+        if module in layers or module in lessons:
             mode.hidden += 1
 
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
+    def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         name = mode.path.pop()
-        if isinstance(module, (*LAYERS, nn.BatchNorm2d)) or module in lessons:
+        made = list(tensors_in(out))
+        if module in layers or module in lessons:
             mode.hidden -= 1
             if not mode.hidden:
-                _label(module, name, args[0], out)
+                _label(mode, module, name, next(tensors_in((args, kwargs)), None), out, number)
+                mode.note(made)
+        strange = [] if mode.hidden else [tensor for tensor in made if not mode.seen(tensor)]
+        if strange:
+            mode.unseen(name, strange)
         if isinstance(out, torch.Tensor) and out.ndim > 2:
             trace.channels[name] = out.shape[-3] if out.ndim == 4 else out.shape[-1]
-            if isinstance(module, (*LAYERS, nn.BatchNorm2d)):
+            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and args:
                 trace.area.setdefault(name, [0.0] * len(trace.sizes))[number] += _area(module, args[0], out)
 
-    def _label(module: nn.Module, name: str, given: torch.Tensor, out: torch.Tensor) -> None:
-        dim = -1 if isinstance(module, nn.Linear) else -3
-        label = mode.of(given)
-        if label is not None and label.dim != dim:
-            trace.fix(label.ids, f"goes into {name} along another dimension")
-            label = None
-        ids = np.full(given.shape[dim], NONE) if label is None else label.ids
-        if module in lessons:
-            trace.number, trace.pixels = number, out.shape[-2:].numel()
-            mode.put(out, lessons[module](trace, name, module, ids), dim)
-        else:
-            mode.put(out, layer(trace, name, module, ids), dim)
-
     hooks = []
-    for module in model.modules():
+    for module in names:
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # takes no hooks; what it gives has no mark
         hooks += [
             module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
-            module.register_forward_hook(leave),
+            module.register_forward_hook(leave, with_kwargs=True),
         ]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _label(mode: _Mode, module: nn.Module, name: str, given: torch.Tensor | None, out: Any, number: int) -> None:
+    """Label what a layer or a taught block gives."""
+    trace, lessons = mode.trace, mode.known.lessons
+    dim = -1 if isinstance(module, nn.Linear) else -3
+    label = None if given is None else mode.of(given)
+    if label is not None and label.dim != dim:
+        trace.fix(label.ids, f"goes into {name} along another dimension")
+        label = None
+    try:
+        assert given is not None
+        ids = np.full(given.shape[dim], NONE) if label is None else label.ids
+        if module in lessons:
+            trace.number, trace.pixels = number, out.shape[-2:].numel()
+            mode.put(out, lessons[module](trace, name, module, ids), dim)
+        else:
+            mode.put(out, layer(trace, name, module, ids), dim)
+    except Exception:  # a block that is not as its lesson takes it, or a layer called on tensors of unlike channels
+        mode.unseen(name, list(tensors_in(out)))
 
 
 def _area(module: nn.Module, given: torch.Tensor, out: torch.Tensor) -> float:

@@ -28,7 +28,7 @@ from torch import nn
 
 from yolo_prune import blocks, residual, sets, trace
 from yolo_prune.allocate import Head
-from yolo_prune.follow import follow
+from yolo_prune.follow import Known, follow
 from yolo_prune.residual import ResidualBlock
 from yolo_prune.sets import IdSet
 from yolo_prune.shapes import copy_of
@@ -160,8 +160,14 @@ def build(
     shadow = _shadow(model)
     entries = {name: (block, blocks.entry_of(block)) for name, block in shadow.named_modules()}
     lessons = {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None}
-    uneven = [name for name, (_, entry) in entries.items() if entry.uneven]
-    found = follow(shadow, lessons, blocks.vectors(shadow), uneven, blocks.decoders(shadow))
+    known = Known(
+        lessons,
+        tuple(blocks.vectors(shadow)),
+        frozenset(name for name, (_, entry) in entries.items() if entry.settle is not None),
+        frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
+        frozenset(blocks.decoders(shadow)),
+    )
+    found = follow(shadow, known)
     modules = dict(shadow.named_modules())
     alike, ties = sets.find(found)
     makers = {name for name, module in modules.items() if isinstance(module, trace.LAYERS)}
@@ -176,6 +182,8 @@ def build(
             ChannelGroup(name, len(ids), members, tie, _traced(members, modules), times, found.heads.get(ids[0]))
         )
         reason = next((found.fixed[i] for i in ids if i in found.fixed), None)
+        if reason is None and all(member.side == "out" for member in members):
+            reason = "nothing was seen to read it"
         if reason is not None:
             fixed[name] = reason
     made_by = {m.module: g.name for g in groups for m in g.members if m.side == "out" and m.module in makers}
@@ -215,6 +223,8 @@ def _shadow(model: nn.Module) -> nn.Module:
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:
+            if not trace.is_layer(conv) or bn.weight is None or conv.out_channels != bn.num_features:
+                continue
             scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
             conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
     return shadow
@@ -303,6 +313,8 @@ def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
 def _at(work: list[float], sizes: tuple[int, int, int], side: int, power: int) -> float:
     """What was seen at two sizes, at another one: a constant and a share of the pixels (of their square: power 2)."""
     small, _, large = work
+    if sizes[2] == sizes[0]:  # the model takes one size alone
+        return large * (side / sizes[2]) ** (2 * power)
     slope = (large - small) / (sizes[2] ** (2 * power) - sizes[0] ** (2 * power))
     return slope * side ** (2 * power) + small - slope * sizes[0] ** (2 * power)
 

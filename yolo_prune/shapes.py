@@ -157,9 +157,8 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     for module in places:
         module.register_forward_hook(note)
     first = next(model.parameters())
-    channels = int(getattr(model, "yaml", {}).get("channels", 3))
     with torch.no_grad():
-        model(torch.zeros(1, channels, imgsz, imgsz, device=first.device, dtype=first.dtype))
+        model(torch.zeros(1, image_channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
     return found
 
 
@@ -175,12 +174,34 @@ def _own_name(name: str, own: set[str]) -> str:
     raise HostError(f"ultralytics fuses a layer {name} of this model, which is not known here: bound its FLOPs instead")
 
 
+def image_channels(model: nn.Module) -> int:
+    """How many channels the images of a model have: what its yaml says, which no weight does.
+
+    Focus reads four pixels as one of four times the channels, and a grouped convolution's weight has fewer columns than
+    inputs. A model without a yaml is taken to read what its first convolution does.
+    """
+    yaml = getattr(model, "yaml", None)
+    if isinstance(yaml, dict):
+        return int(yaml.get("channels") or yaml.get("ch") or 3)
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
 def copy_of(model: nn.Module) -> nn.Module:
     """A copy without the loss, which holds the model: copying that would copy all twice."""
     criterion = model.__dict__.pop("criterion", None)
+    computed = [  # at each call, such as the weight of torch.nn.utils.weight_norm; torch does not copy these
+        (vars(module), key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+    ]
     try:
+        for holder, key, value in computed:
+            holder[key] = value.detach()
         return deepcopy(model)
     finally:
+        for holder, key, value in computed:
+            holder[key] = value
         if criterion is not None:
             model.criterion = criterion
 

@@ -45,6 +45,8 @@ class Trace:
         area: layer name -> output pixels or tokens of one image in each pass, added up over the layer's calls.
         products: attention's matrix products: name -> (ids, multiply-adds for each of them in each pass).
         entered: module name -> ids of the tensors that it was called with.
+        unseen: block -> why nothing that goes into it or is made in it is cut: a function in it hides what it does.
+        read: layer -> why neither its outputs nor its inputs are cut: something besides it uses its weights.
     """
 
     uses: dict[tuple[str, Side], np.ndarray] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Trace:
     area: dict[str, list[float]] = field(default_factory=dict)
     products: dict[str, tuple[np.ndarray, list[float]]] = field(default_factory=dict)
     entered: dict[str, set[int]] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
     parent: list[int] = field(default_factory=list)
     number: int = 0  # of the pass, while a lesson runs
     pixels: int = 0  # of the taught block's output
@@ -111,7 +115,7 @@ class Trace:
         """The ids that go into a module, or are made or read by a layer in it."""
         ids = set(self.entered.get(name, ()))
         for (module, _), places in self.uses.items():
-            if module == name or module.startswith(f"{name}."):
+            if not name or module == name or module.startswith(f"{name}."):
                 ids.update(places.tolist())
         return ids - {NONE}
 
@@ -127,7 +131,12 @@ class Trace:
         self.heads.update((i, Head(name, number, side)) for i in ids.tolist() if i != NONE)
 
     def settle(self) -> None:
-        """Rewrite everything in terms of the ids that stand for others."""
+        """Fix what is around hidden functions, and rewrite everything in terms of the ids that stand for others."""
+        for name, why in self.unseen.items():
+            self.fix(np.array(sorted(self.inside(name)), dtype=int), why)
+        for name, why in self.read.items():
+            for side in ("out", "in"):
+                self.fix(self.uses.get((name, side), np.array([], dtype=int)), why)
         root = np.array([self.find(i) for i in range(len(self.parent))] + [NONE])  # NONE indexes the last entry
         self.uses = {key: root[ids] for key, ids in self.uses.items()}
         self.equal = [(name, [(root[part], times) for part, times in parts]) for name, parts in self.equal]
@@ -146,6 +155,39 @@ class Trace:
         self.tags = tags
 
 
+_OWN: dict[type, set[str]] = {
+    nn.Conv2d: {"weight", "bias"},
+    nn.ConvTranspose2d: {"weight", "bias"},
+    nn.Linear: {"weight", "bias"},
+    nn.BatchNorm2d: {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"},
+}
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer that the tool cuts: a convolution, a linear layer or a BatchNorm, and nothing else.
+
+    A subclass with a forward of its own is another layer. So is one whose weight is computed from other tensors at each
+    call (weight norm, spectral norm, the masks of torch.nn.utils.prune) or that has further ones.
+    """
+    kind = next((kind for kind in _OWN if isinstance(module, kind)), None)
+    if kind is None or "forward" in vars(module):
+        return False
+    for name in ("forward", "_conv_forward", "_check_input_dim", "_output_padding", "__call__", "_call_impl"):
+        if getattr(type(module), name, None) is not getattr(kind, name, None):
+            return False
+    own = {*module._parameters, *module._buffers}
+    return own <= _OWN[kind] and _OWN[kind] - own <= {"num_batches_tracked"}
+
+
+def why_none(module: nn.Module) -> str:
+    """What keeps a convolution, a linear layer or a BatchNorm from being one of `is_layer`."""
+    kind = next(kind.__name__ for kind in _OWN if isinstance(module, kind))
+    own = {*module._parameters, *module._buffers}
+    if set(own) - _OWN[next(kind for kind in _OWN if isinstance(module, kind))] or "weight" not in own:
+        return f"is a {kind} whose weight is computed from {', '.join(sorted(own - {'bias'})) or 'other tensors'}"
+    return f"is a {type(module).__name__}, a {kind} with a forward of its own"
+
+
 # What a block does beyond plain operations: (trace, its name, the module, ids of its input) -> ids of its output.
 Lesson = Callable[[Trace, str, Any, np.ndarray], np.ndarray]
 
@@ -161,7 +203,7 @@ def layer(trace: Trace, name: str, module: Any, ids: np.ndarray) -> np.ndarray:
     """
     if isinstance(module, nn.BatchNorm2d):
         return trace.use(name, "out", ids)
-    groups = getattr(module, "groups", 1)
+    groups: int = getattr(module, "groups", 1)
     if groups > 1 and groups == module.in_channels == module.out_channels:
         return trace.use(name, "out", ids)
     count = module.out_features if isinstance(module, nn.Linear) else module.out_channels
