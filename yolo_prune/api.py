@@ -26,6 +26,8 @@ from yolo_prune import (
     calibration,
     checkpoint,
     compensate,
+    cutting,
+    dry_cut,
     files,
     gradients,
     graph,
@@ -40,6 +42,7 @@ from yolo_prune import (
     surgery,
     text,
     timed,
+    undo,
 )
 from yolo_prune import importance as importances
 from yolo_prune import recipe as recipes
@@ -108,6 +111,21 @@ def prune(
         # By weights alone the same share of every layer leaves most (docs/decisions/0004).
         spread = wanted.scope if recipe is not None or "scope" in settings else "uniform"
         wanted = wanted.model_copy(update={"importance": step.STAND_IN, "scope": spread})
+    with undo.all_or_nothing() as back:
+        back.model(model if isinstance(model, Model) else network)
+        return _cut(model, network, wanted, data, imgsz, batches, back)
+
+
+def _cut(
+    model: Any,
+    network: nn.Module,
+    wanted: Recipe,
+    data: str | Path | None,
+    imgsz: int | None,
+    batches: list[dict[str, Any]],
+    back: undo.Undo,
+) -> dict[str, Any]:
+    """Choose, cut, make up for it and measure; arguments as in `prune`. Returns the record."""
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
     if device is None and step.wants_latency(wanted):
@@ -123,13 +141,14 @@ def prune(
     bounds = step.limits(wanted, baseline)
     if bounds and baseline.meets(bounds):
         LOGGER.warning("the model already meets every bound; nothing is cut")
-    found, chosen = step.choose(
+    found, chosen = dry_cut.choose(
         network,
         wanted,
         baseline,
         bounds,
         lambda groups: gradients.gather(network, groups, wanted.importance, batches),
     )
+    cutting.note(back, (network,), found, chosen)
     images = calibration.pixels(batches) if batches else None
     frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
     with compensate.made_up(network, found, chosen, images, wanted.compensate, frozen):

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.utils import LOGGER, colorstr
 
-from yolo_prune import calibration, compensate, continuity, gradients, graph, measure, ranks, step
+from yolo_prune import calibration, compensate, continuity, dry_cut, gradients, graph, measure, ranks, surgery
+from yolo_prune.allocate import PrunePlan
 from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.gates import Gates
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
+from yolo_prune.undo import Undo
 
 
 def worth(trainer: Any, seen: Gates | None, importance: str, found: graph.ChannelGraph) -> dict[str, Any]:
@@ -39,6 +41,14 @@ def images(trainer: Any) -> torch.Tensor | None:
         return None
 
 
+def note(undo: Undo, models: Sequence[nn.Module], found: graph.ChannelGraph, chosen: PrunePlan) -> None:
+    """Tell `undo` which weights of some models a cut replaces: the others may be changed in place."""
+    merged = {block.consumer for block in found.blocks if block.name in chosen.blocks}  # their columns add up in place
+    replaced = set(surgery.kept_positions(found, chosen)) - merged
+    for model in models:
+        undo.weights(model, replaced)
+
+
 def cut_training(
     model: nn.Module,
     ema: nn.Module,
@@ -48,6 +58,8 @@ def cut_training(
     bounds: dict[str, float],
     images: torch.Tensor | None = None,
     worth: Callable[[graph.ChannelGraph], dict[str, Any]] | None = None,
+    avoid: dict[str, str] | None = None,
+    undo: Undo | None = None,
 ) -> tuple[graph.ChannelGraph, list[str]]:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
@@ -56,6 +68,7 @@ def cut_training(
 
     Args:
         images: what the cut is made up for on; None where nothing does. worth: see step.choose.
+        avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
 
     Returns:
         The groups as they were before the cut, and the blocks that were removed whole.
@@ -63,8 +76,14 @@ def cut_training(
     removed: list[str] = []
     scored = continuity.student(ema)
     frozen = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
-    for _ in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
-        found, chosen = ranks.from_first(lambda: step.choose(scored, wanted, baseline, bounds, worth))
+    for number in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
+        found, chosen, known = ranks.from_first(
+            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid), avoid)
+        )
+        if avoid is not None:
+            avoid.update(known or {})
+        if undo is not None and number == 0:
+            note(undo, (scored, continuity.student(model)), found, chosen)
         removed += chosen.blocks
         with compensate.made_up(scored, found, chosen, images, wanted.compensate, frozen):
             continuity.cut(ema, found, chosen)

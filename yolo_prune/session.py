@@ -32,6 +32,7 @@ from yolo_prune import (
     cutting,
     deployment,
     distill,
+    dry_cut,
     floor,
     graph,
     importance,
@@ -49,6 +50,7 @@ from yolo_prune import (
     step,
     telling,
     timed,
+    undo,
 )
 from yolo_prune.between import Between
 from yolo_prune.errors import PruneError
@@ -72,6 +74,7 @@ class Session:
         between: what acts on the training between steps.
         pattern: of the zeros that single weights have, or come to; None where there are none.
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
+        avoid: blocks in which a cut was tried and failed -> how.
     """
 
     recipe: Recipe
@@ -86,6 +89,7 @@ class Session:
     size: measure.Size | None = None
     images: torch.Tensor | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    avoid: dict[str, str] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> bool:
@@ -168,8 +172,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     _make_folder(trainer)
     device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, telling.say))
     baseline = resuming.baseline(run, model, found, wanted, device)
-    step.check_reachable(model, found, wanted, baseline)
-    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted))
+    avoid = ranks.from_first(lambda: dry_cut.rehearse(model, wanted, baseline, {}))
+    found = graph.build(model, wanted.protect, avoid) if avoid else found
+    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted), avoid=avoid)
     sparsity = wanted.sparsity or architecture.sparsity(model)
     session.pattern = None if sparsity is None else parse(sparsity)
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
@@ -275,7 +280,8 @@ def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:
     share = schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
     bounds = step.limits(session.recipe, session.baseline, share)
     scored = continuity.student(trainer.ema.ema)
-    return step.choose(scored, session.recipe, session.baseline, bounds, _worth(trainer, session))[1].keep
+    worth, avoid = _worth(trainer, session), session.avoid
+    return step.choose(scored, session.recipe, session.baseline, bounds, worth, avoid)[1].keep
 
 
 def _worth(trainer: Any, session: Session) -> Callable[[graph.ChannelGraph], dict[str, Any]]:
@@ -340,10 +346,19 @@ def _go_back(trainer: Any, session: Session) -> None:
 
 
 def _take_step(trainer: Any, session: Session) -> None:
+    """Take a step whole, or, where anything stops it, leave the training as it was."""
+    before = session.size or measure.size_of(continuity.student(unwrap_model(trainer.model)))
+    with undo.all_or_nothing() as back:
+        back.training(trainer, session)
+        row, removed = _step(trainer, session, back)
+    telling.step_taken(row, len(session.epochs), trainer.epochs, before, removed)
+
+
+def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, Any], list[str]]:
+    """Returns the step's row of the record, and the names of blocks that went whole."""
     start = time.perf_counter()
     number, steps = session.done + 1, len(session.epochs)
     model, ema = unwrap_model(trainer.model), trainer.ema.ema
-    before = session.size or measure.size_of(continuity.student(model))
     if session.record["baseline"]["fitness"] is None:
         session.record["baseline"]["fitness"] = max(
             (row["fitness"] for row in session.record["history"] if row["fitness"] is not None), default=session.fitness
@@ -366,6 +381,8 @@ def _take_step(trainer: Any, session: Session) -> None:
         step.limits(session.recipe, session.baseline, way),
         session.images,
         _worth(trainer, session),
+        session.avoid,
+        back,
     )
     _make_sparse(session, model, ema, way)
     continuity.carry_ema(trainer.ema)
@@ -382,14 +399,14 @@ def _take_step(trainer: Any, session: Session) -> None:
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         saving.save_as_of_the_epoch_before(trainer)
-    telling.step_taken(row, steps, trainer.epochs, before, removed)
+    return row, removed
 
 
 def _groups_now(session: Session, model: nn.Module) -> graph.ChannelGraph | None:
     """The groups after a cut, where something looks at them until the next one."""
     if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.sparse == "none"):
         return None
-    return graph.build(continuity.student(model), session.recipe.protect).without_trace()
+    return graph.build(continuity.student(model), session.recipe.protect, session.avoid).without_trace()
 
 
 def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float) -> None:

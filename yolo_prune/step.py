@@ -207,17 +207,19 @@ def choose(
     baseline: Baseline,
     bounds: Mapping[str, float],
     worth: Callable[[graph.ChannelGraph], dict[str, np.ndarray]] | None = None,
+    avoid: Mapping[str, str] | None = None,
 ) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
         worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
             where that is empty or None, l2 stands in.
+        avoid: block -> why what goes into it and what it makes stays; see graph.build.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
-    channel_graph = graph.build(model, recipe.protect)
+    channel_graph = graph.build(model, recipe.protect, avoid)
     weights = None
     raw = worth(channel_graph) if recipe.importance in gates.KINDS and worth is not None else None
     if raw:

@@ -7,6 +7,7 @@ reported with the indices that were kept, so that optimizer state can follow (co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,16 @@ from torch import nn
 
 from yolo_prune import blocks
 from yolo_prune.allocate import PrunePlan
+from yolo_prune.errors import first_line
 from yolo_prune.graph import ChannelGraph
+
+
+class LayerError(ValueError):
+    """A layer that cannot be cut: its name, and why."""
+
+    def __init__(self, layer: str, why: str) -> None:
+        super().__init__(f"{layer}: {why}")
+        self.layer = layer
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replac
 
     Raises:
         ValueError: the plan empties a layer or the halves of a tied block differ (a fault of the caller).
+        LayerError: a layer cannot be cut; the model is then half cut.
     """
     keep = kept_positions(graph, plan)
     replaced = _remove_blocks(model, graph, plan)
@@ -68,20 +79,28 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replac
         if attention in modules:
             blocks.remove_heads(modules[attention], len(dropped))
     for name, (rows, columns) in keep.items():
-        module = modules.get(name)
-        if module is None:  # a parameter that is a vector of its own
-            block, _, vector = name.rpartition(".")
-            replaced.append(_replace(modules[block], vector, Kept(_index(rows))))
-        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            replaced += cut_conv(module, rows, columns)
-        elif isinstance(module, nn.Linear):
-            replaced += _cut_linear(module, rows, columns)
-        elif isinstance(module, nn.BatchNorm2d):
-            replaced += _cut_batchnorm(module, rows)
-        else:
-            raise ValueError(f"{name} is a {type(module).__name__}, which surgery does not know")
+        try:
+            replaced += _cut(modules, name, rows, columns)
+        except Exception as error:  # torch has many for a weight that is no parameter of its own (weight_norm, masks)
+            raise LayerError(name, first_line(error)) from error
     blocks.settle(model, {name: rows for name, (rows, _) in keep.items() if rows is not None})
     return replaced
+
+
+def _cut(
+    modules: Mapping[str, nn.Module], name: str, rows: np.ndarray | None, columns: np.ndarray | None
+) -> list[Replaced]:
+    module = modules.get(name)
+    if module is None:  # a parameter that is a vector of its own
+        block, _, vector = name.rpartition(".")
+        return [_replace(modules[block], vector, Kept(_index(rows)))]
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        return cut_conv(module, rows, columns)
+    if isinstance(module, nn.Linear):
+        return _cut_linear(module, rows, columns)
+    if isinstance(module, nn.BatchNorm2d):
+        return _cut_batchnorm(module, rows)
+    raise ValueError(f"{name} is a {type(module).__name__}, which surgery does not know")
 
 
 def _remove_blocks(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
