@@ -24,6 +24,7 @@ LAYERS = {
         "allocate",
         "costs",
         "formats",
+        "measured_file",
         "pattern",
         "profiles",
         "scopes",

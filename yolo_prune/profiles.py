@@ -6,7 +6,6 @@ A profile is measured by `yolo-prune profile` (device.py) and holds for one mode
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune import device, latency_model, runtime
+from yolo_prune import device, latency_model, measured_file, runtime
+from yolo_prune.arguments import shown
 from yolo_prune.errors import PruneError
 from yolo_prune.latency_model import Row, Steps
+from yolo_prune.measured_file import ProfileFile
 
+_LEAST = 1e-6  # ms; a call of the smallest network takes more
 _FINEST = 8  # chunks of fewer channels would make the search long and save little
 
 
@@ -57,8 +59,18 @@ class Profile:
         )
 
     def predict(self, rows: Sequence[Row]) -> float:
-        """Milliseconds of a network of these layers."""
-        return float(latency_model.sums(rows, self.kinds, self.steps) @ self.network)
+        """Milliseconds of a network of these layers.
+
+        Raises:
+            PruneError: next to none, so the profile was not measured: shares of nothing are no bounds.
+        """
+        found = float(latency_model.sums(rows, self.kinds, self.steps) @ self.network)
+        if not _LEAST < found < float("inf"):
+            raise PruneError(
+                f"the device profile of {self.model} says {found:g} ms for this model, which cannot be; measure the "
+                "device again: yolo-prune profile model=... out=device.json"
+            )
+        return found
 
     def figures(self, kind: str, area: int) -> np.ndarray:
         """(4,) ms a layer costs for outputs * inputs, outputs, inputs and a call, in a network."""
@@ -95,16 +107,8 @@ def read(path: str | Path) -> Profile:
     Raises:
         PruneError: no such file, or no profile; the message names prune_profile=.
     """
-    file = Path(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PruneError(
-            f"prune_profile={path}: there is no such file; measure the device: yolo-prune profile model=... out={path}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise PruneError(f"prune_profile={path} cannot be read as JSON: {str(error).partition(chr(10))[0]}") from None
-    return of(content, str(path))
+    missing = f"there is no such file; measure the device: yolo-prune profile model=... out={path}"
+    return of(measured_file.load(path, "prune_profile", missing), str(path))
 
 
 def of(content: Any, name: str) -> Profile:
@@ -113,34 +117,26 @@ def of(content: Any, name: str) -> Profile:
         raise PruneError(f"prune_profile={name} is no device profile; yolo-prune profile model=... writes one")
     if content.get("version") != device.VERSION:
         raise PruneError(
-            f"prune_profile={name} is of version {content.get('version')}, this one reads {device.VERSION}, which "
-            "counts the layers that are deployed; measure the device again: yolo-prune profile model=... "
+            f"prune_profile={name} is of version {shown(content.get('version'))}, this one reads {device.VERSION}, "
+            "which counts the layers that are deployed; measure the device again: yolo-prune profile model=... "
             "out=device.json"
         )
-    try:
-        steps = Steps(int(content["steps"]["out"]), int(content["steps"]["inp"]), float(content["steps"]["tail"]))
-        network = np.array([float(weight) for weight in content["network"]])
-        kinds = {str(kind): [float(x) for x in figures] for kind, figures in content["kinds"].items()}
-        if content["format"] not in runtime.FORMATS or content["precision"] not in runtime.PRECISIONS:
-            raise ValueError(f"its format {content['format']} {content['precision']} is unknown")
-        if not all(isinstance(content[key], int) and content[key] > 0 for key in ("imgsz", "threads")):
-            raise ValueError("its imgsz or threads is no whole number above 0")
-        good = network.shape == (len(latency_model.TERMS),) and all(len(figures) == 4 for figures in kinds.values())
-        values = np.concatenate([network, *kinds.values()]) if good else np.array([-1.0])
-        if steps.out < 1 or steps.inp < 1 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
-            raise ValueError("its figures are no costs")
-        return Profile(
-            str(content["model"]),
-            str(content["format"]),
-            str(content["precision"]),
-            int(content["imgsz"]),
-            int(content["threads"]),
-            str(content["machine"]["name"]),
-            steps,
-            kinds,
-            network,
-            content,
-            bool(content["end2end"]),
+    words, again = f"prune_profile={name}", "measure the device again"
+    checked = measured_file.check(ProfileFile, content, words, again)
+    if checked.format not in runtime.FORMATS or checked.precision not in runtime.PRECISIONS:
+        raise PruneError(
+            f"{words} is damaged (its format {shown(checked.format)} {shown(checked.precision)} is unknown); {again}"
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PruneError(f"prune_profile={name} is damaged ({error}); measure the device again") from None
+    return Profile(
+        checked.model,
+        checked.format,
+        checked.precision,
+        checked.imgsz,
+        checked.threads,
+        checked.machine.name,
+        Steps(checked.steps.out, checked.steps.inp, checked.steps.tail),
+        checked.kinds,
+        np.array(checked.network, dtype=float),
+        content,
+        checked.end2end,
+    )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +22,10 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 
-from yolo_prune import files, graph, step, units
+from yolo_prune import files, graph, measured_file, step, units
 from yolo_prune.compensate import undisturbed
 from yolo_prune.errors import PruneError, first_line
+from yolo_prune.measured_file import SensitivityFile
 from yolo_prune.recipe import Recipe
 
 KIND = "yolo-prune sensitivity"
@@ -123,17 +123,15 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         PruneError: no such file, or another one; the message names prune_sensitivity=.
     """
-    try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content.get("kind") != KIND:
-            raise ValueError("it is no sensitivity file; yolo-prune inspect model=... data=... out= writes one")
-        for row in content["groups"].values():
-            if not float(row["weight"]) > 0 or not np.isfinite(float(row["weight"])):
-                raise ValueError("it is damaged: a weight is not above 0")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        words = "there is no such file" if isinstance(error, FileNotFoundError) else first_line(error)
-        raise PruneError(f"prune_sensitivity={path}: {words}") from None
-    return content
+    words = f"prune_sensitivity={path}"
+    content = measured_file.load(path, "prune_sensitivity", "there is no such file")
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise PruneError(
+            f"{words}: it is no sensitivity file; yolo-prune inspect model=... data=... out=sensitivity.json writes one"
+        )
+    again = "measure it again: yolo-prune inspect model=... data=... out=sensitivity.json"
+    measured_file.check(SensitivityFile, content, words, again)
+    return dict(content)
 
 
 def weights(result: Mapping[str, Any], found: graph.ChannelGraph) -> dict[str, float]:
