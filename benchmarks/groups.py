@@ -77,13 +77,13 @@ def oracle(model: Any, found: Any) -> float:
     """Largest relative change of the outputs when what a random plan takes, made dead, is cut; in float32."""
     import torch
 
-    from yolo_prune import surgery
+    from yolo_prune import shapes, surgery
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.oracle import flat, kill, lively, random_plan
 
     side = 128 if any(hasattr(module, "num_queries") for module in model.modules()) else 64
-    x = torch.rand(1, next(model.parameters()).shape[1], side, side, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, shapes.image_channels(model), side, side, generator=torch.Generator().manual_seed(0))
     lively(model.eval())
     if side == 128:  # RT-DETR takes the queries of highest score, in float32 at times others where two are nearly equal
         model, x = model.double(), x.double()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
@@ -19,7 +21,7 @@ from yolo_prune.errors import HostError
 from yolo_prune.graph import IMAGE, ChannelGraph
 from yolo_prune.profiles import Profile
 from yolo_prune.residual import ResidualBlock
-from yolo_prune.shapes import deployed, layers_of
+from yolo_prune.shapes import deployed, image_channels, layers_of
 from yolo_prune.units import Part, Unit
 
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
@@ -44,7 +46,7 @@ def size_of(model: nn.Module) -> Size:
     Raises:
         HostError: the host cannot count FLOPs (thop is missing or failed), so no FLOPs bound could be kept.
     """
-    gflops = float(get_flops(model, IMAGE))
+    gflops = _gflops(model)
     if gflops <= 0:
         raise HostError("ultralytics could not count the FLOPs of this model; is ultralytics-thop installed?")
     return Size(int(get_num_params(model)), gflops)
@@ -57,7 +59,33 @@ def deployed_gflops(model: nn.Module) -> float | None:
     """
     if any(type(module).__name__ == "TensorQuantizer" for module in model.modules()):
         return None
-    return float(get_flops(deployed(model), IMAGE)) or None
+    return _gflops(deployed(model)) or None
+
+
+class _Reading(nn.Module):
+    """A model behind a parameter with as many columns as its image has channels."""
+
+    def __init__(self, model: nn.Module, channels: int) -> None:
+        super().__init__()
+        like = next(model.parameters())
+        self.image = nn.Parameter(torch.empty(1, channels, device=like.device, dtype=like.dtype), requires_grad=False)
+        self.model = model
+        if hasattr(model, "stride"):
+            self.stride = model.stride
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.model(image)
+
+
+def _gflops(model: nn.Module) -> float:
+    """The host's count, 0.0 where it fails.
+
+    It takes the image's channels from the columns of the first parameter (8.4.190, utils/torch_utils.py:654), and gives
+    0.0 for a model that begins with Focus or with a grouped convolution, whose weight has other columns.
+    """
+    channels, first = image_channels(model), next(model.parameters())
+    plain = first.ndim > 1 and first.shape[1] == channels
+    return float(get_flops(model if plain else _Reading(model, channels), IMAGE))
 
 
 def flops_cost(
