@@ -120,6 +120,7 @@ def test_the_change_of_a_cost_is_exact() -> None:
     n = np.array([unit.size for unit in units], dtype=float)
     down = np.full(len(units), -8.0)
     change = cost.change(n, down)
+    assert len(change) == len(units) > 30
     for u in range(len(units)):
         one = n.copy()
         one[u] -= 8
@@ -131,6 +132,7 @@ def test_the_most_important_channels_stay() -> None:
     unit = allocate.Unit(("a",), 8, 8, 1, scores)
     one = np.ones(1)
     cost = allocate.Cost("params", 4.0, 0.0, one, 0 * one, 0 * one, one, np.ones((1, 1)), np.zeros((1, 1)))
+    assert {"uniform", "global", "isomorphic", "latency"} <= set(allocate.SCOPES)
     for scope in allocate.SCOPES:
         plan = allocate.allocate([unit], [cost], scope=scope, multiple=1)
         assert plan.keep["a"].tolist() == [1, 3, 4, 6]

@@ -201,7 +201,9 @@ def test_start_up_imports_next_to_nothing() -> None:
 
 
 def test_first_line_and_docstring() -> None:
-    for path in sorted(PACKAGE.glob("*.py")):
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 70
+    for path in files:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# yolo-prune, AGPL-3.0 license\n"), path.name
         assert ast.get_docstring(ast.parse(text)), f"{path.name} does not say which question it answers"

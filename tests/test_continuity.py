@@ -120,6 +120,8 @@ def test_the_ema_follows_the_live_model_after_a_cut() -> None:
     before = {name: value.clone() for name, value in averaged.ema.state_dict().items()}
     averaged.update(model)
     decay = averaged.decay(1)
+    assert 0 < decay < 1
+    assert any(not torch.equal(value, before[name]) for name, value in averaged.ema.state_dict().items())
     for name, value in averaged.ema.state_dict().items():
         if value.is_floating_point():
             live = model.state_dict()[name]

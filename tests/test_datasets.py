@@ -113,7 +113,9 @@ def test_readme_converts_coco_json(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     exec(program, {})
     for split in ("train", "val"):
         (made / "images" / split).rename(tmp_path / "converted" / "images" / split)
-        for label in (tmp_path / "converted" / "labels" / split).iterdir():
+        labels = list((tmp_path / "converted" / "labels" / split).iterdir())
+        assert labels
+        for label in labels:
             assert label.read_bytes() == (made / "labels" / split / label.name).read_bytes()
     data = tmp_path / "own.yaml"
     data.write_text(described.replace("/absolute/path/of/converted", str(tmp_path / "converted")), encoding="utf-8")

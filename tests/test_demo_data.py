@@ -82,7 +82,9 @@ def test_host_data_set_holds_every_box(data: Path) -> None:
 
 @pytest.mark.parametrize("split", COUNTS)
 def test_coco_and_yolo_agree_box_by_box(data: Path, split: str) -> None:
-    for name, objects in boxes(data, split).items():
+    found = boxes(data, split)
+    assert sum(map(len, found.values())) >= len(found) > 0
+    for name, objects in found.items():
         lines = (data.parent / "labels" / split / name).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
         assert len(lines) == len(objects)
         for line, (kind, (left, top, wide, high)) in zip(lines, objects, strict=True):
@@ -109,6 +111,7 @@ def test_host_converter_makes_the_same_labels_of_the_json(data: Path, tmp_path: 
 
 
 def test_coco_json_is_complete(data: Path) -> None:
+    assert set(COUNTS) == {"train", "val"}
     for split, count in COUNTS.items():
         read = coco(data, split)
         assert [(kind["id"], kind["name"]) for kind in read["categories"]] == list(enumerate(CLASSES, start=1))
@@ -122,7 +125,9 @@ def test_coco_json_is_complete(data: Path) -> None:
 
 
 def test_polygons_span_the_boxes(data: Path) -> None:
-    for item in coco(data, "train")["annotations"]:
+    annotations = coco(data, "train")["annotations"]
+    assert len(annotations) >= COUNTS["train"]
+    for item in annotations:
         left, top, wide, high = item["bbox"]
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in item["segmentation"]])
         assert np.abs(points.min(axis=0) - (left, top)).max() <= 1

@@ -128,6 +128,8 @@ def test_dead_channels_do_not_count_without_yolo_prune_or_in_onnx_runtime(
 ) -> None:
     model, image, before, raw, exported = deployed(row)
     detr = row.family == "RT-DETR"  # 300 queries of 336 cells: which of nearly equal ones come first is chance
+    assert raw
+    assert exported
     for now, was in zip(raw[:1] if detr else raw, before[:1] if detr else before, strict=True):
         (agree_in_any_order if detr else agree)(now, was)
     end2end = detr or getattr(model.model[-1], "end2end", False)

@@ -138,6 +138,7 @@ def test_models_take_turns() -> None:
     turns: list[str] = []
     timings = latency.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3)
     assert turns == ["a", "b"] * (latency.WARM_UP + 3)
+    assert set(timings) == {"a", "b"}
     assert all(timing.p10 <= timing.median <= timing.p90 for timing in timings.values())
 
 
@@ -321,6 +322,7 @@ def test_without_data_it_says_so(model: Path, said: list[str], tmp_path: Path) -
     record = job.export(model, out=out, batch=2, **QUICK)
     assert sorted(path.name for path in out.iterdir()) == ["best.onnx", "export.json", "export.png"]
     assert [path.name for path in model.parent.iterdir()] == ["best.pt"]
+    assert record["rows"]
     assert all(row["map50_95"] is None and row["speedup"] is None for row in record["rows"])
     assert record["batch"] == 2
     assert any("no data= was given" in message for message in said)

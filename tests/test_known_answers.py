@@ -213,18 +213,21 @@ def test_a_unit_of_great_weight_is_cut_last() -> None:
 
 
 def test_the_latency_scope_saves_milliseconds_whatever_is_bounded() -> None:
-    """Two units of equal worth and FLOPs; on the device a channel of the second takes ten times as long."""
+    """Two units of equal worth and parameters; a channel of the second takes ten times as long."""
     one, zero, eye, none = np.ones(2), np.zeros(2), np.eye(2), np.zeros((2, 2))
     units = [Unit((f"u{i}",), 8, 8, 2, np.ones((1, 8))) for i in range(2)]
     guide = Latency(
         "latency", np.inf, 0.0, zero, np.array([1.0, 10.0]), zero, zero, zero, one, eye, none, 1, 1, 0.0, zero > 1
     )
-    arguments = {"costs": [channels(10.0, 2)], "multiple": 1}
-    assert counts_of(units, scope="global", **arguments).tolist() == [5, 5]
-    by_ms = counts_of(units, scope="latency", guide=guide, **arguments)
-    assert by_ms.sum() == 10
-    # The exchange still moves channels to where the sum of losses is least under the one bound that there is.
-    assert guide(by_ms) <= guide(np.array([5.0, 5.0]))
+    arguments = {"costs": [channels(12.0, 2)], "multiple": 4}  # a chunk of one of them must go, they lose the same
+    assert counts_of(units, scope="global", **arguments).tolist() == [4, 8]
+    assert counts_of(units, scope="latency", guide=guide, **arguments).tolist() == [8, 4]
+
+
+def test_uniform_gives_back_to_the_furthest_below_the_common_share() -> None:
+    """At three quarters both units of 8 would go from 4 to 8; only one chunk fits, and 12 of 16 are no less."""
+    units = [Unit((f"u{i}",), size, size, 1, np.ones((1, size))) for i, size in enumerate((8, 8, 16))]
+    assert counts_of(units, costs=[channels(25.0, 3)], scope="uniform", multiple=4).tolist() == [8, 4, 12]
 
 
 def part_costs(limit: float, layers: int = 2) -> Cost:

@@ -172,6 +172,7 @@ def test_the_change_of_a_latency_is_exact(seed: int) -> None:
     n = rng.integers(8, [unit.size + 1 for unit in units]).astype(float)
     down = -rng.integers(1, 8, len(units)).astype(float)
     change = cost.change(n, down)
+    assert len(change) == len(units) > 30
     for u in range(len(units)):
         one = n.copy()
         one[u] += down[u]
@@ -351,7 +352,7 @@ def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("module", kit._MODULES)
 def test_what_runs_on_a_device_is_python_3_8(module: str) -> None:
-    ast.parse((ROOT / "yolo_prune" / f"{module}.py").read_text(), feature_version=(3, 8))
+    assert ast.parse((ROOT / "yolo_prune" / f"{module}.py").read_text(), feature_version=(3, 8)).body
 
 
 # Real runtimes --------------------------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_of_every_m_inputs_the_largest_n_stay(
     torch.manual_seed(seed)
     model = one_layer(out, blocks * pair[1], kernel)
     mask = masks.choose(model, Pattern(1 - pair[0] / pair[1], *pair))["conv"]
+    assert mask.shape == (out, blocks * pair[1], kernel, kernel)
     weight = model.conv.weight.detach().abs()
     for o in range(out):
         for y in range(kernel):
@@ -98,6 +99,8 @@ def test_a_share_of_all_weights_goes_and_no_layer_is_emptied(share: float, way: 
 def test_half_way_takes_the_smallest_of_those_that_will_go() -> None:
     model, pattern = small(), Pattern(0.5, 2, 4)
     half, whole = masks.choose(model, pattern, 0.5), masks.choose(model, pattern)
+    assert set(half) == set(whole)
+    assert len(half) > 50
     for name, mask in half.items():
         gone, will_go = ~mask, ~whole[name]
         assert not (gone & ~will_go).any()

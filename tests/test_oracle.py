@@ -85,6 +85,7 @@ def check_oracle(scale: str, seed: int, hardest: float) -> None:
     kill(dead, found, plan)
     x = torch.rand(1, 3, 64, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(seed % 2**31))
     expected = outputs(dead, x)
+    assert len(expected) == 3
     surgery.apply(dead, found, plan)
     for was, now in zip(expected, outputs(dead, x), strict=True):
         torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-9)
@@ -130,6 +131,7 @@ def test_a_stamped_yaml_builds_the_same_widths(seed: int, classes: int) -> None:
 
 
 def test_every_convolution_is_prunable_or_protected_with_a_reason() -> None:
+    assert len(SCALES) >= 4
     for scale in SCALES:
         model, found = lively(scale)
         convolutions = {name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
