@@ -20,7 +20,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.oracle import lively, random_plan
 from tests.training import record_of, train, widths
-from yolo_prune import dry_cut, follow, graph, trace
+from yolo_prune import dry_cut, follow, graph, operations, trace
 from yolo_prune.allocate import PrunePlan
 from yolo_prune.errors import BoundError, PruneError
 
@@ -112,12 +112,14 @@ def credulous(monkeypatch: pytest.MonkeyPatch) -> None:
         if "output of the model" in why or "grouped" in why or "combined with channels of no layer" in why:
             stock(self, ids, why)
 
-    def elementwise(self: Any, name: str, labelled: Any) -> None:  # what it does not know it takes for elementwise
-        fix(self.trace, np.array([], dtype=int), name)
+    def followed(call: operations.Call) -> bool:  # what it does not know it takes for elementwise
+        if not operations.followed(call._replace(sized=True)) and isinstance(call.out, torch.Tensor):
+            call.put(call.out, call.first[1].ids, call.first[1].dim)
+        return True
 
     monkeypatch.setattr(trace.Trace, "fix", fix)
-    for name in ("clone", "__setitem__"):
-        monkeypatch.setattr(follow, "_ELEMENTWISE", follow._ELEMENTWISE | {name})
+    monkeypatch.setattr(follow, "followed", followed)
+    monkeypatch.setattr(follow, "is_layer", lambda module: isinstance(module, (*trace.LAYERS, nn.BatchNorm2d)))
 
 
 def detector(*names: str, c: int = 64) -> DetectionModel:

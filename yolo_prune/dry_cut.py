@@ -31,7 +31,7 @@ from yolo_prune.allocate import PrunePlan
 from yolo_prune.errors import BoundError, PruneError, first_line
 from yolo_prune.graph import ChannelGraph
 from yolo_prune.recipe import Recipe
-from yolo_prune.shapes import copy_of
+from yolo_prune.shapes import copy_of, image_channels
 from yolo_prune.step import Baseline
 
 _ROUNDS = 10  # blocks that may be found at fault, one after the other; all of one class of the user's count once
@@ -195,8 +195,7 @@ def examine(model: nn.Module, found: ChannelGraph, plan: PrunePlan) -> Fault | N
         return None
     shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
     side = 64 if not any(hasattr(module, "num_queries") for module in shadow.modules()) else 192  # as in follow.py
-    channels = int((getattr(shadow, "yaml", None) or {}).get("channels", 3))
-    images = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, image_channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
             _silence(shadow, found, plan)
