@@ -41,6 +41,7 @@ LAYERS = {
         "blocks",
         "compensate",
         "flat",
+        "frozen",
         "follow",
         "gates",
         "graph",

@@ -108,9 +108,7 @@ def prune(
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in KINDS:
-        # By weights alone the same share of every layer leaves most (docs/decisions/0004).
-        spread = wanted.scope if recipe is not None or "scope" in settings else "uniform"
-        wanted = wanted.model_copy(update={"importance": step.STAND_IN, "scope": spread})
+        wanted = step.by_weights(wanted)
     with undo.all_or_nothing() as back:
         back.model(model if isinstance(model, Model) else network)
         return _cut(model, network, wanted, data, imgsz, batches, back)

@@ -33,6 +33,7 @@ from ultralytics.utils import LOGGER, colorstr
 from yolo_prune import surgery
 from yolo_prune.allocate import PrunePlan
 from yolo_prune.graph import ChannelGraph
+from yolo_prune.memory import give_back, is_out_of_memory
 
 PARTS = ("none", "mean", "bn", "refit")
 _PLACES = 4608  # at which a layer is fitted, in all images together
@@ -171,9 +172,11 @@ def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, i
     device = next(model.parameters()).device
     try:
         return act(images.to(device))
-    except torch.cuda.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or device.type == "cpu":
+            raise
         LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to make up for the cut; the CPU does it")
-    torch.cuda.empty_cache()
+    give_back(device)
     model.cpu()
     try:
         return act(images.cpu())
@@ -299,6 +302,9 @@ def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
 
 def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve with a matrix that is symmetric and positive; 0 where it turns out not to be."""
+    device = square.device
+    if device.type not in ("cpu", "cuda"):  # Apple's MPS: torch 2.14 has no cholesky_solve there
+        square, right = square.cpu(), right.cpu()
     factor, failed = torch.linalg.cholesky_ex(square)
     found: torch.Tensor = torch.cholesky_solve(right, factor)
-    return torch.zeros_like(found) if bool(failed) else found
+    return (torch.zeros_like(found) if bool(failed) else found).to(device)

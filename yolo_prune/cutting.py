@@ -10,32 +10,60 @@ import torch
 from torch import nn
 from ultralytics.utils import LOGGER, colorstr
 
-from yolo_prune import calibration, compensate, continuity, dry_cut, gradients, graph, measure, ranks, surgery
+from yolo_prune import (
+    calibration,
+    compensate,
+    continuity,
+    dry_cut,
+    frozen,
+    gradients,
+    graph,
+    measure,
+    ranks,
+    step,
+    surgery,
+)
 from yolo_prune.allocate import PrunePlan
 from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.gates import Gates
+from yolo_prune.memory import is_out_of_memory
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
 from yolo_prune.undo import Undo
 
+_OF_IMAGES = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
 
-def worth(trainer: Any, seen: Gates | None, importance: str, found: graph.ChannelGraph) -> dict[str, Any]:
+
+def worth(trainer: Any, seen: Gates | None, wanted: Recipe, found: graph.ChannelGraph) -> dict[str, Any]:
     """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
     if seen is not None and seen.fits(found):
         return seen.scores()
     try:
         batches = calibration.of_trainer(trainer, gradients.IMAGES)
-        return gradients.gather(continuity.student(trainer.ema.ema), found, importance, batches)
-    except PruneError as error:
-        LOGGER.warning(f"{colorstr('prune:')} this step goes by l2, for there are no gradients yet: {error}")
-        return {}
+    except _OF_IMAGES as error:
+        return _nothing(wanted, f"no images to look at: {first_line(error)}")
+    try:
+        return gradients.gather(continuity.student(trainer.ema.ema), found, wanted.importance, batches)
+    except (PruneError, RuntimeError, MemoryError) as error:
+        short = "memory ran out: " if is_out_of_memory(error) else ""
+        return _nothing(wanted, f"{short}{first_line(error)}")
+
+
+def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
+    """No scores, with a word on what the step goes by instead."""
+    instead = step.by_weights(wanted)
+    LOGGER.warning(
+        f"{colorstr('prune:')} this step goes by importance={instead.importance} and scope={instead.scope}, for "
+        f"importance={wanted.importance} has nothing to go by: {why}"
+    )
+    return {}
 
 
 def images(trainer: Any) -> torch.Tensor | None:
     """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
     try:
         return calibration.pixels(calibration.of_trainer(trainer, calibration.count(int(trainer.args.imgsz))))
-    except (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError) as error:
+    except _OF_IMAGES as error:
         words = first_line(error)
         LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
         return None
@@ -74,18 +102,19 @@ def cut_training(
         The groups as they were before the cut, and the blocks that were removed whole.
     """
     removed: list[str] = []
+    still = frozen.makers(continuity.student(model))
     scored = continuity.student(ema)
-    frozen = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
+    untrained = {name for name, value in continuity.student(model).named_parameters() if not value.requires_grad}
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than measure.py knows
         found, chosen, known = ranks.from_first(
-            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid), avoid)
+            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid, still), avoid)
         )
         if avoid is not None:
             avoid.update(known or {})
         if undo is not None and number == 0:
             note(undo, (scored, continuity.student(model)), found, chosen)
         removed += chosen.blocks
-        with compensate.made_up(scored, found, chosen, images, wanted.compensate, frozen):
+        with compensate.made_up(scored, found, chosen, images, wanted.compensate, untrained):
             continuity.cut(ema, found, chosen)
         continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
         size = measure.size_of(scored)

@@ -17,7 +17,7 @@ What goes into the block at fault, and what it makes, is protected, and the choi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,12 +55,14 @@ def choose(
     bounds: Mapping[str, float],
     worth: Worth | None = None,
     avoid: dict[str, str] | None = None,
+    frozen: Collection[str] = (),
 ) -> tuple[ChannelGraph, PrunePlan]:
     """What `step.choose` chooses, tried on a copy; the model is not changed.
 
     Args:
         model, recipe, baseline, bounds, worth: see `step.choose`.
         avoid: block -> why it is protected; what is found here is added to it, and said in the log.
+        frozen: see `step.choose`.
 
     Returns:
         The groups and a plan after which the model runs.
@@ -72,16 +74,18 @@ def choose(
     known: dict[str, str] = {} if avoid is None else avoid
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        return step.choose(model, recipe, baseline, bounds, worth, known)
+        return step.choose(model, recipe, baseline, bounds, worth, known, frozen)
 
     return _settled(model, attempt, known)
 
 
-def rehearse(model: nn.Module, recipe: Recipe, baseline: Baseline, avoid: dict[str, str]) -> dict[str, str]:
+def rehearse(
+    model: nn.Module, recipe: Recipe, baseline: Baseline, avoid: dict[str, str], frozen: Collection[str] = ()
+) -> dict[str, str]:
     """Before a training: halve every group of a copy, so that what would fail in some later step is found now.
 
     Args:
-        model: a stock model; it is not changed. recipe, baseline: see `step.plan`. avoid: as in `choose`.
+        model: a stock model; it is not changed. recipe, baseline: see `step.plan`. avoid, frozen: as in `choose`.
 
     Returns:
         `avoid`, with what was found.
@@ -91,7 +95,7 @@ def rehearse(model: nn.Module, recipe: Recipe, baseline: Baseline, avoid: dict[s
     """
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        found = graph.build(model, recipe.protect, avoid).without_trace()
+        found = graph.build(model, recipe.protect, avoid, frozen).without_trace()
         step.check_reachable(model, found, recipe, baseline)
         return found, _halves(found)
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from ultralytics.utils import LOGGER, colorstr
 
 from yolo_prune import gates
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph import ChannelGraph
+from yolo_prune.memory import give_back, is_out_of_memory
 from yolo_prune.sensitivity import evaluating
 
 IMAGES = 64  # that are looked at, in batches of calibration.py
@@ -33,7 +35,23 @@ def gather(
     Raises:
         PruneError: the loss of this model cannot be computed on these labels, or says nothing of any channel.
     """
-    copy: Any = deepcopy(network)
+    device = next(network.parameters()).device
+    try:
+        return _gather(deepcopy(network), found, kind, batches)
+    except (PruneError, RuntimeError) as error:
+        if not is_out_of_memory(error) or device.type == "cpu":
+            raise
+        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to look at gradients; the CPU does it")
+    give_back(device)
+    network.cpu()  # a copy on a full device would be one too many
+    try:
+        copy = deepcopy(network)
+    finally:
+        network.to(device)
+    return _gather(copy, found, kind, batches)
+
+
+def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     for name, parameter in copy.named_parameters():
         parameter.requires_grad_(".dfl." not in name)
     device = next(copy.parameters()).device

@@ -16,7 +16,7 @@ places. torch-pruning's importance classes score them (`library`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from yolo_prune.sets import IdSet
 from yolo_prune.shapes import copy_of
 from yolo_prune.trace import Side, Trace
 
+FROZEN = "frozen: its weights are not trained (freeze=)"  # why a layer is protected
 IMAGE = 640  # pixels: the size at which the host states GFLOPs
 
 
@@ -143,7 +144,10 @@ class ChannelGraph:
 
 
 def build(
-    model: nn.Module, protect: tuple[str, ...] | list[str] = (), avoid: Mapping[str, str] | None = None
+    model: nn.Module,
+    protect: tuple[str, ...] | list[str] = (),
+    avoid: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
 ) -> ChannelGraph:
     """Trace a stock YOLO model into its channel groups.
 
@@ -152,6 +156,7 @@ def build(
         protect: fnmatch patterns of layer names whose outputs are not to be cut.
         avoid: name of a block or layer -> why no channel that goes into it, or that a layer in it makes or reads, is
             to be cut. A name that the model does not have changes nothing.
+        frozen: names of layers that a training leaves as they are (see frozen.py): their outputs are not cut.
 
     Returns:
         The groups, the protected layers with reasons, and all layers with their areas. Every convolution and linear
@@ -190,7 +195,7 @@ def build(
     _spread(groups, fixed)
     native = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
     for group in groups:
-        reason = _protected_by(group.members, protect)
+        reason = FROZEN if _makes(group.members, frozen) else _protected_by(group.members, protect)
         if reason is not None:
             fixed.setdefault(group.name, reason)
     for name, reason in (avoid or {}).items():
@@ -207,7 +212,7 @@ def build(
         protected,
         frozenset(name for name in protected if name in native or name not in why),
         _layers(found, shadow),
-        residual.find(found, shadow, made_by),
+        tuple(b for b in residual.find(found, shadow, made_by) if not _holds(b.name, frozen)),
         blocks.heads(shadow),
         {where: type(shadow.get_submodule(where)).__name__ for where in found.untaught if where in modules},
     )
@@ -275,6 +280,14 @@ def _spread(groups: list[ChannelGroup], fixed: dict[str, str]) -> None:
         partners = [other.name for other in groups if group.tie and other.tie == group.tie and other.name in fixed]
         if partners:
             fixed.setdefault(group.name, f"tied to {partners[0]}: {fixed[partners[0]]}")
+
+
+def _makes(members: tuple[Member, ...], names: Collection[str]) -> bool:
+    return any(member.side == "out" and member.module in names for member in members)
+
+
+def _holds(block: str, names: Collection[str]) -> bool:
+    return any(name == block or name.startswith(f"{block}.") for name in names)
 
 
 def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[str]) -> str | None:

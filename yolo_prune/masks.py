@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from yolo_prune.memory import precise
 from yolo_prune.pattern import Pattern
 
 
@@ -58,7 +59,7 @@ def choose(model: nn.Module, pattern: Pattern, way: float = 1.0) -> dict[str, to
 def _by_lamp(found: Mapping[str, nn.Conv2d], share: float) -> dict[str, torch.Tensor]:
     scores = {}
     for name, module in found.items():
-        squares, order = module.weight.detach().double().flatten().square().sort()
+        squares, order = precise(module.weight.detach()).flatten().square().sort()
         remaining = squares.flip(0).cumsum(0).flip(0)
         scores[name] = torch.empty_like(squares).scatter_(0, order, squares / remaining.clamp_min(1e-300))
     if not scores:
@@ -67,7 +68,8 @@ def _by_lamp(found: Mapping[str, nn.Conv2d], share: float) -> dict[str, torch.Te
     gone = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     gone[every.argsort(stable=True)[: int(share * len(every))]] = True
     parts = gone.split([len(score) for score in scores.values()])
-    return {name: ~part.view_as(module.weight) for part, (name, module) in zip(parts, found.items(), strict=True)}
+    pairs = zip(parts, found.items(), strict=True)
+    return {name: ~part.view_as(module.weight).to(module.weight.device) for part, (name, module) in pairs}
 
 
 def _of_every(weight: torch.Tensor, pattern: Pattern, way: float) -> torch.Tensor:

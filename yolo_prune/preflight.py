@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, graph, profile, sensitivity, step, support
+from yolo_prune import checkpoint, frozen, graph, profile, sensitivity, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -88,21 +88,21 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
         network, _ = checkpoint.load(path, safe=checkpoint.restricted())  # else as the host is about to load it anyway
     except PruneError:
         return
-    model(network, wanted, str(path), _SLACK)
+    model(network, wanted, str(path), _SLACK, settings.get("freeze"))
 
 
-def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0) -> None:
+def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, freeze: object = None) -> None:
     """Refuse a model of another family and bounds that none of its legal widths reaches.
 
     Args:
         network: a stock model. wanted: the recipe. name: how the user named the model. slack: how far out of reach a
-            bound may seem, as a factor.
+            bound may seem, as a factor. freeze: the host's argument.
 
     Raises:
         PruneError: one of the two.
     """
     checkpoint.require_supported(network, name)
-    found = graph.build(network, wanted.protect)
+    found = graph.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
     weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
     baseline = Baseline.of(network, found, profile.asked(wanted), weights, limits)
     try:

@@ -496,6 +496,8 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
         except RecipeError as error:
             faults.append(str(error))
     wanted = _recipe(base, asked, faults, tighter=_is_figure(prune))
+    if prune is None or _is_figure(prune):  # no recipe was named: what the default's file says was not asked for
+        wanted.model_fields_set.intersection_update({"name", "flops", *asked})
     epochs = args.get("epochs")
     own_steps = "steps" in asked or not (prune is None or _is_figure(prune) or prune in shipped())
     if not own_steps and isinstance(epochs, int) and 0 < epochs < wanted.steps:

@@ -34,6 +34,7 @@ from yolo_prune import (
     distill,
     dry_cut,
     floor,
+    frozen,
     graph,
     importance,
     masks,
@@ -75,6 +76,7 @@ class Session:
         pattern: of the zeros that single weights have, or come to; None where there are none.
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
         avoid: blocks in which a cut was tried and failed -> how.
+        still: layers that are frozen, as it was said.
     """
 
     recipe: Recipe
@@ -88,6 +90,7 @@ class Session:
     epoch: int = -1
     size: measure.Size | None = None
     images: torch.Tensor | None = None
+    still: tuple[str, ...] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
     avoid: dict[str, str] = field(default_factory=dict)
 
@@ -144,7 +147,7 @@ def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
     if not isinstance(network, nn.Module):  # as BaseTrainer.setup_model does in the workers
         weights = load_checkpoint(network)[0] if str(network).endswith(".pt") else None
         network = trainer.get_model(cfg=network if weights is None else weights.yaml, verbose=False)
-    preflight.model(network, wanted, str(trainer.args.model))
+    preflight.model(network, wanted, str(trainer.args.model), freeze=getattr(trainer.args, "freeze", None))
 
 
 def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
@@ -165,15 +168,16 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
             setattr(trainer, _HELD, between.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
         return
     checkpoint.require_supported(model, str(trainer.args.model))
-    found = graph.build(model, wanted.protect)
+    still = frozen.makers(model)
+    found = graph.build(model, wanted.protect, frozen=still)
     run = architecture.run_of(model) if trainer.resume else None
     earlier = resuming.earlier_record(trainer) if trainer.resume else {}
     size = measure.size_of(model)
     _make_folder(trainer)
     device = ranks.from_first(lambda: timed.profile_of_run(trainer, model, wanted, telling.say))
     baseline = resuming.baseline(run, model, found, wanted, device)
-    avoid = ranks.from_first(lambda: dry_cut.rehearse(model, wanted, baseline, {}))
-    found = graph.build(model, wanted.protect, avoid) if avoid else found
+    avoid = ranks.from_first(lambda: dry_cut.rehearse(model, wanted, baseline, {}, still))
+    found = graph.build(model, wanted.protect, avoid, still) if avoid else found
     session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted), avoid=avoid)
     sparsity = wanted.sparsity or architecture.sparsity(model)
     session.pattern = None if sparsity is None else parse(sparsity)
@@ -205,10 +209,20 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         telling.nothing_to_do(baseline.size)
     else:
         telling.plan(wanted, baseline, found, session.epochs, session.done)
+    _tell_frozen(trainer, session)
     distill.begin(unwrap_model(trainer.model), wanted, session.done > 0)
     _watch(trainer, session, found)
     if session.pattern is not None:
         session.between.hold(model, masks.of_zeros(model, session.pattern))
+
+
+def _tell_frozen(trainer: Any, session: Session) -> None:
+    """Say which layers are left as they are, and so keep their channels; again only when it is others."""
+    model = continuity.student(unwrap_model(trainer.model))
+    still = frozen.makers(model)
+    if session.unfinished and still and still != session.still:
+        telling.frozen(getattr(trainer.args, "freeze", None), frozen.in_words(model, still), len(still))
+    session.still = still
 
 
 def _watch(trainer: Any, session: Session, found: graph.ChannelGraph | None) -> None:
@@ -281,12 +295,13 @@ def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:
     bounds = step.limits(session.recipe, session.baseline, share)
     scored = continuity.student(trainer.ema.ema)
     worth, avoid = _worth(trainer, session), session.avoid
-    return step.choose(scored, session.recipe, session.baseline, bounds, worth, avoid)[1].keep
+    still = frozen.makers(continuity.student(unwrap_model(trainer.model)))
+    return step.choose(scored, session.recipe, session.baseline, bounds, worth, avoid, still)[1].keep
 
 
 def _worth(trainer: Any, session: Session) -> Callable[[graph.ChannelGraph], dict[str, Any]]:
     """What step.choose asks for the worth of channels."""
-    return lambda found: cutting.worth(trainer, session.between.gates, session.recipe.importance, found)
+    return lambda found: cutting.worth(trainer, session.between.gates, session.recipe, found)
 
 
 def _judged(trainer: Any, session: Session) -> bool:
@@ -371,6 +386,7 @@ def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, An
         distill.take_over(trainer, model, session.recipe)
     if session.images is None and session.recipe.compensate != "none" and ranks.is_first():
         session.images = cutting.images(trainer)
+    _tell_frozen(trainer, session)
     way = schedule.share(session.recipe.schedule, number, steps)
     found, removed = cutting.cut_training(
         model,
@@ -406,7 +422,8 @@ def _groups_now(session: Session, model: nn.Module) -> graph.ChannelGraph | None
     """The groups after a cut, where something looks at them until the next one."""
     if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.sparse == "none"):
         return None
-    return graph.build(continuity.student(model), session.recipe.protect, session.avoid).without_trace()
+    network = continuity.student(model)
+    return graph.build(network, session.recipe.protect, session.avoid, frozen.makers(network)).without_trace()
 
 
 def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
 from yolo_prune import allocate, costs, gates, graph, importance, measure
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.measure import Size
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
@@ -161,7 +162,8 @@ def plan(
         BoundError: a bound is out of reach of the legal widths.
     """
     if scores is None:
-        scores = importance.score(channel_graph, model, _by_weights(recipe))
+        recipe = by_weights(recipe)
+        scores = importance.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = _lowest(recipe, original, baseline.limits)
     found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
@@ -198,7 +200,8 @@ def check_reachable(
     """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
     flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
     bounds = {key: slack * bound for key, bound in limits(recipe, baseline).items()}
-    plan(model, channel_graph, recipe, baseline, bounds, flat)
+    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
+        plan(model, channel_graph, recipe, baseline, bounds, flat)
 
 
 def choose(
@@ -208,32 +211,81 @@ def choose(
     bounds: Mapping[str, float],
     worth: Callable[[graph.ChannelGraph], dict[str, np.ndarray]] | None = None,
     avoid: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
 ) -> tuple[graph.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
         worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
-            where that is empty or None, l2 stands in.
+            where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
         avoid: block -> why what goes into it and what it makes stays; see graph.build.
+        frozen: layers that a training leaves as they are; they stay whole.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
-    channel_graph = graph.build(model, recipe.protect, avoid)
+    channel_graph = graph.build(model, recipe.protect, avoid, frozen)
     weights = None
     raw = worth(channel_graph) if recipe.importance in gates.KINDS and worth is not None else None
     if raw:
+        raw = _without_gaps(raw, channel_graph, model)
         scores, weights = importance.comparable(channel_graph, raw), gates.weights(raw, channel_graph)
     else:
-        scores = importance.score(channel_graph, model, _by_weights(recipe))
+        recipe = by_weights(recipe)
+        scores = importance.score(channel_graph, model, recipe.importance)
     channel_graph = channel_graph.without_trace()
     gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
-    return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
+    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
+        return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
 
 
-def _by_weights(recipe: Recipe) -> str:
-    """The recipe's importance where weights are all there is: l2 in place of those of gradients."""
-    return STAND_IN if recipe.importance in gates.KINDS else recipe.importance
+def by_weights(recipe: Recipe) -> Recipe:
+    """A recipe where weights are all there is: l2 in place of an importance of gradients.
+
+    Then the same share of every layer leaves most (docs/decisions/0004), so channels go by it unless a scope was asked
+    for: by an argument, in a recipe that was named, or in `Recipe(scope=...)`.
+    """
+    if recipe.importance not in gates.KINDS:
+        return recipe
+    scope = recipe.scope if "scope" in recipe.model_fields_set else "uniform"
+    return recipe.model_copy(update={"importance": STAND_IN, "scope": scope})
+
+
+def _without_gaps(
+    raw: Mapping[str, np.ndarray], channel_graph: graph.ChannelGraph, model: nn.Module
+) -> dict[str, np.ndarray]:
+    """What channels are worth, of all groups: those that no gradient spoke of are typical, and l2 orders them."""
+    if all(group.name in raw for group in channel_graph.groups):
+        return dict(raw)
+    typical = float(np.median([values.mean() for values in raw.values()]))
+    ordered = importance.score(channel_graph, model, STAND_IN)  # with mean 1
+    return {group.name: raw.get(group.name, typical * ordered[group.name]) for group in channel_graph.groups}
+
+
+@contextmanager
+def _naming_what_is_frozen(
+    model: nn.Module,
+    channel_graph: graph.ChannelGraph,
+    recipe: Recipe,
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+) -> Iterator[None]:
+    """Where a bound is out of reach that would not be if nothing were frozen, say so."""
+    try:
+        yield
+    except BoundError as error:
+        count = sum(graph.FROZEN in reason for reason in channel_graph.protected.values())
+        if not count:
+            raise
+        free = graph.build(model, recipe.protect)
+        try:
+            plan(model, free, recipe, baseline, bounds, {group.name: np.ones(group.size) for group in free.groups})
+        except BoundError:
+            raise error from None
+        raise BoundError(
+            f"{error}; it is out of reach because {count} layers are frozen and keep their channels: freeze fewer, or "
+            "ask for less"
+        ) from None
 
 
 def units(

@@ -66,6 +66,16 @@ def plan(recipe: Recipe, baseline: Baseline, found: graph.ChannelGraph, epochs: 
     )
 
 
+def frozen(freeze: object, names: str, count: int) -> None:
+    """Layers that the training leaves as they are keep their channels.
+
+    Args:
+        freeze: the host's argument, None where something else froze them. names: of the layers. count: how many.
+    """
+    by = "by a callback" if freeze is None else f"freeze={freeze}"
+    say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
+
+
 def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, removed: Sequence[str]) -> None:
     """A step has just been taken.
 

@@ -1,0 +1,198 @@
+# yolo-prune, AGPL-3.0 license
+"""What runs out or is missing on a device: every text of "out of memory", and no double precision on Apple's MPS."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.test_frozen import small
+from tests.test_gates import loss_of
+from yolo_prune import calibration, compensate, cutting, gates, gradients, graph, masks, step
+from yolo_prune.errors import PruneError
+from yolo_prune.memory import is_out_of_memory, precise
+from yolo_prune.pattern import parse
+from yolo_prune.recipe import Recipe, from_arguments
+
+TEXTS = [
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "HIP out of memory. Tried to allocate 20.00 MiB",
+    "MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 8 MB, max allowed: 9.07 GB)",
+    "XPU out of memory. Tried to allocate 1 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+    "GET was unable to find an engine to execute this computation",
+    "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_text_of_no_memory_is_known(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    outer = PruneError("the loss says nothing")
+    outer.__cause__ = RuntimeError(text)
+    assert is_out_of_memory(outer)
+
+
+def test_classes_say_it_too_and_other_errors_do_not() -> None:
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("anything"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what numpy raises, whatever its class
+        np.empty(2**60, dtype=np.uint8)
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(real.value)
+    for other in (RuntimeError("CUDA error: device-side assert triggered"), PruneError("out of memory"), None):
+        assert not is_out_of_memory(other)
+
+
+class Apple(torch.Tensor):
+    """A tensor that pretends to be on Apple's MPS: no double precision there and no Cholesky solver, until `.cpu()`."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", str(function))
+        if name in ("cholesky_ex", "linalg_cholesky_ex", "cholesky_solve", "cholesky"):
+            raise NotImplementedError(f"{name} is not implemented for the MPS device")
+        if function == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
+            return torch.device("mps")
+        if name == "cpu":
+            return args[0].as_subclass(torch.Tensor)
+        moved = [a for a in (*args[1:], *kwargs.values()) if a == "mps" or a == torch.device("mps")]
+        if name in ("to", "zeros_like", "empty_like") and moved:
+            args = tuple(a for a in args if a not in moved)
+            kwargs = {key: value for key, value in kwargs.items() if value not in moved}
+        found = super().__torch_function__(function, types, args, kwargs)
+        if isinstance(found, Apple) and found.as_subclass(torch.Tensor).dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return found
+
+
+def test_the_stand_in_is_as_strict_as_the_device() -> None:
+    tensor = torch.ones(3).as_subclass(Apple)
+    assert tensor.device.type == "mps"
+    for wrong in (lambda: tensor.double(), lambda: tensor.to(torch.float64), lambda: torch.linalg.cholesky_ex(tensor)):
+        with pytest.raises((TypeError, NotImplementedError)):
+            wrong()
+    assert tensor.cpu().double().dtype == torch.float64
+    assert precise(tensor).dtype == torch.float64
+    assert type(precise(tensor)) is torch.Tensor
+
+
+def test_least_squares_are_solved_where_there_is_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    root, right = torch.rand(6, 6), torch.rand(6, 2)
+    square = root @ root.T + torch.eye(6)
+    expected = torch.linalg.solve(square, right)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)  # nobody goes back to a device that is not there
+    solved = compensate._solve(square.as_subclass(Apple), right.as_subclass(Apple))
+    assert torch.allclose(solved.as_subclass(torch.Tensor), expected, atol=1e-5)
+
+
+def test_lamp_and_gates_need_no_double_precision_on_the_device() -> None:
+    model = small()
+    expected = masks.choose(model, parse("0.5"))
+    found = graph.build(model)
+    seen = gates.Gates(found, model, "fisher")
+    loss_of(model, 1).backward()
+    seen.look()
+    scores = seen.scores()
+    seen._sums, seen._counts = seen._sums.as_subclass(Apple), seen._counts.as_subclass(Apple)
+    assert all(np.array_equal(value, scores[name]) for name, value in seen.scores().items())
+    layer: Any = nn.Conv2d(4, 8, 3)
+    alone = masks._by_lamp({"one": layer}, 0.5)["one"]
+    fake = SimpleNamespace(weight=layer.weight.detach().as_subclass(Apple))
+    again = masks._by_lamp({"one": fake}, 0.5)["one"]  # type: ignore[dict-item]
+    assert torch.equal(again.as_subclass(torch.Tensor), alone)
+    assert 0 < float(alone.float().mean()) < 1
+    assert len(expected) > 50
+
+
+@pytest.mark.parametrize("error", [RuntimeError(TEXTS[3]), RuntimeError(TEXTS[5]), torch.cuda.OutOfMemoryError("")])
+def test_what_makes_up_for_a_cut_goes_to_the_cpu_for_any_text_of_no_memory(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    moves: list[Any] = []
+    device = SimpleNamespace(type="xpu")
+    model: Any = SimpleNamespace(
+        parameters=lambda: iter([SimpleNamespace(device=device)]), cpu=lambda: moves.append("cpu"), to=moves.append
+    )
+    images: Any = SimpleNamespace(to=lambda device: "there", cpu=lambda: "here")
+
+    def act(given: Any) -> int:
+        if given == "there":
+            raise error
+        return 7
+
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        assert compensate._where_there_is_room(act, model, images) == 7
+    assert "the CPU does it" in caplog.text
+    assert moves == ["cpu", device]
+    error = RuntimeError("another fault")
+    with pytest.raises(RuntimeError, match="another"):
+        compensate._where_there_is_room(act, model, images)
+
+
+def recipe(**settings: Any) -> Recipe:
+    found = from_arguments({"prune": 0.5, **settings})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory ran out: CUDA out of memory"),
+        (PruneError("the gradients of this DetectionModel on this data are all 0"), "are all 0"),
+        (OSError("Dataset images not found"), "no images to look at: Dataset images not found"),
+    ],
+)
+def test_a_step_without_gradients_says_what_happened_and_what_it_goes_by(
+    error: Exception, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> Any:
+        raise error
+
+    of_images = isinstance(error, OSError)
+    monkeypatch.setattr(calibration, "of_trainer", fail if of_images else lambda *given: [])
+    monkeypatch.setattr(gradients, "gather", fail)
+    model = small()
+    trainer = SimpleNamespace(ema=SimpleNamespace(ema=model), model=model)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        assert cutting.worth(trainer, None, recipe(), graph.build(model)) == {}
+    assert words in caplog.text
+    assert "importance=l2 and scope=uniform" in caplog.text
+    assert "no gradients yet" not in caplog.text
+
+
+def test_one_function_says_what_stands_in_for_gradients() -> None:
+    assert step.by_weights(recipe()).scope == "uniform"
+    assert step.by_weights(recipe()).importance == "l2"
+    assert step.by_weights(recipe(prune_scope="global")).scope == "global"
+    assert step.by_weights(recipe(prune="balanced")).scope == "global"  # its file says so
+    assert step.by_weights(Recipe(name="own", flops="50%", scope="global")).scope == "global"
+    assert step.by_weights(recipe(prune_importance="fpgm")).scope == recipe().scope == "global"
+    model = small()
+    baseline = step.Baseline.of(model, graph.build(model))
+    plans = [
+        step.choose(model, wanted, baseline, step.limits(wanted, baseline), worth)[1].keep
+        for wanted, worth in (
+            (recipe(), lambda groups: {}),
+            (recipe(prune_importance="l2", prune_scope="uniform"), None),
+            (recipe(prune_scope="global"), lambda groups: {}),
+        )
+    ]
+    counts = [{name: len(kept) for name, kept in plan.items()} for plan in plans]
+    assert counts[0] == counts[1]
+    assert counts[0] != counts[2]
