@@ -173,7 +173,7 @@ def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, i
     try:
         return act(images.to(device))
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or device.type == "cpu":
+        if not is_out_of_memory(error):
             raise
         LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to make up for the cut; the CPU does it")
     give_back(device)
