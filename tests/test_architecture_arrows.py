@@ -86,6 +86,7 @@ LAYERS = {
             "timed",
             "undo",
             "ranks",
+            "rebuilt",
             "state_file",
             "record",
             "report",

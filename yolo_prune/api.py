@@ -35,6 +35,7 @@ from yolo_prune import (
     measure,
     pattern,
     profile,
+    rebuilt,
     record,
     sensitivity,
     session,
@@ -100,10 +101,7 @@ def prune(
             "this model carries the INT8 quantizers of a training with quantize=8; prune the model that it was trained "
             "from, and train the pruned one with quantize=8"
         )
-    if getattr(network, "is_fused", lambda: False)():
-        raise PruneError(
-            "this model is fused (its BatchNorms are folded in); load the .pt again and prune it before predict"
-        )
+    rebuilt.require_unfused(network)
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)

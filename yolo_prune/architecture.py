@@ -4,7 +4,8 @@
 The host rebuilds a model from `model.yaml` at each `train` and `resume` (ultralytics 8.4.190, nn/tasks.py:
 `parse_model`); that yaml knows one width factor, so a rebuilt model would be full width again. A stamped one says more:
 
-    yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "scale": "n", "run": {...}}
+    yaml["yolo_prune"] = {"widths": {"model.0.conv": [8, 3], ...}, "first_module": "Conv", "scale": "n", "channels": 3,
+                          "run": {...}}
 
 With yolo-prune installed, `build` stands in for `parse_model` and gives the stock classes at these widths, and `adopt`
 gives them to a full-width model that is about to load pruned weights. Without it, stock `parse_model` must not succeed
@@ -55,6 +56,7 @@ def stamp(
         spec["first_module"] = yaml["backbone"][0][2]
         spec["scale"] = yaml.get("scale")
         yaml["backbone"][0][2] = REFUSAL
+    spec["channels"] = yaml.get("channels", 3)  # of the image; the host overwrites the yaml's by those of the data
     spec["widths"] = {}
     for name, module in model.named_modules():
         counts = _counts(module)
@@ -152,6 +154,7 @@ def _build(
 ) -> tuple[nn.Sequential, list[int]]:
     spec = d[SPEC_KEY]
     layers, save = parse_model(_stock(d), ch, False)
+    of_image = _readers_of_the_image(parse_model, d, ch, layers)
     narrowed = 0
     holder = nn.Module()
     holder.model = layers  # so that names read as they do in the whole model
@@ -170,6 +173,8 @@ def _build(
                 "install the ultralytics that trained it"
             )
         wanted = [own if given is None else given for given, own in zip(wanted, counts, strict=True)]
+        if name in of_image:
+            wanted[1] = counts[1]
         if wanted != counts:
             _resize(holder, name, module, wanted)
             narrowed += isinstance(module, nn.Conv2d)
@@ -184,6 +189,24 @@ def _build(
             f"{len(spec['widths'])} convolutions differ from {d.get('yaml_file', 'the stock model')}"
         )
     return layers, save
+
+
+def _readers_of_the_image(
+    parse_model: Callable[..., tuple[nn.Sequential, list[int]]], d: dict[str, Any], ch: int, layers: nn.Sequential
+) -> set[str]:
+    """Layers whose inputs follow the image's channels, where these are others than those of the model that was stamped.
+
+    As the class count does, they follow whatever data the model is trained on next.
+    """
+    stamped = d[SPEC_KEY].get("channels", 3)
+    if stamped == ch:
+        return set()
+    before = dict(parse_model(_stock(d), stamped, False)[0].named_modules(prefix="model"))
+    return {
+        name
+        for name, module in layers.named_modules(prefix="model")
+        if len(_counts(module)) == 2 and _counts(module)[1] != _counts(before[name])[1]
+    }
 
 
 def _stock(d: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def _install_model(model: Any) -> None:
 
     @functools.wraps(stock_train)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if asked(kwargs):
+        if asked(kwargs) or _still_attached(self):
             _refuse_early(self, kwargs)
         return stock_train(self, *args, **kwargs)
 
@@ -249,13 +249,14 @@ def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
         yolo: a YOLO object. arguments: of its `train`; with a list of data sets each is a run, and the host goes on to
             the next one whatever the error (MultiTrainer).
     """
-    from yolo_prune import checkpoint
+    from yolo_prune import checkpoint, rebuilt
 
     require_supported()
     if isinstance(arguments.get("data"), (list, tuple)):
         recipe.from_arguments(arguments)
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
+        rebuilt.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
 
 
 def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:

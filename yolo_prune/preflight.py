@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, frozen, graph, profile, sensitivity, step, support
+from yolo_prune import checkpoint, frozen, graph, profile, rebuilt, sensitivity, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -79,7 +79,8 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
         settings: the host's arguments; only a `model` that is a .pt file at hand is looked at. wanted: the recipe.
 
     Raises:
-        PruneError: another family, or a bound that is far out of reach. What cannot be read is left to the host.
+        PruneError: another family, weights that the run would lose, or a bound far out of reach. What cannot be read
+            is left to the host.
     """
     path = Path(str(settings.get("model")))
     if path.suffix != ".pt" or not path.is_file():
@@ -88,6 +89,7 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
         network, _ = checkpoint.load(path, safe=checkpoint.restricted())  # else as the host is about to load it anyway
     except PruneError:
         return
+    rebuilt.require(network, str(path))
     model(network, wanted, str(path), _SLACK, settings.get("freeze"))
 
 

@@ -42,6 +42,7 @@ from yolo_prune import (
     platform_report,
     preflight,
     ranks,
+    rebuilt,
     recipe,
     record,
     report,
@@ -118,6 +119,8 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     if wanted is None:
         return
     preflight.modes(vars(trainer.args))
+    if trainer.resume:
+        rebuilt.require_file(trainer.args.model)
     recipe.check_epochs(wanted, trainer.epochs)
     preflight.measurements(wanted)
     preflight.floor(vars(trainer.args), wanted)

@@ -1,0 +1,97 @@
+# yolo-prune, AGPL-3.0 license
+"""Would a training keep a model? The host builds it anew from its yaml, and takes over the tensors that fit.
+
+What another tool has narrowed, or `fuse()` has folded, does not fit: the host trains on with fresh weights in those
+places, and says so in one number only (ultralytics 8.4.190, nn/tasks.py: `BaseModel.load`; issues 14856 and 8784).
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn import tasks
+
+from yolo_prune import checkpoint
+from yolo_prune.errors import HostError, PruneError
+
+
+def require_unfused(network: nn.Module, name: str = "") -> None:
+    """Raise where BatchNorms are folded into convolutions: neither a cut nor a training knows what they were.
+
+    Args:
+        network: any module. name: how the user named it, if they did.
+
+    Raises:
+        PruneError: it is fused.
+    """
+    if getattr(network, "is_fused", lambda: False)():
+        raise PruneError(
+            f"{f'model={name}: ' if name else ''}this model is fused (its BatchNorms are folded in); load the .pt "
+            "again and prune it before predict. Of a .pt that was saved after fuse(), take the one before"
+        )
+
+
+def require(network: nn.Module, name: str) -> None:
+    """Raise unless a training keeps all weights of a model.
+
+    Args:
+        network: a stock model; one without a yaml is left to the host, and so is a yaml that it cannot build.
+        name: how the user named it.
+
+    Raises:
+        PruneError: it is fused, or its weights are of other widths than its yaml builds.
+    """
+    require_unfused(network, name)
+    built = _built(network)
+    layers = getattr(network, "model", None)
+    if built is None or not isinstance(layers, nn.Module):
+        return
+    own = layers.state_dict()
+    changed = [key for key, tensor in built.items() if key in own and own[key].shape != tensor.shape]
+    gone = [key for key, tensor in built.items() if key not in own and tensor.ndim > 1]
+    if not changed and not gone:
+        return
+    first = (changed or gone)[0]
+    is_now = f"is {list(own[first].shape)}" if changed else "is not there"
+    raise PruneError(
+        f"model={name}: {len(changed) + len(gone)} of {len(own)} tensors have other widths than this model's own yaml "
+        f"builds (model.{first} {is_now}, the yaml builds {list(built[first].shape)}), so a training would make it "
+        "full width again and lose them. Was it narrowed by another tool? Prune it as it is first, which writes its "
+        f"widths down: yolo-prune apply model={name} flops=80%; then train what that writes"
+    )
+
+
+def require_file(path: str | Path) -> None:
+    """The same for a .pt file at hand; what cannot be read safely is left to the host.
+
+    Raises:
+        PruneError: as of `require`.
+    """
+    if Path(path).suffix != ".pt" or not Path(path).is_file():
+        return
+    try:
+        network, _ = checkpoint.load(path, safe=checkpoint.restricted())
+    except PruneError:
+        return
+    require(network, str(path))
+
+
+def _built(network: nn.Module) -> dict[str, Any] | None:
+    """The tensors that the host builds from a model's yaml, without values; None where it builds none."""
+    yaml = getattr(network, "yaml", None)
+    if not isinstance(yaml, dict):
+        return None
+    for device in ("meta", "cpu"):  # a user's block may want values
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device):
+                layers, _ = tasks.parse_model(deepcopy(yaml), ch=int(yaml.get("channels", 3)), verbose=False)
+            return dict(layers.state_dict())
+        except HostError:
+            raise
+        except Exception:  # the host, or a block of the user's, has any; then the run itself will say it
+            continue
+    return None
