@@ -363,7 +363,7 @@ def inspect(
         f"layers are protected; {size.params:,} params, {size.gflops:.2f} GFLOPs"
     )
     if found.untaught:
-        LOGGER.info(text.untaught(found.untaught))
+        LOGGER.info(text.untaught(found.untaught, found.operations))
     if found.blocks or found.heads:
         heads = ", ".join(f"{name} ({count})" for name, count in found.heads.items() if count > 1)
         LOGGER.info(

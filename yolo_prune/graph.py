@@ -119,7 +119,7 @@ class ChannelGraph:
     Attributes:
         blocks: the residual blocks that can be removed whole. heads: attention -> how many heads it has.
         untaught: name -> class of each block with operations that nobody has taught the tool, so that what goes into
-            them is protected.
+            them is protected; operations: what stops the tracer in each of them.
         groups: the prunable groups. protected: layer name -> why its outputs stay. native: those of the protected whose
             outputs stay by the model's nature and not by a recipe; they have the width of the stock model.
         layers: every layer, in the model's order.
@@ -132,6 +132,17 @@ class ChannelGraph:
     blocks: tuple[ResidualBlock, ...] = ()
     heads: dict[str, int] = field(default_factory=dict)
     untaught: dict[str, str] = field(default_factory=dict)
+    operations: dict[str, str] = field(default_factory=dict)
+
+    def held(self) -> dict[str, float]:
+        """Why layers stay whole -> share of the convolution weights; but for what is an output of the model."""
+        weights = {layer.name: layer.weights for layer in self.layers if layer.kind in ("conv", "depthwise")}
+        shares: dict[str, float] = {}
+        for name, why in self.protected.items():
+            reason = why.rpartition(": ")[2] if why.startswith("tied to ") else why
+            if not reason.startswith("output of the model"):
+                shares[reason] = shares.get(reason, 0.0) + weights.get(name, 0) / max(sum(weights.values()), 1)
+        return shares
 
     def prunable_share(self) -> float:
         """The share of the convolution weights that is in layers whose channels can be cut."""
@@ -214,7 +225,8 @@ def build(
         _layers(found, shadow),
         tuple(b for b in residual.find(found, shadow, made_by) if not _holds(b.name, frozen)),
         blocks.heads(shadow),
-        {where: type(shadow.get_submodule(where)).__name__ for where in found.untaught if where in modules},
+        {where: type(modules[where]).__name__ for where in found.untaught if where in modules},
+        dict(found.untaught),
     )
 
 

@@ -16,8 +16,8 @@ _UNARY = _names("""
 """)
 _ACTIVATIONS = _names("""
     relu, relu6, elu, selu, celu, leaky_relu, rrelu, gelu, silu, mish, softplus, softshrink, softsign,
-    hardshrink, hardsigmoid, hardswish, hardtanh, logsigmoid, log_sigmoid, tanhshrink, threshold, dropout,
-    dropout1d, dropout2d, dropout3d, alpha_dropout, feature_alpha_dropout, feature_dropout
+    hardshrink, hardsigmoid, hardswish, hardtanh, logsigmoid, log_sigmoid, tanhshrink, threshold, _threshold,
+    dropout, dropout1d, dropout2d, dropout3d, alpha_dropout, feature_alpha_dropout, feature_dropout
 """)
 _BINARY = _names("""
     add, sub, subtract, rsub, mul, multiply, div, divide, true_divide, floor_divide, fmod, pow, remainder,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from yolo_prune import allocate, costs, gates, graph, importance, measure
+from yolo_prune import allocate, costs, gates, graph, importance, measure, text
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.measure import Size
 from yolo_prune.profiles import Profile
@@ -20,6 +20,7 @@ from yolo_prune.recipe import Recipe
 from yolo_prune.scopes import legal
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
+_MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
 CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
 
 
@@ -183,14 +184,29 @@ def plan(
     }
     gone = baseline.blocks - len(channel_graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
-    return allocate.allocate(
-        found,
-        [makers[key](bound) for key, bound in bounds.items()],
-        scope=recipe.scope,
-        multiple=multiple(recipe, profile),
-        parts=parts,
-        most_blocks=max(most, 0),
-        guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
+    try:
+        return allocate.allocate(
+            found,
+            [makers[key](bound) for key, bound in bounds.items()],
+            scope=recipe.scope,
+            multiple=multiple(recipe, profile),
+            parts=parts,
+            most_blocks=max(most, 0),
+            guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
+        )
+    except BoundError as error:
+        raise _because(error, channel_graph) from error
+
+
+def _because(error: BoundError, channel_graph: graph.ChannelGraph) -> BoundError:
+    """An error of a bound that is out of reach, with what keeps layers whole where that is much."""
+    reasons = {why: share for why, share in channel_graph.held().items() if graph.FROZEN not in why}
+    if sum(reasons.values()) < _MUCH:
+        return error
+    words = str(error).partition("; raise the bound")[0]
+    return BoundError(
+        f"{words}; of its convolution weights stay: {text.held(reasons, channel_graph.untaught)}. Raise the bound, "
+        "replace what stops it, or teach the block (docs/adding-a-block.md)"
     )
 
 

@@ -48,7 +48,7 @@ def plan(recipe: Recipe, baseline: Baseline, found: graph.ChannelGraph, epochs: 
         epochs: 0-based, of each step. done: how many of these have been taken.
     """
     if found.untaught:
-        say(text.untaught(found.untaught))
+        say(text.untaught(found.untaught, found.operations))
     words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
     bounds = step.limits(recipe, baseline)
     targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]

@@ -31,14 +31,29 @@ def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
 
 
-def untaught(blocks: Mapping[str, str]) -> str:
-    """One line on blocks that nobody has taught the tool: name -> class."""
+def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:
+    """One line on blocks that nobody has taught the tool: name -> class, name -> what stops it there."""
     classes: dict[str, list[str]] = {}
     for name, kind in blocks.items():
         classes.setdefault(kind, []).append(name)
-    listed = [
-        f"{kind} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)})" for kind, names in classes.items()
-    ]
+    listed = []
+    for kind, names in classes.items():
+        more = f" and {len(names) - 1} more" * (len(names) > 1)
+        listed.append(f"{kind} ({names[0]}{more}: {operations.get(names[0], 'an operation that is not known')})")
     return (
         f"what goes into these blocks is protected, for yolo-prune does not know all that they do: {', '.join(listed)}"
     )
+
+
+def held(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
+    """What keeps layers whole, the weightiest first.
+
+    Args:
+        reasons: why -> share of the weights. blocks: name -> class, of the blocks that are not known.
+    """
+    order = sorted(reasons, key=lambda why: -reasons[why])
+    listed = []
+    for why in order[:most]:
+        kind = next((kind for name, kind in blocks.items() if f" {name}," in f"{why}," or f" {name} " in why), None)
+        listed.append(f"{reasons[why]:.0%} {why}{f' ({kind})' if kind else ''}")
+    return "; ".join(listed) + ("; ..." if len(order) > most else "")
