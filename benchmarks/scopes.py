@@ -155,15 +155,14 @@ def main() -> None:
             )
             for index, (name, network) in enumerate(networks.items())
         }
-        times = latency.interleaved(calls, int(given.get("repeats", 40)))
+        turns = latency.in_turns(calls, int(given.get("repeats", 40)))
     print(f"{given['model']} at {device.imgsz}, {bound} {left}, {device}; profile steps {device.steps}")
     print("| scope | FLOPs left | ms | of dense | predicted | error | speed-up / FLOPs | kept | sum |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    base = times["dense"].median
     for name, (flops, predicted, importance_left) in figures.items():
-        share = times[name].median / base
+        share = 1 / turns.ratio("dense", name).median
         print(
-            f"| {name} | {flops:.1%} | {times[name].median:.2f} | {share:.1%} | {predicted:.1%} | "
+            f"| {name} | {flops:.1%} | {turns.timing(name).median:.2f} | {share:.1%} | {predicted:.1%} | "
             f"{predicted / share - 1:+.1%} | {flops / share:.2f} | "
             f"{importance_left[0]:.3f} | {importance_left[1]:.3f} |"
         )

@@ -65,8 +65,9 @@ def timed(artifacts: dict[str, Path], kind: str, options: dict[str, str]) -> lis
     threads, repeats = int(options.get("threads", 1)), int(options.get("repeats", 40))
     shape = (1, 3, *[int(options.get("imgsz", 320))] * 2)
     calls = {name: runtime.load(path, kind, threads, shape=shape) for name, path in artifacts.items()}
-    times = latency.interleaved(calls, repeats)
-    return [f"{times['dense'].median / times[name].median:.2f}" for name in artifacts]
+    turns = latency.in_turns(calls, repeats)
+    ratios = [turns.ratio("dense", name) for name in artifacts]
+    return [f"{ratio.median:.2f}" if ratio.steady else f"({ratio.low:.2f}-{ratio.high:.2f})" for ratio in ratios]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Nothing here reaches for the network. Tests on real weights or real data skip, w
 
 from __future__ import annotations
 
+import itertools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share few cores
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,17 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_clock() -> Iterator[None]:
+    """Let every call of a timing take the same made-up time: tests run beside others, and what they time is noise."""
+    from yolo_prune import latency
+
+    ticks = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_clock", lambda: next(ticks) * 1e-3)
+        yield
 
 
 def needs(argument: str) -> pytest.MarkDecorator:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "yolo_prune"
 
 # From the bottom up. A module imports from its own row and from rows below it, anywhere in its text.
 LAYERS = {
-    "base": {"arguments", "errors", "files", "platform_report", "resources"},
+    "base": {"arguments", "errors", "files", "platform_report", "resources", "scratch"},
     "device": {"device", "latency", "latency_model", "runtime"},
     "pure": {
         "allocate",

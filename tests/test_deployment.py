@@ -24,7 +24,6 @@ def recipe(tmp_path: Path) -> Path:
 def test_a_run_ends_with_proven_artifacts(
     recipe: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "SLOWER", 0.0)  # a few calls on a busy machine say nothing of speed
     train(tiny_data, tmp_path, epochs=3, prune=str(recipe))
     weights = tmp_path / "run" / "weights"
     told = json.loads((weights / "export.json").read_text(encoding="utf-8"))

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import pickle
+import random
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,11 +23,11 @@ from ultralytics import YOLO
 from tests.oracle import lively
 from yolo_prune import artifact, formats, latency, samples, verify
 from yolo_prune import export as job
-from yolo_prune.errors import PruneError, VerifyError
+from yolo_prune.errors import NoisyError, PruneError, VerifyError
 
 SIDE = 64
 FORMATS = ", ".join(formats.FORMATS)
-QUICK: dict[str, Any] = {"imgsz": SIDE, "images": 3, "repeats": 2}
+QUICK: dict[str, Any] = {"imgsz": SIDE, "images": 3, "repeats": 16}  # on a made-up clock, see conftest.py
 
 
 # Comparing outputs ----------------------------------------------------------------------------------------------------
@@ -132,14 +134,6 @@ def test_another_shape_or_count_fails() -> None:
 
 
 # Timing and images ----------------------------------------------------------------------------------------------------
-
-
-def test_models_take_turns() -> None:
-    turns: list[str] = []
-    timings = latency.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3)
-    assert turns == ["a", "b"] * (latency.WARM_UP + 3)
-    assert set(timings) == {"a", "b"}
-    assert all(timing.p10 <= timing.median <= timing.p90 for timing in timings.values())
 
 
 def test_stand_in_images_are_the_same_each_time() -> None:
@@ -278,7 +272,6 @@ def test_dense_and_pruned_side_by_side(
     other = tmp_path / "old"
     other.mkdir()
     dense = _save(other / "best.pt", 1)  # the same name, in a folder that must stay as it is
-    monkeypatch.setattr(job, "SLOWER", 0.0)  # two calls on a busy machine say nothing of speed
     threads, switches = torch.get_num_threads(), (tasks.SAFE_LOAD, checks.AUTOINSTALL)
 
     record = job.export(str(model), data=str(tiny_data), dense=str(dense), threads=2, **QUICK)
@@ -562,39 +555,159 @@ def test_a_format_that_fails_is_named_and_the_others_go_on(model: Path, monkeypa
     assert (model.parent / "best.torchscript").is_file()
 
 
+def _paced(monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, Any]) -> None:
+    """Let models take that long on a made-up clock: a number, or a function that returns one for each call."""
+    now = [0.0]
+
+    def pace(name: str) -> Callable[[], None]:
+        ms = milliseconds[name]
+
+        def call() -> None:
+            now[0] += (ms() if callable(ms) else ms) / 1e3
+
+        return call
+
+    stock = latency.in_turns
+
+    def in_turns(calls: dict[str, Any], *rest: Any) -> latency.Turns:
+        return stock({name: pace(name.split()[0]) for name in calls}, *rest)
+
+    monkeypatch.setattr(latency, "_clock", lambda: now[0])
+    monkeypatch.setattr(job.latency, "in_turns", in_turns)
+
+
 def test_an_artifact_that_is_slower_than_its_parent_fails(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = Path(shutil.copy(model, tmp_path / "dense.pt"))
-    milliseconds = {"dense": 10.0, "model": 12.0}
-    monkeypatch.setattr(
-        job.latency,
-        "interleaved",
-        lambda calls, repeats: {name: latency.Timing(*[milliseconds[name]] * 3) for name in calls},
-    )
+    _paced(monkeypatch, {"dense": 10.0, "model": 12.0})
     with pytest.raises(VerifyError, match=r"best\.onnx \(model\): slower than the dense model: 0\.83 times as fast"):
         job.export(model, dense=dense, **QUICK)
+
+
+def test_a_speed_up_is_told_with_its_interval(
+    model: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    dense = Path(shutil.copy(model, tmp_path / "dense.pt"))
+    _paced(monkeypatch, {"dense": lambda: 15 * rng.gauss(1, 0.03), "model": lambda: 10 * rng.gauss(1, 0.03)})
+    told = job.export(model, dense=dense, **QUICK)
+    assert told["timing_settled"]
+    for row in told["rows"]:
+        low, high = row["speedup_interval"]
+        assert low <= (1.5 if row["role"] == "model" else 1.0) <= high
+        assert row["speedup_verdict"] == ("faster" if row["role"] == "model" else "alike")
+        assert row["speedup_rounds"] >= 8
+    (table,) = [message for message in said if message.startswith("\nmodel")]
+    assert re.search(r"model onnx .* 1\.\d\dx \(1\.4\d-1\.5\d\)", table)
+
+
+def test_a_machine_that_stays_too_noisy_is_never_called_faster_or_slower(
+    model: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model against itself beside a heavy load: said in the table, in export.json and by the exit code."""
+    rng = random.Random(0)
+    dense = Path(shutil.copy(model, tmp_path / "dense.pt"))
+    _paced(monkeypatch, dict.fromkeys(("dense", "model"), lambda: 10 * rng.lognormvariate(0, 1)))
+    with pytest.raises(NoisyError, match=r"^proven, but the machine was too busy to time: best\.onnx: ") as caught:
+        job.export(model, dense=dense, **{**QUICK, "seconds": 2})
+    assert "\n" not in str(caught.value)
+    told = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
+    assert told == caught.value.record
+    assert told["passed"]
+    assert told["timing_settled"] is False
+    row = told["rows"][-1]
+    assert (row["speedup"], row["speedup_verdict"]) == (None, "too noisy")
+    assert row["speedup_interval"][0] < 1 < row["speedup_interval"][1]
+    (table,) = [message for message in said if message.startswith("\nmodel")]
+    assert "too noisy (" in table
+    assert (model.parent / "best.onnx").is_file()
+
+    from yolo_prune import cli
+
+    monkeypatch.setitem(cli._COMMANDS, "export", ("tests.test_export", "_noisy"))
+    assert cli.main(["export", "model=x.pt"]) == 3
+
+
+def _noisy(model: str) -> None:
+    raise NoisyError("too busy")
+
+
+def test_too_few_rounds_are_said_and_are_json(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = Path(shutil.copy(model, tmp_path / "dense.pt"))
+    _paced(monkeypatch, {"dense": 2000.0, "model": 1000.0})
+    with pytest.raises(NoisyError):
+        job.export(model, dense=dense, **{**QUICK, "seconds": 1})
+    row = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))["rows"][-1]
+    assert (row["speedup"], row["speedup_interval"]) == (None, [0.0, None])
 
 
 def test_a_quantized_artifact_that_is_slower_than_the_plain_parent_fails() -> None:
     """It is faster than the parent quantized alike, and that is not what was there before."""
 
-    def result(role: str, precision: str, ms: float) -> job.Result:
-        subject = job.Subject(role, Path(f"{role}.pt"), torch.nn.Module(), {}, job.Size(1, 1.0))
-        return job.Result(subject, "onnx", precision, Path(f"{role}.onnx"), 1.0, timing=latency.Timing(ms, ms, ms))
+    def ratio(value: float) -> latency.Ratio:
+        return latency.Ratio(value, value, value, 20)
 
-    dense, small = [result("dense", "fp32", 10.0), result("dense", "int8", 20.0)], result("pruned", "int8", 15.0)
+    def result(role: str, precision: str, speed: float, alike: float) -> job.Result:
+        subject = job.Subject(role, Path(f"{role}.pt"), torch.nn.Module(), {}, job.Size(1, 1.0), None)
+        file = Path(f"{role}.onnx")
+        return job.Result(subject, "onnx", precision, file, 1.0, speed=ratio(speed), alike=ratio(alike))
+
+    dense, small = [result("dense", "fp32", 1, 1), result("dense", "int8", 0.5, 1)], result("pruned", "int8", 0.67, 1.3)
     for one in (*dense, small):
-        job._judge(one, [*dense, small])
+        job._judge(one)
     assert [one.faults for one in dense] == [[], []]
     assert small.faults == ["slower than the dense model in fp32: 0.67 times as fast in onnx, int8"]
 
 
-def test_a_parent_of_another_task_or_other_classes_is_refused(model: Path, tmp_path: Path) -> None:
-    for yaml, words in (("yolov8n-seg.yaml", "is of task segment"), ("yolov8n.yaml", "has 80 classes")):
-        torch.save({"model": YOLO(yaml).model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
-        with pytest.raises(PruneError, match=words):
-            job.export(model, dense=tmp_path / "dense.pt", **QUICK)
+def test_a_parent_of_another_task_is_refused(model: Path, tmp_path: Path) -> None:
+    torch.save({"model": YOLO("yolov8n-seg.yaml").model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
+    with pytest.raises(PruneError, match="is of task segment"):
+        job.export(model, dense=tmp_path / "dense.pt", **QUICK)
+
+
+def test_a_parent_of_other_classes_is_compared_in_latency_and_size_alone(
+    model: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As yolov8n.pt itself, of 80 classes, beside a model of two that was pruned from it."""
+    torch.save({"model": YOLO("yolov8n.yaml").model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
+    told = job.export(model, dense=tmp_path / "dense.pt", data=tiny_data, **QUICK)
+    assert "dense.pt has 80 classes and" in told["note"]
+    assert "2: latency and size alone are compared" in told["note"]
+    assert told["note"] in caplog.text
+    for row in told["rows"]:
+        assert (row["map50_95"] is None) is (row["role"] == "dense")
+        assert row["latency_ms"]["median"] > 0
+        assert row["megabytes"] > 1
+        assert row["speedup"] == 1.0
+        assert row["gflops_deployed"] < row["gflops"]
+
+
+def test_a_fault_is_said_once(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that was found in an artifact, and one of a format that could not be made."""
+    from yolo_prune import cli
+
+    stock, compare = job.deploy.by_host, verify.compare
+
+    def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
+        if kind == "torchscript":
+            raise PruneError("no luck with it")
+        return stock(staged, network, kind, precision, **rest)
+
+    def broken(*given: Any) -> verify.Parity:
+        parity = compare(*given)
+        parity.faults.append("another box")
+        return parity
+
+    monkeypatch.setattr(job.deploy, "by_host", by_host)
+    monkeypatch.setattr(job.verify, "compare", broken)
+    words = [f"{name}={value}" for name, value in {**QUICK, "model": model, "format": "onnx,torchscript"}.items()]
+    assert cli.main(["export", *words]) == 2
+    text = "\n".join([*caplog.messages, capsys.readouterr().err])
+    assert text.count("another box") == 1
+    assert text.count("no luck with it") == 1
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,7 +325,7 @@ class IExecutionContext(Strict):
         if not WORLD.get("unfilled") and not {self._places[name] for name in file["inputs"]} <= GPU.written:
             raise RuntimeError("an input was not copied")
         note("execute", file["file"])
-        GPU.enqueue(stream_handle, file["ms"] + 0.01 * self._calls)
+        GPU.enqueue(stream_handle, file["ms"] + 0.001 * self._calls)
         self._calls += 1
         return not file.get("no_run")
 
@@ -623,17 +623,18 @@ def test_builds_and_runs_by_the_documented_calls(
     tmp_path: Path, version: str, precision: str, kind: str, sparse: bool, flags: list[str], network: int
 ) -> None:
     made = pair(tmp_path, precision, sparse, kind)
-    told = run(made, "repeats=2", "workspace=1.5", version=version)
-    assert (told.code, told.err) == (0, "")
+    told = run(made, "repeats=40", "seconds=0.001", "workspace=1.5", version=version)
+    assert told.err == ""
     assert told.of("create_network") == [[network], [network]]
     assert told.of("build") == [[name, flags, {"WORKSPACE": 3 << 29}, []] for name in ("dense.onnx", "best.onnx")]
     size = {"FLOAT": 4, "HALF": 2}[(FILES[kind].get("inputs") or {"images": ["FLOAT"]})["images"][0]]
     places = [["images", 3 * 8 * 16 * size], ["output0", 84 * 21 * 4], ["output1", 2 * 4]]
     assert told.of("address") == [[name, *place] for name in ("dense.onnx", "best.onnx") for place in places]
     order = ["create_network", "parse", "build", "deserialize", "address", "address", "address"]
-    rounds = 20 + 2  # warm-up and counted; each is one call without and one with transfers, in turns
+    rounds = 20 + 40  # warm-up and counted; each is one call without and one with transfers, in turns
     assert [words[0] for words in told.calls] == [*order, *order, *(["execute"] * 4 * rounds)]
-    assert told.of("execute") == [["dense.onnx"], ["dense.onnx"], ["best.onnx"], ["best.onnx"]] * rounds
+    there = [["dense.onnx"], ["dense.onnx"], ["best.onnx"], ["best.onnx"]]
+    assert told.of("execute") == [*there, *there[::-1]] * (rounds // 2)
     record = json.loads((tmp_path / "tensorrt.json").read_text())
     assert (record["tensorrt"], record["precision"], record["sparse"]) == (version, precision, sparse)
     words = ["(Sparsity) Found 2 layer(s) eligible to use sparse tactics: a, b"] if sparse else []
@@ -664,11 +665,11 @@ def test_open_sizes_get_a_profile_and_a_shape(tmp_path: Path) -> None:
 
 
 def expected(ms: float, transfers: float, repeats: int) -> list[dict[str, float]]:
-    """Timings of the stand-in's network: every call takes 0.01 ms longer than the one before."""
+    """Timings of the stand-in's network: every call takes 0.001 ms longer than the one before."""
     warm = max(20, repeats // 2)
     found = []
     for at, more in ((0, 0.0), (1, transfers)):
-        times = [ms + more + 0.01 * (2 * turn + at) for turn in range(warm, warm + repeats)]
+        times = [ms + more + 0.001 * (2 * turn + at) for turn in range(warm, warm + repeats)]
         found.append({name: np.percentile(times, q) for name, q in (("median", 50), ("p10", 10), ("p90", 90))})
     return found
 
@@ -680,7 +681,7 @@ def test_table_and_record(tmp_path: Path) -> None:
     bin_folder.mkdir()
     (bin_folder / "nvpmodel").write_text('#!/bin/sh\n[ "$1" = -q ] && printf "NV Power Mode: 15W\\n0\\n"\n')
     (bin_folder / "nvpmodel").chmod(0o755)
-    told = run(made, "repeats=50", version=V10, path=f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
+    told = run(made, "repeats=50", "seconds=0.001", version=V10, path=f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
     assert (told.code, told.err) == (0, "")
     record = json.loads((folder / "tensorrt.json").read_text())
     assert not list(folder.glob(".*"))
@@ -693,7 +694,10 @@ def test_table_and_record(tmp_path: Path) -> None:
         assert rows[role]["inputs"] == {"images": [1, 3, 8, 16]}
     dense, pruned = (rows[role] for role in ("dense", "pruned"))
     for key in ("compute_ms", "with_transfers_ms"):
-        assert record["ratio"][key] == pytest.approx(pruned[key]["median"] / dense[key]["median"], abs=1e-4)
+        assert record["ratio"][key] == pytest.approx(pruned[key]["median"] / dense[key]["median"], rel=1e-2)
+        low, high = record["ratio_interval"][key]
+        assert low < record["ratio"][key] < high < 1
+    assert record["settled"]
     assert record["ratio"]["engine_bytes"] == 0.5
     facts = {"gpu": "Orin", "compute_capability": "8.7", "power_mode": "15W"}
     assert {**record, **facts, "repeats": 50, "warm_up": 25, "workspace_gib": 4.0} == record
@@ -705,6 +709,7 @@ def test_table_and_record(tmp_path: Path) -> None:
         assert line.endswith(f"{row['engine_bytes'] / (1 << 20):.2f}  {row['file']}")
     shares = [f"{record['ratio'][key]:.3f}" for key in ("compute_ms", "with_transfers_ms", "engine_bytes")]
     assert lines[at + 3].split() == ["pruned", "/", "dense", *shares]
+    assert lines[at + 4].split()[:2] == ["99%", "interval"]
     assert any(line.startswith("TensorRT 10.3.0, Orin") and line.endswith("power mode 15W") for line in lines)
     # What is printed first can be pasted into a shell as it stands.
     by_hand = [shlex.split(line) for line in lines if line.lstrip().startswith("trtexec ")]
@@ -714,6 +719,39 @@ def test_table_and_record(tmp_path: Path) -> None:
         *("--useCudaGraph", "--useSpinWait", "--noDataTransfers"),
     ]
     assert [shlex.split(row["trtexec"]) for row in record["rows"]] == by_hand
+
+
+def test_what_stays_too_noisy_is_not_called_anything(tmp_path: Path) -> None:
+    """Fewer turns than an interval needs: said in the table, in tensorrt.json and by the exit code."""
+    told = run(pair(tmp_path), "repeats=2", "seconds=0.0001", version=V10)
+    assert told.code == 3
+    assert "pruned / dense  too noisy" in told.out
+    assert "THE MACHINE WAS TOO BUSY TO TELL WHICH IS FASTER" in told.out
+    record = json.loads((tmp_path / "tensorrt.json").read_text())
+    assert record["settled"] is False
+    assert record["ratio"] == {"compute_ms": None, "with_transfers_ms": None, "engine_bytes": 0.5}
+    assert record["ratio_interval"]["compute_ms"] == [0.0, None]
+
+
+def test_the_programs_on_a_device_know_the_same_interval() -> None:
+    """They stand alone, so each has its own copy."""
+    from yolo_prune import latency
+    from yolo_prune.on_device import tensorrt_compare
+
+    source = (ROOT / "yolo_prune" / "on_device" / "benchmark.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    kept = [node for node in tree.body if getattr(node, "name", "") in ("interval", "known")]
+    space: dict[str, Any] = {"np": np, "Any": Any, "OUTSIDE": latency.OUTSIDE, "NARROW": latency.NARROW}
+    exec(compile(ast.Module(kept, []), "benchmark.py", "exec"), space)
+    rng = np.random.default_rng(0)
+    for n in range(1, 120, 3):
+        values = rng.lognormal(0, 0.1, n)
+        found = latency.interval(values)
+        assert tensorrt_compare.interval(values) == found == space["interval"](values)
+        assert tensorrt_compare.known(*found) == latency.narrow(*found) == space["known"](*found)
+    for name in ("OUTSIDE", "NARROW"):
+        assert f"\n{name} = {getattr(latency, name)}" in source
+        assert getattr(tensorrt_compare, name) == getattr(latency, name)
 
 
 def test_one_file_files_of_the_users_choice_and_an_old_gpu(tmp_path: Path) -> None:
@@ -731,7 +769,7 @@ def test_one_file_files_of_the_users_choice_and_an_old_gpu(tmp_path: Path) -> No
 # One line for every fault ---------------------------------------------------------------------------------------------
 
 WAYS = (
-    "precision=fp16|fp32|int8 sparse=True|False workspace=4 repeats=200 dense=dense.onnx pruned=best.onnx "
+    "precision=fp16|fp32|int8 sparse=True|False workspace=4 repeats=200 seconds=60 dense=dense.onnx pruned=best.onnx "
     "shape=1x3x640x640"
 )
 

@@ -54,7 +54,6 @@ def test_the_host_trains_int8_into_the_pruned_widths(pruned: Path, trained: Path
 def test_it_is_exported_as_it_was_trained_and_proven_by_its_metric(
     trained: Path, pruned: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "SLOWER", 0.0)  # of images this small the time is chance
     told = job.export(
         trained, dense=pruned, format="onnx,torchscript,engine", data=tiny_data, out=tmp_path, quantize=8, **QUICK
     )

@@ -1,7 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """The `yolo-prune` command: read `key=value` arguments, call the function that answers, print faults as one line.
 
-Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an export failed its proof.
+Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an export failed its proof, 3 the
+machine was too busy to say how fast a model is, and all else was done.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import __version__
-from yolo_prune.errors import HostError, PruneError, VerifyError
+from yolo_prune import __version__, scratch
+from yolo_prune.errors import HostError, NoisyError, PruneError, VerifyError
 
 HELP = """\
 yolo-prune {version}: prune YOLO models while they train.
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: The words after `yolo-prune`; those of this process when None.
 
     Returns:
-        The exit code: 0, 1 or 2 (see the module's docstring).
+        The exit code: 0 to 3 (see the module's docstring).
     """
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except PruneError as error:
         sys.stderr.write(f"yolo-prune: {error}\n")
-        return 2 if isinstance(error, VerifyError) else 1
+        return 2 if isinstance(error, VerifyError) else 3 if isinstance(error, NoisyError) else 1
     except KeyboardInterrupt:
         sys.stderr.write("yolo-prune: stopped\n")
         return 130
@@ -124,7 +125,8 @@ def _run(words: list[str]) -> int:
     missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
         raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")
-    function(**arguments)
+    with scratch.unwinding():
+        function(**arguments)
     return 0
 
 

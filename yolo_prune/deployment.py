@@ -15,7 +15,7 @@ import torch
 from ultralytics.utils import LOGGER, colorstr
 
 from yolo_prune import continuity, export, files, ranks
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.shapes import copy_of
 
@@ -60,6 +60,9 @@ def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
     }
     try:
         return export.export(weights, **settings)
+    except NoisyError as error:
+        LOGGER.warning(f"{colorstr('prune:')} {error}")
+        return error.record
     except PruneError as error:
         LOGGER.warning(f"{colorstr('prune:')} DEPLOYMENT IS NOT PROVEN. {error}")
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune import files, latency_model, runtime
+from yolo_prune import files, latency, latency_model, runtime
 from yolo_prune.errors import PruneError
 
 KIND = "yolo-prune device profile"
@@ -25,7 +25,7 @@ _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
 _EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
-_TURNS = 9  # of each network beside the dense one
+_ROUNDS, _MOST_SECONDS = 8, 4.0  # of each network in turns with the dense one: at least, and at most
 
 
 def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     layer_ms = _twice(layer, [shape["file"] for shape in shapes])
     keys = ("kind", "inp", "out", "held_out")
     rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
-    networks, turns = _networks(folder, manifest, threads, progress)
+    networks, turns, unsteady = _networks(folder, manifest, threads, progress)
     call_ms = min(early, _median(runtime.load(folder / manifest["empty"], kind, threads, precision)))
     measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
     fitted = latency_model.fit(measured)
@@ -71,6 +71,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
         "threads": threads,
         "dense_ms": networks[0]["ms"],
         "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
+        "unsteady": unsteady,
         **fitted,
         "machine": runtime.machine(),
         "versions": runtime.versions(kind),
@@ -80,12 +81,26 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     }
 
 
-def doubts(profile: dict[str, Any]) -> str:
-    """Why a profile is not to be trusted; empty where nothing speaks against it."""
+def noise(profile: dict[str, Any]) -> str:
+    """In what the machine was too busy to be measured; empty where nothing speaks for that."""
     least, most = profile.get("dense_ms_between") or (1, 1)
-    error = profile["error"]
     if most > _QUIET * least:
         return f"the same network took {least:.2f} to {most:.2f} ms"
+    unsteady = profile.get("unsteady") or []
+    if unsteady:
+        return (
+            f"{len(unsteady)} networks could not be told from the dense one to {latency.NARROW:.0%}, the worst to "
+            f"{max(unsteady):.0%}"
+        )
+    return ""
+
+
+def doubts(profile: dict[str, Any]) -> str:
+    """Why a profile is not to be trusted; empty where nothing speaks against it."""
+    error = profile["error"]
+    words = noise(profile)
+    if words:
+        return words
     for what, most_error in (("networks", _EXACT), ("shapes", _EXACT_LAYERS)):
         if error[what]["mean"] > most_error:
             return f"what was held out is predicted {error[what]['mean']:.0f}% off ({what})"
@@ -157,45 +172,48 @@ def _median(call: Callable[[], object]) -> float:
 
 def _networks(
     folder: Path, manifest: dict[str, Any], threads: int, progress: _Progress
-) -> tuple[list[dict[str, Any]], list[float]]:
-    """Time whole networks, each in turns with the dense one, so that both share the machine's moods.
+) -> tuple[list[dict[str, Any]], list[float], list[float]]:
+    """Time whole networks, each in turns with the dense one, until its share of the dense one's time is known.
 
-    A network's time is its share of the dense one's in the same turns, times the median of the dense one's.
+    A network's time is that share, times the median of the dense one's.
 
     Returns:
-        `rows`, `held_out` and `ms` of each, and the dense one's milliseconds beside each of them.
+        `rows`, `held_out` and `ms` of each; the dense one's milliseconds beside each of them; the half-widths of the
+        shares that did not get narrow in time.
     """
     kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
     dense = runtime.load(folder / nets[0]["file"], kind, threads, precision)
-    shares, dense_ms = [1.0], []
+    shares, dense_ms, unsteady = [1.0], [], []
     progress.one(_WEIGHT)
     for net in nets[1:]:
         call = runtime.load(folder / net["file"], kind, threads, precision)
-        mine: list[float] = []
-        theirs: list[float] = []
-        for turn in range(2 + _TURNS):
-            for function, found in ((dense, theirs), (call, mine)):
-                start = time.perf_counter()
-                function()
-                if turn >= 2:
-                    found.append(time.perf_counter() - start)
-        shares.append(float(np.median(mine) / np.median(theirs)))
-        dense_ms.append(1e3 * float(np.median(theirs)))
+        turns = latency.in_turns({"dense": dense, "net": call}, _ROUNDS, _MOST_SECONDS)
+        ratio = turns.ratio("dense", "net")
+        shares.append(1 / ratio.median)
+        dense_ms.append(turns.timing("dense").median)
+        if not ratio.steady:
+            wide = (ratio.high - ratio.low) / 2 / ratio.median
+            unsteady.append(round(min(wide, 9.99), 4))  # too few rounds leave infinity, which JSON does not know
         progress.one(_WEIGHT)
         del call
         gc.collect()
+    dense_ms = dense_ms or [latency.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
     whole = float(np.median(dense_ms))
-    return [
-        {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
-        for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
-    ], dense_ms
+    return (
+        [
+            {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
+            for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
+        ],
+        dense_ms,
+        unsteady,
+    )
 
 
 def main(words: list[str], folder: Path) -> int:
     """The kit's own command: `python3 profile.pyz [out=device.json] [threads=1]`.
 
     Returns:
-        The exit code: 0, or 1 with one line on stderr.
+        The exit code: 0; 1 with one line on stderr; 3 where the machine was too busy, which the profile says too.
     """
     import sys
 
@@ -218,4 +236,4 @@ def main(words: list[str], folder: Path) -> int:
         return 130
     print(summary(profile))
     print(f"saved {out}; on the training machine: yolo train ... prune_profile={out.name} prune_latency=50%")
-    return 0
+    return 3 if noise(profile) else 0

@@ -8,6 +8,7 @@ excepthook that `host.install()` sets prints the message alone when nobody catch
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -30,6 +31,14 @@ class HostError(PruneError):
 
 class VerifyError(PruneError):
     """An exported artifact that differs from the torch model it came from."""
+
+
+class NoisyError(PruneError):
+    """The machine was too busy to say how fast a model is; everything else was done, and `record` says what."""
+
+    def __init__(self, words: str, record: dict[str, Any] | None = None) -> None:
+        super().__init__(words)
+        self.record = record
 
 
 def first_line(error: BaseException) -> str:

@@ -2,16 +2,15 @@
 """`yolo-prune export`: export through the host, then prove that every artifact does what the torch model does.
 
 The proof is a table, export.json and export.png: raw outputs and final boxes against torch (verify.py), the task's
-metric of all of them by the host's val, and the latency of dense and pruned artifacts in one run (latency.py). A
+metric of all of them by the host's val, and the latency of dense and pruned artifacts in turns (latency.py). A
 format that cannot be made here is named and the others go on; an artifact that is broken, or slower than its dense
-parent, ends the command with exit code 2.
+parent, ends the command with exit code 2; a machine that is too busy to say which is faster, with 3.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,25 +37,25 @@ from yolo_prune import (
     outputs,
     runtime,
     samples,
+    scratch,
     tensorrt_kit,
     validation,
     verify,
 )
-from yolo_prune.errors import PruneError, VerifyError, first_line
-from yolo_prune.latency import Timing
+from yolo_prune.errors import NoisyError, PruneError, VerifyError, first_line
+from yolo_prune.latency import Ratio, Timing
 from yolo_prune.measure import Size
 from yolo_prune.samples import Samples
 from yolo_prune.verify import LIMITS, Parity
 
 HOST_ARGUMENTS = ("dynamic", "fraction", "opset", "simplify", "workspace")  # that leave outputs comparable
-SLOWER = 0.95  # of the dense model's speed, below which an artifact counts as slower: medians of one run vary that much
-_TRIES = 3  # runs before that is said: another program may have had the machine in one of them
 
 
 @dataclass
 class Subject:
     """One model on its way: `role` is "pruned" or "model", and "dense" for the one it is compared with.
 
+    `deployed` are its GFLOPs as it is exported.
     `trained_int8` says that it comes of a training with quantize=8 (QAT), which the host exports in INT8 alone.
     """
 
@@ -65,15 +64,21 @@ class Subject:
     network: Any  # a stock model
     ckpt: dict[str, Any]
     size: Size
+    deployed: float | None
     trained_int8: bool = False
+    same_classes: bool = True  # as the model that it is compared with
     staged: Path = Path()
     metrics: tuple[float, float] | None = None
     timing: Timing | None = None
+    speed: Ratio | None = None  # over the dense model, of the pruned one
 
 
 @dataclass
 class Result:
-    """One artifact: what it is, and what was found."""
+    """One artifact: what it is, and what was found.
+
+    `speed` is over the dense FP32 artifact of the same format, `alike` over the dense one of the same precision.
+    """
 
     subject: Subject
     kind: str
@@ -83,7 +88,10 @@ class Result:
     parity: Parity = field(default_factory=lambda: Parity(0))
     metrics: tuple[float, float] | None = None
     timing: Timing | None = None
+    speed: Ratio | None = None
+    alike: Ratio | None = None
     faults: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def export(
@@ -98,6 +106,7 @@ def export(
     threads: int = 1,
     images: int = 8,
     repeats: int = 30,
+    seconds: int = 20,
     out: str | Path | None = None,
     safe: bool = True,
     **host_args: Any,
@@ -116,7 +125,8 @@ def export(
         imgsz: side of the input in pixels; default: the one the model was trained with.
         batch: images a call of the artifact, and of what is timed.
         threads: CPU threads of what is timed, for every runtime and for torch.
-        images: how many images to compare outputs on. repeats: timed calls of each model.
+        images: how many images to compare outputs on. repeats: timed calls of each model, at least; they go on until
+            the speed-up is known to 3%. seconds: of timing for each format and precision, at most.
         out: folder for the artifacts, export.json and export.png; default: the model's.
         safe: refuse a checkpoint that holds more than classes of torch and ultralytics; False trusts it.
         host_args: arguments of the host's exporter, of `HOST_ARGUMENTS`.
@@ -127,10 +137,11 @@ def export(
     Raises:
         PruneError: an argument, a checkpoint or the data set is wrong, or nothing of what was asked could be exported.
         VerifyError: an artifact differs from torch, could not be made, or is slower than its dense parent. The table is
-            printed and export.json written before.
+            printed and export.json written before. NoisyError: the same, of artifacts that are proven and whose
+            speed-up could not be told.
     """
     kinds = _formats(format)
-    arguments.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats)
+    arguments.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
     arguments.switch(safe=safe)
     _check_host_arguments(host_args)
     source = arguments.path("model", model, "best.pt")
@@ -147,7 +158,9 @@ def export(
     elif subjects[0].trained_int8:
         raise PruneError(f"dense={dense} was trained with quantize=8 and {source} was not: name the model before that")
     folder = _folder(source, out)
-    _check_same_kind(subjects)
+    note = _check_same_kind(subjects)
+    if note:
+        LOGGER.warning(note)
     if data is not None:
         with deploy.restrained():  # reading a data set may make the host want to install what unpacks it
             _check_dataset(data, subjects)
@@ -163,10 +176,10 @@ def export(
     failed: dict[str, str] = {}
     kit: Path | None = None
     try:
-        with tempfile.TemporaryDirectory(prefix="yolo-prune-") as scratch, deploy.restrained():
+        with scratch.folder() as place, deploy.restrained(safe):
             chosen = _samples(main, data, side, images)
             for subject in subjects:
-                subject.staged = _stage(subject, Path(scratch) / subject.role)
+                subject.staged = _stage(subject, place / subject.role)
             (folder / "export.json").unlink(missing_ok=True)  # an older one would prove the wrong files
             for kind, precision in variants:
                 options = {"imgsz": side, "batch": batch, **host_args}
@@ -174,50 +187,54 @@ def export(
                     options |= {"data": str(data)}
                 try:
                     made = [
-                        _make(subject, kind, precision, Path(scratch), options)
+                        _make(subject, kind, precision, place, options)
                         for subject in subjects
                         if precision == "int8" or not subject.trained_int8
                     ]
                     _prove(made, chosen.images, batch, threads)
                     if data is not None:
                         for result in made:
-                            _validate(result, str(data), side, Path(scratch))
-                    LOGGER.info(f"timing {repeats} calls of each in {kind}, {precision}, {threads} thread(s)")
-                    _time(made, (batch, *chosen.images.shape[1:]), threads, repeats)
+                            if result.subject.same_classes:
+                                _validate(result, str(data), side, place)
+                    LOGGER.info(f"timing {kind}, {precision}, {threads} thread(s), in turns, at most {seconds} s")
+                    _time(made, results, (batch, *chosen.images.shape[1:]), threads, repeats, seconds)
                     if made[-1].subject is main:
                         made[-1].file = _place(made[-1], folder)  # last: what lies there was looked at
                     if "engine" in kinds and (kind, precision) == for_device:
                         kit = _kit(made, folder)
                 except PruneError as error:
                     failed[f"{kind} {precision}"] = str(error)
-                    LOGGER.error(f"{kind}, {precision}: {error}")
+                    LOGGER.error(f"{kind}, {precision} failed; what was wrong is said at the end")
                     continue
                 results += made
             if not any(result.subject is main for result in results):
                 raise PruneError(" | ".join(failed.values()))
             if data is not None:
                 for subject in subjects:
-                    LOGGER.info(f"validating {subject.role} .pt on {data}")
-                    subject.metrics = _figures(subject.staged, subject, str(data), side, Path(scratch))
-            _time_torch(subjects, chosen.images, batch, threads, repeats)
+                    if subject.same_classes:
+                        LOGGER.info(f"validating {subject.role} .pt on {data}")
+                        subject.metrics = _figures(subject.staged, subject, str(data), side, place)
+            _time_torch(subjects, chosen.images, batch, threads, repeats, seconds)
     except OSError as error:
         raise PruneError(f"{error.filename or folder} cannot be written: {error.strerror or error}") from error
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
 
     for result in results:
-        _judge(result, results)
+        _judge(result)
     record = export_report.record(
         subjects,
         results,
         {
             "model": str(source),
             "dense": None if dense is None else str(dense),
+            "note": note,
             "format": kinds,
             "imgsz": side,
             "batch": batch,
             "threads": threads,
             "repeats": repeats,
+            "seconds": seconds,
             "host_args": host_args,
             "data": None if data is None else str(data),
             "images": {"source": chosen.source, "names": chosen.names},
@@ -235,6 +252,13 @@ def export(
         f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
     )
     _raise_for(results, failed)
+    doubts = [f"{one.file.name}: {words}" for one in results for words in one.doubts]
+    if doubts:
+        raise NoisyError(
+            f"proven, but the machine was too busy to time: {' | '.join(doubts)}. Close what else runs, or give it "
+            f"more time than seconds={seconds}",
+            record,
+        )
     return record
 
 
@@ -350,9 +374,10 @@ def _load(path: Path, role: str | None, safe: bool) -> Subject:
     checkpoint.require_supported(network, str(path))
     own = "pruned" if architecture.SPEC_KEY in getattr(network, "yaml", {}) else "model"
     size = measure.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
+    deployed = measure.deployed_gflops(network)
     with deploy.quiet():
         trained_int8 = checkpoint.requantize(network, ckpt, path)
-    return Subject(role or own, path, network, ckpt, size, trained_int8)
+    return Subject(role or own, path, network, ckpt, size, deployed, trained_int8)
 
 
 def _folder(model: Path, out: str | Path | None) -> Path:
@@ -364,14 +389,30 @@ def _folder(model: Path, out: str | Path | None) -> Path:
     return folder
 
 
-def _check_same_kind(subjects: list[Subject]) -> None:
-    """Raise unless the dense model does what the other one does: the same task, the same classes."""
+def _check_same_kind(subjects: list[Subject]) -> str | None:
+    """Raise unless the dense model does what the other one does: the same task, on images of as many channels.
+
+    Returns:
+        What is left out where it has other classes: then latency and size alone can be compared.
+    """
     first, main = subjects[0], subjects[-1]
     if _task(first) != _task(main):
         raise PruneError(f"dense={first.path} is of task {_task(first)} and {main.path} of {_task(main)}")
-    counts = [len(getattr(subject.network, "names", None) or ()) for subject in (first, main)]
-    if counts[0] != counts[1]:
-        raise PruneError(f"dense={first.path} has {counts[0]} classes and {main.path} {counts[1]}; name its parent")
+    channels = [int(subject.network.yaml.get("channels", 3)) for subject in (first, main)]
+    if channels[0] != channels[1]:
+        raise PruneError(
+            f"dense={first.path} takes images of {channels[0]} channels and {main.path} of {channels[1]}; name its "
+            "parent"
+        )
+    names = [_names(subject) for subject in (first, main)]
+    if names[0] == names[1]:
+        return None
+    first.same_classes = False
+    counts = [str(len(found)) for found in names] if len(names[0]) != len(names[1]) else ["other", "its own"]
+    return (
+        f"dense={first.path} has {counts[0]} classes and {main.path} {counts[1]}: latency and size alone are compared, "
+        "and no metric of the dense model is measured"
+    )
 
 
 def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
@@ -382,11 +423,19 @@ def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
     except Exception as error:  # the host has many for a data set that is not there or not whole
         raise PruneError(f"data={data}: not a data set that ultralytics can read. {first_line(error)}") from error
     for subject in subjects:
+        if not subject.same_classes:
+            continue
         classes = len(subject.network.names)
         if task != "depth" and classes != found["nc"] and not _single_class(subject):
             raise PruneError(
                 f"data={data} has {found['nc']} classes and {subject.path} {classes}; they must be the same"
             )
+
+
+def _names(subject: Subject) -> list[str]:
+    """The classes of a model in the order of their numbers."""
+    names = getattr(subject.network, "names", None) or {}
+    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
 
 
 def _task(subject: Subject) -> str:
@@ -511,45 +560,47 @@ def _validate(result: Result, data: str, side: int, scratch: Path) -> None:
     result.metrics = _figures(result.file, result.subject, data, side, scratch)
 
 
-def _time(made: list[Result], shape: tuple[int, ...], threads: int, repeats: int) -> None:
-    """Time the artifacts of one format in turns, on images of that shape."""
+def _time(
+    made: list[Result], earlier: list[Result], shape: tuple[int, ...], threads: int, repeats: int, seconds: int
+) -> None:
+    """Time the artifacts of one format and precision in turns, on images of that shape, with the dense FP32 one.
+
+    Args:
+        made: of the format and precision. earlier: of formats and precisions before. shape: of a batch of images.
+        repeats: calls of each, at least. seconds: at most, unless one round takes longer.
+    """
     torch.set_num_threads(threads)
+    own = [one for one in earlier if (one.subject.role, one.kind, one.precision) == ("dense", made[0].kind, "fp32")]
+    runs = {f"{one.subject.role} {one.precision}": one for one in [*own, *made]}
     calls: dict[str, Callable[[], object]] = {
-        result.subject.role: runtime.load(
-            deploy.opened(result.file, result.kind), result.kind, threads, result.precision, shape
-        )
-        for result in made
+        name: runtime.load(deploy.opened(one.file, one.kind), one.kind, threads, one.precision, shape)
+        for name, one in runs.items()
     }
-    for _ in range(_TRIES):
-        timings = latency.interleaved(calls, repeats)
-        for result in made:
-            found = timings[result.subject.role]
-            result.timing = found if result.timing is None else min(found, result.timing, key=lambda one: one.median)
-        if _speed(made[0], made[-1]) >= SLOWER:
-            return
+    plain, alike = "dense fp32", f"dense {made[0].precision}"
+    pairs = [(base, name) for base in dict.fromkeys((plain, alike)) if base in runs for name in runs if name != base]
+    turns = latency.in_turns(calls, -(-repeats // 2), seconds, [pair for pair in pairs if pair[1] != plain])
+    for name, one in runs.items():
+        if one not in own:
+            one.timing = turns.timing(name)
+            one.speed = turns.ratio(plain, name) if plain in runs else None
+            one.alike = turns.ratio(alike, name) if alike in runs else None
 
 
-def _speed(base: Result, result: Result) -> float:
-    """How many times as fast as another an artifact is; 1 where one was not timed."""
-    if base.timing is None or result.timing is None:
-        return 1.0
-    return base.timing.median / result.timing.median
-
-
-def _time_torch(subjects: list[Subject], images: Tensor, batch: int, threads: int, repeats: int) -> None:
+def _time_torch(subjects: list[Subject], images: Tensor, batch: int, threads: int, repeats: int, seconds: int) -> None:
     """Time torch on the same batch, after all others: its idle threads spin, and would slow down what comes next."""
     first = _batches(images, batch)[0]
     torch.set_num_threads(threads)
     runs = {
         subject.role: partial(outputs.of_torch(subject.network, False, images.shape[-1]), first) for subject in subjects
     }
-    timings = latency.interleaved(runs, repeats)
+    turns = latency.in_turns(runs, -(-repeats // 2), seconds)
     for subject in subjects:
-        subject.timing = timings[subject.role]
+        subject.timing = turns.timing(subject.role)
+        subject.speed = turns.ratio("dense", subject.role) if "dense" in runs else None
 
 
-def _judge(result: Result, results: list[Result]) -> None:
-    """Fill in the faults of an artifact."""
+def _judge(result: Result) -> None:
+    """Fill in the faults of an artifact, and what could not be told of its speed."""
     result.faults += result.parity.faults
     limit = LIMITS[result.precision].map
     if result.metrics is not None and result.subject.metrics is not None:
@@ -560,11 +611,12 @@ def _judge(result: Result, results: list[Result]) -> None:
     if result.subject.role == "dense":
         return
     # What was bought is speed over the dense model as it was, and over the dense model of the same precision.
-    bases = [one for one in results if (one.subject.role, one.kind) == ("dense", result.kind)]
-    for base in (one for one in bases if one.precision in ("fp32", result.precision)):
-        speed = _speed(base, result)
-        if speed < SLOWER:
-            other = "" if base.precision == result.precision else f" in {base.precision}"
-            result.faults.append(
-                f"slower than the dense model{other}: {speed:.2f} times as fast in {result.kind}, {result.precision}"
-            )
+    alike = () if result.precision == "fp32" else ((result.alike, ""),)
+    for speed, other in ((result.speed, "" if result.precision == "fp32" else " in fp32"), *alike):
+        if speed is None:
+            continue
+        where = f"in {result.kind}, {result.precision}"
+        if speed.verdict == "slower":
+            result.faults.append(f"slower than the dense model{other}: {speed.median:.2f} times as fast {where}")
+        if speed.verdict == "too noisy":
+            result.doubts.append(f"too noisy to tell its speed from the dense model's{other}: {speed} {where}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.files import file_size
 
 from yolo_prune import __version__, artifact, formats, text, validation, verify
-from yolo_prune.latency import Timing
+from yolo_prune.latency import Ratio, Timing
 
 
 def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -28,8 +29,8 @@ def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]
     """
     main = subjects[-1]
     task = str(getattr(main.network, "task", "detect"))
-    rows = [_torch_row(subject, subjects) for subject in subjects]
-    rows += [_row(result, results, result.subject is main) for result in results]
+    rows = [_torch_row(subject) for subject in subjects]
+    rows += [_row(result, result.subject is main) for result in results]
     kept = [result for result in results if result.subject is main]
     return {
         "yolo_prune": __version__,
@@ -41,58 +42,68 @@ def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]
         "artifacts": {result.file.name: artifact.sha256(result.file) for result in kept},
         "tolerance": {name: asdict(limits) for name, limits in verify.LIMITS.items()},
         "passed": not told["failed"] and not any(result.faults for result in results),
+        "timing_settled": not any(result.doubts for result in results),
         "rows": rows,
         "versions": _versions(sorted({result.kind for result in results})),
     }
 
 
-def _torch_row(subject: Any, subjects: Sequence[Any]) -> dict[str, Any]:
+def _torch_row(subject: Any) -> dict[str, Any]:
     return {
-        **_figures(subject, subject.metrics, subject.timing),
+        **_figures(subject, subject.metrics, subject),
         "format": "pt",
         "precision": "int8" if subject.trained_int8 else "fp32",
         "file": subject.path.name,
         "kept": False,
-        "speedup": _speed(subjects[0].timing, subject.timing) if subjects[0].role == "dense" else None,
         "megabytes": round(file_size(subject.path), 3),
         "parity": None,
         "faults": [],
+        "doubts": [],
         "_parity": "-",
     }
 
 
-def _row(result: Any, results: Sequence[Any], kept: bool) -> dict[str, Any]:
+def _row(result: Any, kept: bool) -> dict[str, Any]:
     """One artifact; its speed-up is over the dense FP32 artifact of the same format."""
-    base = next(
-        (one for one in results if (one.subject.role, one.kind, one.precision) == ("dense", result.kind, "fp32")), None
-    )
     return {
-        **_figures(result.subject, result.metrics, result.timing),
+        **_figures(result.subject, result.metrics, result),
         "format": result.kind,
         "precision": result.precision,
         "file": result.file.name,
         "kept": kept,
-        "speedup": _speed(base and base.timing, result.timing),
         "megabytes": result.megabytes,
         "parity": result.parity.as_dict(),
         "faults": result.faults,
+        "doubts": result.doubts,
         "_parity": "FAILED" if result.faults else str(result.parity),
     }
 
 
-def _figures(subject: Any, metrics: tuple[float, float] | None, timing: Timing | None) -> dict[str, Any]:
+def _figures(subject: Any, metrics: tuple[float, float] | None, timed: Any) -> dict[str, Any]:
+    """What a torch model and an artifact share. timed: the one of the two that has `timing` and `speed`.
+
+    A speed-up that is not known is None, and only its interval is told.
+    """
+    timing: Timing | None = timed.timing
+    speed: Ratio | None = timed.speed
     return {
         "role": subject.role,
         "params": subject.size.params,
         "gflops": subject.size.gflops,
+        "gflops_deployed": subject.deployed and round(subject.deployed, 4),
         "map50_95": metrics and metrics[0],
         "map50": metrics and metrics[1],
-        "latency_ms": timing and {key: round(value, 4) for key, value in asdict(timing).items()},
+        "latency_ms": timing and {key: _finite(value, 4) for key, value in asdict(timing).items()},
+        "speedup": round(speed.median, 3) if speed and speed.steady else None,
+        "speedup_interval": speed and [_finite(speed.low, 3), _finite(speed.high, 3)],
+        "speedup_rounds": speed and speed.rounds,
+        "speedup_verdict": speed and speed.verdict,
     }
 
 
-def _speed(base: Timing | None, timing: Timing | None) -> float | None:
-    return round(base.median / timing.median, 3) if base and timing else None
+def _finite(value: float, digits: int) -> float | None:
+    """A rounded figure; None for the infinity that too few rounds leave, which JSON does not know."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def show(told: dict[str, Any]) -> None:
@@ -112,15 +123,12 @@ def show(told: dict[str, Any]) -> None:
                 second: _figure(row["map50"], ".4f"),
                 ms: f"{times['median']:.2f}",
                 "p10-p90": f"{times['p10']:.2f}-{times['p90']:.2f}",
-                "speed-up": _figure(row["speedup"], ".2f", "x"),
+                "speed-up": _speed(row),
                 "MB": f"{row['megabytes']:.1f}",
                 "parity": row.pop("_parity"),
             }
         )
     LOGGER.info(f"\n{text.table(cells)}")
-    for row in told["rows"]:
-        for fault in row["faults"]:
-            LOGGER.warning(f"{row['file']} ({row['role']}): {fault}")
     if told["data"] is None:
         LOGGER.info(
             f"no data= was given: {first} is not measured, and outputs are compared on {told['images']['source']}"
@@ -130,6 +138,16 @@ def show(told: dict[str, Any]) -> None:
         "depth",
     }:
         LOGGER.info("no image has a box that survives NMS: only raw outputs could be compared")
+
+
+def _speed(row: dict[str, Any]) -> str:
+    """A speed-up with its interval; without a figure where it is not known."""
+    if row["speedup_verdict"] is None:
+        return "-"
+    if row["role"] == "dense" and row["speedup"] == 1.0:
+        return "1.00x"
+    low, high = (_figure(value, ".2f") for value in row["speedup_interval"])
+    return f"too noisy ({low}-{high})" if row["speedup"] is None else f"{row['speedup']:.2f}x ({low}-{high})"
 
 
 def _figure(value: float | None, how: str, unit: str = "") -> str:

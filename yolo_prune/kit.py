@@ -34,7 +34,7 @@ _NETWORKS: tuple[tuple[str | int, bool], ...] = (
     *(("random", True) for _ in range(2)),
     *((share, True) for share in (58, 46)),
 )
-_MODULES = ("errors", "files", "latency", "latency_model", "runtime", "device")
+_MODULES = ("errors", "files", "latency", "latency_model", "runtime", "scratch", "device")
 
 
 def make(
@@ -106,19 +106,22 @@ def pack(folder: Path, out: Path) -> None:
 
 
 _MAIN = """\
-import sys, tempfile, zipfile
-from pathlib import Path
+import sys, zipfile
 
 try:
     import numpy
 except ImportError:
     sys.exit("profile: numpy is missing here: pip install numpy")
 
-from yolo_prune import device
+# One that is installed here has been imported by its start-up file; this kit goes by what it brought.
+for name in [name for name in sys.modules if name.partition(".")[0] == "yolo_prune"]:
+    del sys.modules[name]
 
-with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder, zipfile.ZipFile(sys.argv[0]) as archive:
+from yolo_prune import device, scratch
+
+with scratch.folder() as folder, zipfile.ZipFile(sys.argv[0]) as archive:
     archive.extractall(folder, [name for name in archive.namelist() if name.startswith("kit/")])
-    sys.exit(device.main(sys.argv[1:], Path(folder) / "kit"))
+    sys.exit(device.main(sys.argv[1:], folder / "kit"))
 """
 
 

@@ -5,7 +5,6 @@ measure this machine where a run is asked for a latency and given no profile, an
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 from torch import nn
 from ultralytics.utils import LOGGER
 
-from yolo_prune import arguments, checkpoint, deploy, device, files, kit, latency, profiles, runtime
-from yolo_prune.errors import PruneError
+from yolo_prune import arguments, checkpoint, deploy, device, files, kit, latency, profiles, runtime, scratch
+from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.latency import Ratio
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
 
-_REPEATS = 40  # timed calls of each of two models
+_ROUNDS = 20  # of two models, at least
 
 
 def profile(
@@ -44,7 +44,8 @@ def profile(
         The profile; None where a kit was written.
 
     Raises:
-        PruneError: an argument is wrong, a package is missing, or the model cannot be exported.
+        PruneError: an argument is wrong, a package is missing, or the model cannot be exported. NoisyError: the machine
+            was too busy; the profile is written, and says so itself.
     """
     runtime.check(format, precision)
     arguments.whole(imgsz=imgsz, threads=threads)
@@ -63,19 +64,21 @@ def profile(
     checkpoint.require_supported(network, str(source))
     files.require_place(name, target, example)
     side = _side(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
-    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
-        _make(network, source.name, Path(folder), format, precision, side)
+    with scratch.folder() as folder, deploy.restrained(safe):
+        _make(network, source.name, folder, format, precision, side)
         if kit is not None:
-            _pack(Path(folder), target)
+            _pack(folder, target)
             LOGGER.info(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
                 f"pip install numpy {runtime.PACKAGES[format][1]} && python3 {target.name} out=device.json"
             )
             return None
-        found = device.measure(Path(folder), threads, LOGGER.info)
+        found = device.measure(folder, threads, LOGGER.info)
     device.write(found, target)
     LOGGER.info(device.summary(found))
     LOGGER.info(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    if device.noise(found):
+        raise NoisyError(f"{target} was measured on a machine that was too busy: {device.noise(found)}", found)
     return found
 
 
@@ -146,35 +149,35 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
         f"no prune_profile= is given: measuring this machine through {runtime.PACKAGES[kind][1]}, one thread, at "
         f"{_side(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
     )
-    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
-        _make(network, name, Path(folder), kind, precision, _side(network, imgsz))
-        content = device.measure(Path(folder), 1, say)
+    with scratch.folder() as folder, deploy.restrained(False):  # the model is in this process already
+        _make(network, name, folder, kind, precision, _side(network, imgsz))
+        content = device.measure(folder, 1, say)
     for line in device.summary(content).splitlines():
         say(line)
     return profiles.of(content, "this machine")
 
 
-def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, float]:
+def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, float, Ratio]:
     """Export two models as a profile's device runs them and time them in turns, on this machine.
 
     Args:
         dense, pruned: stock models. found: its format, precision, size and threads are used.
 
     Returns:
-        Milliseconds a call: the medians of the dense and of the pruned model.
+        Milliseconds a call, the medians of the dense and of the pruned model; and how many times as fast it is.
 
     Raises:
         PruneError: they cannot be exported or run here.
     """
     runtime.require(found.format)
     calls = {}
-    with tempfile.TemporaryDirectory(prefix="yolo-prune-") as folder:
+    with scratch.folder() as folder, deploy.restrained(False):  # the model is in this process already
         for name, network in (("dense", dense), ("pruned", pruned)):
             calls[name] = runtime.load(
-                export(network, Path(folder) / name, found), found.format, found.threads, found.precision
+                export(network, folder / name, found), found.format, found.threads, found.precision
             )
-        times = latency.interleaved(calls, _REPEATS)
-    return times["dense"].median, times["pruned"].median
+        turns = latency.in_turns(calls, _ROUNDS)
+    return turns.timing("dense").median, turns.timing("pruned").median, turns.ratio("dense", "pruned")
 
 
 def export(network: nn.Module, folder: Path, found: Profile) -> Path:

@@ -22,6 +22,7 @@ from torch import nn
 
 import yolo_prune
 from yolo_prune import architecture, blocks, measure, step
+from yolo_prune.latency import Ratio
 from yolo_prune.measure import Size
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -93,26 +94,29 @@ def latency(
     record: dict[str, Any],
     baseline: Baseline,
     predicted: float,
-    measured: tuple[float, float] | None,
+    measured: tuple[float, float, Ratio] | None,
     note: str,
 ) -> dict[str, Any]:
     """Note what a device profile predicted and what was measured of it.
 
     Args:
-        predicted: ms of the final model. measured: ms of the dense and of the final model in one run, or None.
+        predicted: ms of the final model. measured: ms of the dense and of the final model in turns, and how many times
+            as fast the final one is; or None.
         note: where that was measured, or why it was not.
 
     Returns:
-        The entry: `bound_ms`, `predicted_ms`, `measured_ms`, `kept` (None where nothing was measured or bound), `note`.
+        The entry: `bound_ms`, `predicted_ms`, `measured_ms`, `measured_speedup` (an interval, and whether it is known),
+        `kept` (None where nothing was measured or bound, or the machine was too busy), `note`.
     """
     assert baseline.profile is not None
     assert baseline.latency is not None
     bound = record["bounds"].get("latency")
     kept = None
-    if measured is not None and bound is not None:
+    speed = None if measured is None else measured[2]
+    if measured is not None and bound is not None and measured[2].steady:
         # The share is judged, not the milliseconds: machines have moods, and both models shared this one's.
         # A bound in milliseconds is kept as well where those were measured.
-        kept = bool(measured[1] / measured[0] <= bound / baseline.latency * (1 + TOLERANCE))
+        kept = bool(1 / measured[2].median <= bound / baseline.latency * (1 + TOLERANCE))
         asked = Recipe(**record["recipe"]).latency
         if asked is not None and asked.kind == "absolute":
             kept = kept or bool(measured[1] <= bound * (1 + TOLERANCE))
@@ -120,6 +124,7 @@ def latency(
         "bound_ms": bound and round(bound, 4),
         "predicted_ms": {"baseline": round(baseline.latency, 4), "final": round(predicted, 4)},
         "measured_ms": measured and {"baseline": round(measured[0], 4), "final": round(measured[1], 4)},
+        "measured_speedup": speed and speed.as_dict(),
         "kept": kept,
         "note": note,
         "profile": baseline.profile.brief(),

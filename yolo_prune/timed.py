@@ -115,9 +115,16 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
     if measured is None:
         LOGGER.warning(f"{colorstr('prune:')} {line}, {entry['note']}")
         return
-    ratio = measured["final"] / measured["baseline"]
-    line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({ratio:.1%}) {entry['note']}"
-    if entry["kept"] is False:
+    speed = entry["measured_speedup"]
+    line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({1 / speed['median']:.1%}) "
+    line += str(entry["note"])
+    if not speed["steady"]:
+        low, high = (end or 0 for end in speed["interval"])
+        LOGGER.warning(
+            f"{colorstr('prune:')} {line}; THE MACHINE WAS TOO BUSY TO TELL: {low:.2f} to {high:.2f} times as fast as "
+            "the dense model"
+        )
+    elif entry["kept"] is False:
         LOGGER.warning(
             f"{colorstr('prune:')} THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "
             "(yolo-prune profile), or ask for a lower bound"

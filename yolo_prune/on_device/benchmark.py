@@ -1,9 +1,12 @@
 # yolo-prune, AGPL-3.0 license
 """How fast is the network beside this file on this device? Alone, and with all that detect.py does to a picture.
 
-    python benchmark.py [threads=4] [repeats=50] [image=photo.jpg]
+    python benchmark.py [threads=4] [repeats=50] [seconds=60] [image=photo.jpg] [beside=../dense-bundle]
 
 It needs what detect.py needs. Without image= a picture of noise is measured, on which next to nothing is found.
+beside= is the bundle of another network, of the dense one for example: the two take turns (a b b a), and the median of
+the ratios says how many times as fast this one is. Rounds go on until that, or without beside= the median, is known to
+3%, for seconds= at most; where it is not known by then, that is said, and the exit code is 3.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ from typing import Any
 from detect import Detector, arguments, guarded, image, np, timed  # type: ignore[import-not-found]
 
 WARM_UP = 5  # rounds that are not counted
+NARROW = 0.03  # half-width of an interval, as a share of its median, below which a figure is known
+OUTSIDE = 0.01  # how often the true median lies outside of its interval
 CONF, IOU = 0.25, 0.7  # detect.py's defaults
 
 # Bits of `vcgencmd get_throttled`; each once more 16 bits higher, for what has happened since the start.
@@ -27,29 +33,97 @@ THROTTLED = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft
 
 def main(words: list[str]) -> int:
     """Measure and print; returns the exit code."""
-    given = arguments(words, {"threads": None, "repeats": 50, "image": ""})
-    detector = Detector(Path(__file__).resolve().parent, given["threads"])
+    given = arguments(words, {"threads": None, "repeats": 50, "seconds": 60, "image": "", "beside": ""})
+    detectors = [Detector(Path(__file__).resolve().parent, given["threads"])]
+    if given["beside"]:
+        detectors.append(Detector(Path(given["beside"]), given["threads"]))
     if given["image"]:
         picture, what = image(Path(given["image"])), given["image"]
     else:
         picture, what = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8), "noise"
-    times = measure(detector, picture, given["repeats"])
+    times = measure(detectors, picture, given["repeats"], given["seconds"])
     print(f"machine     {machine()}")
-    print(f"network     {detector.artifact} ({detector.format}), {detector.width} x {detector.height}")
-    print(f"measured    {given['repeats']} times after {WARM_UP}, {detector.threads} thread(s), picture: {what}")
+    for number, detector in enumerate(detectors):
+        name = "beside" if number else "network"
+        print(f"{name:12}{detector.artifact} ({detector.format}), {detector.width} x {detector.height}")
+    print(f"measured    {times.shape[1]} times after {WARM_UP}, {detectors[0].threads} thread(s), picture: {what}")
     print(f"{'ms':12}{'median':>9}{'p10':>9}{'p90':>9}")
-    for name, part in (("inference", times[:, 1]), ("whole", times.sum(1))):
-        print(f"{name:12}" + "".join(f"{value:9.2f}" for value in np.percentile(part, (50, 10, 90))))
-    print(f"{1e3 / np.median(times.sum(1)):.1f} frames per second")
+    for number in range(len(detectors)):
+        for name, part in (("inference", times[number, :, 1]), ("whole", times[number].sum(1))):
+            figures = "".join(f"{value:9.2f}" for value in np.percentile(part, (50, 10, 90)))
+            print(f"{name:12}{figures}{'  beside' * number}")
+    print(f"{1e3 / np.median(times[0].sum(1)):.1f} frames per second")
+    good = verdict(times)
     for line in board_state():
         print(line)
-    return 0
+    return 0 if good else 3
 
 
-def measure(detector: Detector, picture: Any, repeats: int) -> Any:
-    """Time pictures one after the other: (repeats, 3), milliseconds before, in and after the network."""
-    rows = [timed(detector, picture, CONF, IOU)[1] for _ in range(WARM_UP + repeats)]
-    return np.array(rows[WARM_UP:])
+def verdict(times: Any) -> bool:
+    """Say how many times as fast the first network is, or that it is not known; whether it is known."""
+    low, median, high = figure(times)
+    good = known(low, median, high)
+    if len(times) > 1:
+        words = f"{median:.2f} times as fast as beside" if good else "too noisy to tell which is faster"
+        print(f"inference   {words} (99% interval {low:.2f} to {high:.2f})")
+    if not good:
+        print("THE MACHINE WAS TOO BUSY: stop what else runs, or give more seconds=")
+    return good
+
+
+def figure(times: Any) -> tuple[float, float, float]:
+    """What is to be known, with its interval: low, median, high.
+
+    Args:
+        times: of `measure`. Of one network its milliseconds of inference, of two how many times as fast the first is.
+    """
+    inference = times[:, :, 1]
+    if len(times) == 1:
+        return interval(inference[0])
+    whole = inference.shape[1] // 2 * 2  # two turns, the second in the reverse order, are one ratio
+    sums = inference[:, :whole].reshape(2, -1, 2).sum(2)
+    return interval(sums[1] / np.maximum(sums[0], 1e-12)) if whole else (0.0, 1.0, float("inf"))
+
+
+def measure(detectors: list[Detector], picture: Any, repeats: int, seconds: float) -> Any:
+    """Time networks in turns, every second turn in the reverse order.
+
+    Returns:
+        (networks, turns, 3) milliseconds before, in and after the network.
+    """
+    rows: list[list[list[float]]] = [[] for _ in detectors]
+    turn, look, began = 0, WARM_UP + repeats, time.monotonic()
+    while turn < look:
+        order = range(len(detectors))
+        for at in order if turn % 2 == 0 else reversed(order):
+            took = timed(detectors[at], picture, CONF, IOU)[1]
+            if turn >= WARM_UP:
+                rows[at].append(took)
+        turn += 1
+        if turn == look and not known(*figure(np.array(rows))) and time.monotonic() - began < seconds:
+            look += 10
+    return np.array(rows)
+
+
+def interval(values: Any) -> tuple[float, float, float]:
+    """The median of values (n,) and the interval that holds the true one with 99%: low, median, high.
+
+    By the binomial law, whatever the law of the values; with fewer than 8 nothing is known: 0 and infinity.
+    """
+    ordered, median = np.sort(values), float(np.median(values))
+    n, below, outside, one = len(ordered), 0, 0, 1
+    while 2 * (outside + one) <= OUTSIDE * 2**n and below < n // 2:
+        outside += one
+        one = one * (n - below) // (below + 1)
+        below += 1
+    if not below:
+        return 0.0, median, float("inf")
+    return float(ordered[below - 1]), median, float(ordered[n - below])
+
+
+def known(low: float, median: float, high: float) -> bool:
+    """Whether an interval is so narrow that its median counts as known."""
+    return (high - low) / 2 <= NARROW * median
 
 
 def machine() -> str:

@@ -2,7 +2,7 @@
 """How fast are a dense and a pruned network in TensorRT on this machine? It builds both and times them in turns.
 
     python best-tensorrt.py [precision=fp16|fp32|int8] [sparse=True|False] [workspace=4] [repeats=200]
-                            [dense=dense.onnx] [pruned=best.onnx] [shape=1x3x640x640]
+                            [seconds=60] [dense=dense.onnx] [pruned=best.onnx] [shape=1x3x640x640]
 
 Python 3.8, numpy and TensorRT 8.5 or newer are needed, and nothing else: GPU memory and clocks come from the driver of
 CUDA itself, which lies wherever TensorRT runs. workspace= is in GiB; shape= is for files exported with dynamic=True.
@@ -10,6 +10,9 @@ CUDA itself, which lies wherever TensorRT runs. workspace= is in GiB; shape= is 
 Up to TensorRT 10 precision= sets builder flags: fp16 lets every layer compute in FP16, int8 also gives INT8 to what has
 Q/DQ nodes. From 11 on a file says its own precision, and precision= must agree with it. sparse=True lets TensorRT use
 sparse tensor cores (Ampere and newer) for weights of which two of every four neighbours along the input channels are 0.
+
+They take turns (dense, pruned, pruned, dense), repeats= times each and on until the median of the ratios is known to
+3%, for seconds= at most. Where it is not known by then the exit code is 3, and neither is called faster.
 
 GPU compute is what lies between two events on the GPU; with transfers is the wall clock from the image in page-locked
 memory of the host to the outputs there. Both have the launching of kernels in them, most of which trtexec's
@@ -46,6 +49,8 @@ PRECISIONS = ("fp16", "fp32", "int8")
 OLDEST = (8, 5)  # the first with set_tensor_address and execute_async_v3
 TYPED = 11  # from this major version on every network is strongly typed: flags for a precision are gone
 SPARSE_CORES = (8, 0)  # compute capability of Ampere
+NARROW = 0.03  # half-width of an interval, as a share of its median, below which a ratio is known
+OUTSIDE = 0.01  # how often the true median lies outside of its interval
 WARM_UP = 20  # calls of each that are not counted, at least; half as many as are counted where that is more
 
 # TensorRT's names. Its own nptype() asks numpy for np.bool in 8.5, which numpy 1.24 does not have.
@@ -108,8 +113,9 @@ def main(words: list[str], folder: Path) -> int:
         row.update(inputs=networks[-1].shapes, sparsity=logger.sparsity[:], trtexec=lines[role])
         logger.sparsity.clear()
         rows.append(row)
-    for row, timings in zip(rows, timed(networks, given["repeats"])):  # noqa: B905 (Python 3.8 has no strict)
-        row.update(timings)
+    timings, shares = timed(networks, given["repeats"], given["seconds"])
+    for row, timing in zip(rows, timings):  # noqa: B905 (Python 3.8 has no strict)
+        row.update(timing)
     record = {
         "tensorrt": str(trt.__version__),
         "gpu": cuda.name,
@@ -122,16 +128,19 @@ def main(words: list[str], folder: Path) -> int:
         "sparse": given["sparse"],
         "workspace_gib": given["workspace"],
         "repeats": given["repeats"],
+        "seconds": given["seconds"],
         "warm_up": warm_up(given["repeats"]),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()) + " UTC",
         "rows": rows,
-        "ratio": ratio(rows),
+        "ratio": ratio(rows, shares),
+        "ratio_interval": {key: [_finite(end) for end in share[::2]] for key, share in shares.items()},
+        "settled": all(known(*share) for share in shares.values()),
     }
     print(table(record))
     out = folder / "tensorrt.json"
     write(out, record)
     print(f"saved {out}")
-    return 0
+    return 0 if record["settled"] else 3
 
 
 # What was asked for ---------------------------------------------------------------------------------------------------
@@ -141,12 +150,13 @@ def arguments(words: list[str], folder: Path) -> dict[str, Any]:
     """Read `key=value` words over `DEFAULTS`.
 
     Returns:
-        precision, sparse, workspace (GiB), repeats, shape (None where not given) and files: role -> an existing file.
+        precision, sparse, workspace (GiB), repeats, seconds, shape (None where not given) and files: role -> an
+        existing file.
 
     Raises:
         DeviceError: a word or value is wrong, or a file is not there.
     """
-    found: dict[str, Any] = {"workspace": 4.0, "repeats": 200, "shape": None, **DEFAULTS}
+    found: dict[str, Any] = {"workspace": 4.0, "repeats": 200, "seconds": 60.0, "shape": None, **DEFAULTS}
     files = {role: folder / found.pop(role) for role in ROLES if found.get(role)}
     for word in words:
         name, equals, text = word.partition("=")
@@ -158,7 +168,7 @@ def arguments(words: list[str], folder: Path) -> dict[str, Any]:
         try:
             found[name] = _READ[name](text)
         except (KeyError, ValueError):
-            wanted = ["precision=fp16|fp32|int8", "sparse=True|False", "workspace=4", "repeats=200"]
+            wanted = ["precision=fp16|fp32|int8", "sparse=True|False", "workspace=4", "repeats=200", "seconds=60"]
             wanted += ["dense=dense.onnx", "pruned=best.onnx", "shape=1x3x640x640"]
             near = [other for other in wanted if name and other.startswith(f"{name}=")] or wanted
             raise DeviceError(f"{word}: write {' '.join(near)}") from None
@@ -198,6 +208,7 @@ _READ: dict[str, Any] = {
     "sparse": lambda text: {"true": True, "false": False}[text.lower()],
     "workspace": _above_zero,
     "repeats": _whole,
+    "seconds": _above_zero,
     "shape": lambda text: tuple(_whole(side) for side in text.split("x")),
 }
 
@@ -437,26 +448,76 @@ def warm_up(repeats: int) -> int:
     return max(WARM_UP, repeats // 2)
 
 
-def timed(networks: list[Network], repeats: int) -> list[dict[str, dict[str, float]]]:
-    """Time networks in turns, so that a slow moment of the machine falls on all of them.
+def timed(
+    networks: list[Network], repeats: int, seconds: float
+) -> tuple[list[dict[str, dict[str, float]]], dict[str, tuple[float, float, float]]]:
+    """Time networks in turns, every second turn in the reverse order, so that the machine's moods fall on all of them.
+
+    Args:
+        networks: one, or the dense and the pruned one. repeats: turns, at least. seconds: at most so long, beyond the
+            repeats until the ratios are known.
 
     Returns:
-        For each: compute_ms and with_transfers_ms, each with median, p10 and p90.
+        For each: compute_ms and with_transfers_ms, each with median, p10 and p90. For the two: pruned over dense of
+        both, the median of the ratios of two turns with the ends of its interval: low, median, high.
     """
-    calls = [call for network in networks for call in (network.compute, network.with_transfers)]
-    found: list[list[float]] = [[] for _ in calls]
+    kinds = [lambda network: network.compute(), lambda network: network.with_transfers()]
+    found: Any = [[[] for _ in kinds] for _ in networks]
+    shares: dict[str, tuple[float, float, float]] = {}
     gc.disable()  # a collection would fall on whoever is running
-    for turn in range(warm_up(repeats) + repeats):
-        for call, times in zip(calls, found):  # noqa: B905
-            took = call()
-            if turn >= warm_up(repeats):
-                times.append(took)
+    turn, look, began = 0, warm_up(repeats) + repeats, time.monotonic()
+    while turn < look:
+        order = range(len(networks))
+        for at in order if turn % 2 == 0 else reversed(order):
+            for kind, times in zip(kinds, found[at]):  # noqa: B905
+                took = kind(networks[at])
+                if turn >= warm_up(repeats):
+                    times.append(took)
+        turn += 1
+        if turn == look and len(networks) > 1:
+            shares = {key: _share(*(times[i] for times in found)) for i, key in enumerate(_TIMES)}
+            if not all(known(*share) for share in shares.values()) and time.monotonic() - began < seconds:
+                look += 10
     gc.enable()
     told = [
-        {name: round(float(np.percentile(times, at)), 4) for name, at in (("median", 50), ("p10", 10), ("p90", 90))}
+        {
+            key: {name: round(float(np.percentile(one, at)), 4) for name, at in _PERCENTILES}
+            for key, one in zip(_TIMES, times)  # noqa: B905
+        }
         for times in found
     ]
-    return [{"compute_ms": told[i], "with_transfers_ms": told[i + 1]} for i in range(0, len(told), 2)]
+    return told, shares
+
+
+_PERCENTILES = (("median", 50), ("p10", 10), ("p90", 90))
+
+
+def _share(dense: list[float], pruned: list[float]) -> tuple[float, float, float]:
+    """Pruned over dense, of the times of each two turns: low, median, high."""
+    whole = len(dense) // 2 * 2
+    sums = [np.array(times[:whole]).reshape(-1, 2).sum(1) for times in (dense, pruned)]
+    return interval(sums[1] / np.maximum(sums[0], 1e-12)) if whole else (0.0, 1.0, float("inf"))
+
+
+def interval(values: Any) -> tuple[float, float, float]:
+    """The median of values (n,) and the interval that holds the true one with 99%: low, median, high.
+
+    By the binomial law, whatever the law of the values; with fewer than 8 nothing is known: 0 and infinity.
+    """
+    ordered, median = np.sort(values), float(np.median(values))
+    n, below, outside, one = len(ordered), 0, 0, 1
+    while 2 * (outside + one) <= OUTSIDE * 2**n and below < n // 2:
+        outside += one
+        one = one * (n - below) // (below + 1)
+        below += 1
+    if not below:
+        return 0.0, median, float("inf")
+    return float(ordered[below - 1]), median, float(ordered[n - below])
+
+
+def known(low: float, median: float, high: float) -> bool:
+    """Whether an interval is so narrow that its median counts as known."""
+    return (high - low) / 2 <= NARROW * median
 
 
 # The CUDA driver ------------------------------------------------------------------------------------------------------
@@ -552,15 +613,29 @@ def _where(content: Any) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
-def ratio(rows: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Pruned over dense, of the medians and of the engines' sizes; None where one of the two was not measured."""
+def ratio(rows: list[dict[str, Any]], shares: dict[str, tuple[float, float, float]]) -> dict[str, float | None] | None:
+    """Pruned over dense, of the times and of the engines' sizes; None where one of the two was not measured.
+
+    Args:
+        rows: of the record. shares: of `timed`; one that is not known is None.
+    """
     found = {row["role"]: row for row in rows}
     if set(found) != set(ROLES):
         return None
-    dense, pruned = found["dense"], found["pruned"]
-    shares = {key: pruned[key]["median"] / max(dense[key]["median"], 1e-9) for key in _TIMES}
-    shares["engine_bytes"] = pruned["engine_bytes"] / max(dense["engine_bytes"], 1)
-    return {key: round(share, 4) for key, share in shares.items()}
+    told: dict[str, float | None] = {
+        key: round(share[1], 4) if known(*share) else None for key, share in shares.items()
+    }
+    told["engine_bytes"] = round(found["pruned"]["engine_bytes"] / max(found["dense"]["engine_bytes"], 1), 4)
+    return told
+
+
+def _finite(value: float) -> float | None:
+    """A figure for JSON, which knows no infinity."""
+    return round(value, 4) if value < float("inf") else None
+
+
+def _told(value: float | None) -> str:
+    return "too noisy" if value is None else f"{value:.3f}"
 
 
 _TIMES = ("compute_ms", "with_transfers_ms")
@@ -575,7 +650,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"TensorRT {record['tensorrt']}, {place}{mode}",
         f"{record['precision']}{', sparse weights' if record['sparse'] else ''}, {shapes}; medians of "
-        f"{record['repeats']} calls in turns, and their 10th and 90th percentile",
+        f"at least {record['repeats']} calls in turns, and their 10th and 90th percentile",
         "",
         f"{'':<16}{'GPU compute, ms':<26}{'with transfers, ms':<26}{'engine, MiB':>11}  file",
     ]
@@ -584,8 +659,12 @@ def table(record: dict[str, Any]) -> str:
         size = row["engine_bytes"] / (1 << 20)
         lines.append(f"{row['role']:<16}{cells[0]:<26}{cells[1]:<26}{size:>11.2f}  {row['file']}")
     if record["ratio"] is not None:
-        shares = [f"{record['ratio'][key]:.3f}" for key in (*_TIMES, "engine_bytes")]
+        shares = [_told(record["ratio"][key]) for key in (*_TIMES, "engine_bytes")]
         lines.append(f"{'pruned / dense':<16}{shares[0]:<26}{shares[1]:<26}{shares[2]:>11}")
+        ends = ["-".join(map(_told, record["ratio_interval"][key])) for key in _TIMES]
+        lines.append(f"{'  99% interval':<16}{ends[0]:<26}{ends[1]:<26}")
+        if not record["settled"]:
+            lines.append("THE MACHINE WAS TOO BUSY TO TELL WHICH IS FASTER: stop what else runs, or give more seconds=")
     for row in record["rows"]:
         lines += [f"{row['role']}: {words[:200]}" for words in row["sparsity"]]
     return "\n".join([*lines, ""])
