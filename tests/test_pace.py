@@ -80,7 +80,7 @@ def test_a_true_ratio_is_called_and_is_in_its_interval(
         turns = latency.in_turns({"a": clock.call(10, noise), "b": clock.call(10 / speed, noise)})
         ratio = turns.ratio("a", "b")
         assert ratio.verdict == verdict
-        assert ratio.median == pytest.approx(speed, rel=0.03)
+        assert ratio.median == pytest.approx(speed, rel=0.06)
         inside += ratio.low <= speed <= ratio.high
         assert clock.now < latency.SECONDS  # it stops when it knows
     assert inside >= 48
