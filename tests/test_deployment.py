@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import train
-from yolo_prune import deployment, export
+from yolo_prune import deployment
 from yolo_prune.errors import PruneError
 
 
@@ -21,9 +21,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_ends_with_proven_artifacts(
-    recipe: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_ends_with_proven_artifacts(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_data, tmp_path, epochs=3, prune=str(recipe))
     weights = tmp_path / "run" / "weights"
     told = json.loads((weights / "export.json").read_text(encoding="utf-8"))

@@ -996,6 +996,7 @@ def test_what_the_kit_refuses(tmp_path: Path) -> None:
         with pytest.raises(PruneError) as caught:
             tensorrt_kit.write(folder, files, precision=precision, sparse=False)
         assert str(caught.value) == fault
+    (inside / "best-tensorrt.py").mkdir(parents=True)
     with pytest.raises(PruneError, match=r"best-tensorrt\.py cannot be written"):
         tensorrt_kit.write(inside, {"pruned": inside / "best.onnx"}, precision="fp16", sparse=False)
     with pytest.raises(PruneError, match="precision=half"):
