@@ -114,6 +114,27 @@ class SqueezeExciteLinear(Between):
 
 
 @followed
+class SqueezeExciteByShape(Between):
+    """As the papers' code has it: by the numbers of the input's shape."""
+
+    def make(self, c: int) -> None:
+        self.fc = nn.Sequential(nn.Linear(c, c // 4), nn.ReLU(), nn.Linear(c // 4, c), nn.Sigmoid())
+
+    def between(self, y: Tensor) -> Tensor:
+        b, c, _, _ = y.size()
+        gate = self.fc(F.adaptive_avg_pool2d(y, 1).view(b, c)).view(b, c, 1, 1)
+        return y * gate.expand_as(y)
+
+
+@followed
+class PixelsInOneDimension(Between):
+    def between(self, y: Tensor) -> Tensor:
+        b, c, h, w = y.shape
+        flat = y * y.reshape(b, c, h * w).softmax(-1).view(b, -1, h, w)
+        return flat + y.mean((2, 3), keepdim=True).expand(-1, c, h, w) + y.mean((2, 3), keepdim=True).repeat(1, 1, h, w)
+
+
+@followed
 class SimAM(Between):
     def between(self, y: Tensor) -> Tensor:
         d = (y - y.mean(dim=[2, 3], keepdim=True)).pow(2)
@@ -276,6 +297,48 @@ class AttentionByShape(Between):
         b, c, h, w = y.shape
         q = y.view(b, 4, c // 4, h * w)
         return (q @ (q.transpose(-2, -1) @ q).softmax(-1)).view(b, c, h, w)
+
+
+@named
+class AttentionByInput(nn.Module):
+    """The number of channels is that of the input, which no operation but three convolutions reads."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = Conv(c, c, 1), Conv(c, c, 1)
+        self.q, self.k, self.v = nn.Conv2d(c, c, 1), nn.Conv2d(c, c, 1), nn.Conv2d(c, c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BoTNet's."""
+        x = self.a(x)
+        b, c, h, w = x.shape
+        q, k, v = (f(x).view(b, 4, c // 4, h * w) for f in (self.q, self.k, self.v))
+        weight = (q.transpose(-2, -1) @ k * (c // 4) ** -0.5).softmax(-1)
+        return self.b((v @ weight.transpose(-2, -1)).view(b, c, h, w))
+
+
+@named
+class ScaledByCount(Between):
+    def between(self, y: Tensor) -> Tensor:
+        return y / y.shape[1]
+
+
+@named
+class ScaledByRoot(Between):
+    def make(self, c: int) -> None:
+        self.m = Conv(c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y) * (y.size(1) ** 0.5 + math.sqrt(y.shape[-3]))
+
+
+@named
+class MadeByCount(Between):
+    def make(self, c: int) -> None:
+        self.m = Conv(c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y) + torch.linspace(0, 1, y.shape[1]).view(1, -1, 1, 1)
 
 
 @torch.jit.script

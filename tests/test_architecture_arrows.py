@@ -39,6 +39,7 @@ LAYERS = {
         "architecture",
         "at_steps",
         "blocks",
+        "channel_counts",
         "compensate",
         "flat",
         "frozen",

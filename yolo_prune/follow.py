@@ -29,8 +29,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from yolo_prune.channel_counts import count, counts_in, shape_of
 from yolo_prune.errors import PruneError
-from yolo_prune.operation_names import BLIND, READS
+from yolo_prune.operation_names import BLIND, READS, SHAPES
 from yolo_prune.operations import Call, Label, followed, name_of, tensors_in
 from yolo_prune.shapes import image_channels
 from yolo_prune.trace import LAYERS, NONE, Lesson, Trace, is_layer, layer, why_none
@@ -70,11 +71,21 @@ class _Mode(TorchFunctionMode):
         self.mark = object()  # labels of another pass do not count
         self.hidden = 0  # above 0 inside a layer or a taught block: its hook does the labelling
         self.path: list[str] = []
+        self.own = False  # while code of this module looks at tensors
 
     @property
     def where(self) -> str:
         """The block whose code runs."""
         return self.path[-1] if self.path else ""
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Let code of this module look at tensors, unseen."""
+        was, self.own = self.own, True
+        try:
+            yield
+        finally:
+            self.own = was
 
     def of(self, tensor: Any) -> Label | None:
         mark, label = getattr(tensor, _LABEL, (None, None)) if isinstance(tensor, torch.Tensor) else (None, None)
@@ -118,8 +129,10 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = name_of(func)
-        if self.hidden or name in READS:
+        if self.hidden or self.own:
             return func(*args, **kwargs)
+        if name in READS:
+            return self._measured(name, args, kwargs, func(*args, **kwargs))
         tensors = list(tensors_in((args, list(kwargs.values()))))
         strange = [tensor for tensor in tensors if not self.seen(tensor)]
         if strange:
@@ -127,17 +140,48 @@ class _Mode(TorchFunctionMode):
         self._foreign(name, tensors)
         out = func(*args, **kwargs)
         labels = [self.of(tensor) for tensor in tensors]
+        goes_on = False
         if any(label is not None for label in labels) and name not in BLIND:
             where = self.where
             known = self.known
             call = Call(name, args, kwargs, out, tensors, labels, where, self.trace, self.put, where in known.sized)
-            if not self._followed(call._replace(uneven=where in known.uneven)):
+            goes_on = self._followed(call._replace(uneven=where in known.uneven))
+            if not goes_on:
                 self._stop(name, [label for label in labels if label is not None])
+        if not (goes_on and name in SHAPES):  # these rules have looked at the counts
+            for number in counts_in((args, kwargs)):
+                self._counted(number.ids, name)
         made = list(tensors_in(out))
         for tensor in made:
             self.plain(tensor)
         self.note((*tensors, *made))
         return out
+
+    def _measured(self, name: str, args: Any, kwargs: Any, out: Any) -> Any:
+        """Sizes of a tensor, of which one is the count of its channels."""
+        tensor = args[0] if args else kwargs.get("input")
+        label = self.of(tensor)
+        if label is None or name not in ("get shape", "size", "numel", "nelement"):
+            return out
+        at = label.dim + tensor.ndim
+        if isinstance(out, torch.Size):
+            return shape_of(out, at, label.ids, self._counted)
+        if name == "size":
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            at_end = isinstance(dim, int) and dim % (at - label.dim) == at
+            return count(out, label.ids, self._counted) if at_end else out
+        return count(out, label.ids, self._counted, whole=False)
+
+    def _counted(self, ids: np.ndarray, name: str = "arithmetic") -> None:
+        """Fix channels whose number goes into an operation that nobody has taught."""
+        where = self.where or "the model"
+        if where in self.known.decoders:
+            return
+        if any(i != NONE and i not in self.trace.fixed for i in ids.tolist()):
+            self.trace.untaught.setdefault(self.where, name)
+        self.trace.fix(
+            ids, f"is counted, and the number goes through {name} in {where}, which the tracer does not follow"
+        )
 
     def _followed(self, call: Call) -> bool:
         try:
@@ -258,6 +302,12 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         mode.path.append(names[module])
+        with mode.looking():
+            look_at_inputs(module, args, kwargs)
+        if module in layers or module in lessons:
+            mode.hidden += 1
+
+    def look_at_inputs(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not mode.hidden:
             tensors = list(tensors_in((args, kwargs)))
             strange = [tensor for tensor in tensors if not mode.seen(tensor)]
@@ -266,11 +316,12 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
             labels = [mode.of(tensor) for tensor in tensors]
             ids = {i for label in labels if label is not None for i in label.ids.tolist()}
             trace.entered.setdefault(names[module], set()).update(ids - {NONE})
-        if module in layers or module in lessons:
-            mode.hidden += 1
 
     def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        name = mode.path.pop()
+        with mode.looking():
+            look_at_outputs(module, mode.path.pop(), args, kwargs, out)
+
+    def look_at_outputs(module: nn.Module, name: str, args: Any, kwargs: Any, out: Any) -> None:
         made = list(tensors_in(out))
         if module in layers or module in lessons:
             mode.hidden -= 1

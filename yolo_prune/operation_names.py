@@ -46,6 +46,7 @@ EQUAL_PARTS = {"chunk", "unsafe_chunk", "unbind"}
 SIZED_PARTS = {"split", "unsafe_split", "split_with_sizes", "tensor_split", "unsafe_split_with_sizes"}
 REDUCTIONS = {"sum", "mean", "nanmean", "nansum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "prod"}
 ALONG = {"softmax": 1, "log_softmax": 1, "softmin": 1, "cumsum": 1, "cumprod": 1, "normalize": 2}  # place of `dim`
+SHAPES = {"view", "reshape", "expand", "repeat"}  # take the size of each dimension
 # Nothing of what the tensor holds goes into the result.
 BLIND = _names("""
     zeros_like, ones_like, full_like, empty_like, rand_like, randn_like, new_zeros, new_ones, new_full,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from yolo_prune.channel_counts import Count, counts_in
 from yolo_prune.operation_names import ALONG, ELEMENTWISE, EQUAL_PARTS, MOVES, REDUCTIONS, SIZED_PARTS, SPATIAL
 from yolo_prune.trace import NONE, Trace
 
@@ -107,6 +108,7 @@ def followed(call: Call) -> bool:
         (MOVES, _moved),
         ({"__getitem__"}, _indexed),
         ({"view", "reshape"}, _reshaped),
+        ({"expand", "repeat"}, _expanded),
     ]
     return next((rule(call) for names, rule in rules if name in names), False)
 
@@ -265,12 +267,16 @@ def _parts(call: Call) -> bool:
 # Moved dimensions -----------------------------------------------------------------------------------------------------
 
 
-def _again(call: Call, tensor: torch.Tensor, label: Label) -> Any:
-    """What the operation gives for a tensor that holds the position of each of its channels."""
+def _numbers(tensor: torch.Tensor, label: Label) -> torch.Tensor:
+    """A tensor of the same shape that holds the position of each of its channels."""
     shape = [1] * tensor.ndim
     shape[label.dim] = len(label.ids)
-    numbers = torch.arange(len(label.ids)).view(shape).expand(tensor.shape)
-    swap = {id(tensor): numbers}
+    return torch.arange(len(label.ids)).view(shape).expand(tensor.shape)
+
+
+def _again(call: Call, tensor: torch.Tensor, label: Label) -> Any:
+    """What the operation gives for a tensor that holds the position of each of its channels."""
+    swap = {id(tensor): _numbers(tensor, label)}
     args = [swap.get(id(value), value) for value in call.args]
     kwargs = {key: swap.get(id(value), value) for key, value in call.kwargs.items()}
     if call.name == "__getitem__":
@@ -340,10 +346,44 @@ def _indexed(call: Call) -> bool:
     return _moved(call)
 
 
-def _reshaped(call: Call) -> bool:
-    """A vector laid along one dimension of a shape of ones."""
-    tensor, label = call.first
-    if tensor.ndim > 1 or call.out.numel() != tensor.numel():
+def _sizes(call: Call) -> list[Any]:
+    """The size of each dimension that an operation of SHAPES asks for."""
+    given = call.given(1, "size", "shape", "sizes", "repeats")
+    return list(given) if isinstance(given, (list, tuple)) else list(call.args[1:])
+
+
+def _agrees(call: Call, sizes: list[Any], dim: int, label: Label) -> bool:
+    """Whether a shape leaves the channels as many as they are: by -1, or by a count of channels tied to them."""
+    size = sizes[dim]
+    if any(True for _ in counts_in([*sizes[: dim % len(sizes)], *sizes[dim % len(sizes) + 1 :]])):
         return False
-    call.put(call.out, label.ids, list(call.out.shape).index(len(label.ids)) - call.out.ndim)
+    if isinstance(size, Count) and size.whole and len(size.ids) == len(label.ids):
+        call.trace.join(label.ids, size.ids, "is reshaped by the number of channels of no layer")
+        return True
+    return type(size) is int and size == -1
+
+
+def _reshaped(call: Call) -> bool:
+    """A vector laid along one dimension of a shape of ones; pixels laid in one or several dimensions."""
+    tensor, label = call.first
+    if tensor.ndim == 1 and call.out.numel() == tensor.numel():
+        call.put(call.out, label.ids, list(call.out.shape).index(len(label.ids)) - call.out.ndim)
+        return True
+    sizes = _sizes(call)
+    seen = _places(_numbers(tensor, label).reshape([int.__add__(size, 0) for size in sizes]), label)
+    if seen is None or len(seen[1]) != len(label.ids) or not _agrees(call, sizes, seen[0], label):
+        return False
+    call.put(call.out, label.ids, seen[0])
+    return True
+
+
+def _expanded(call: Call) -> bool:
+    """One image or pixel made several; the channels as many as they are."""
+    _, label = call.first
+    sizes = _sizes(call)
+    if call.name == "repeat":
+        sizes = [-1 if type(size) is int and size == 1 else size for size in sizes]
+    if len(sizes) < -label.dim or not _agrees(call, sizes, label.dim, label):
+        return False
+    call.put(call.out, label.ids, label.dim)
     return True
