@@ -164,3 +164,17 @@ def test_models_that_are_none(best: Path, tmp_path: Path) -> None:
     assert "the file holds no YOLO model, but a dict with a" in _line(api.inspect, str(tmp_path / "dict.pt"))
     assert "no such file" in _line(bundling.bundle, 2024)
     assert "there is no such file" in _line(bundling.bundle, "x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"imgsz": "abc"}, "imgsz=abc: a whole number of 1 or more is needed"),
+        ({"imgsz": -64}, "imgsz=-64: a whole number of 1 or more is needed"),
+        ({"imgsz": 64.5}, "imgsz=64.5: a whole number of 1 or more is needed"),
+        ({"epochs": 10**400}, "cannot be pruned in: it must be a whole number of at least 1, and at most"),
+    ],
+)
+def test_a_wrong_size_of_a_training_is_one_line_before_the_data_are_read(settings: dict[str, Any], words: str) -> None:
+    line = _line(YOLO("yolov8n.yaml").train, **{"data": "none.yaml", "epochs": 1, "prune": 0.5, **settings})
+    assert words in line

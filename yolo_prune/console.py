@@ -18,6 +18,8 @@ _READERS = {
     "get_dataset": "data",
     "select_device": "device",
     "check_dict_alignment": "",
+    "check_cfg": "",
+    "check_imgsz": "imgsz",
     "parse_key_value_pair": "",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import checkpoint, frozen, graph, profile, rebuilt, sensitivity, step, support
+from yolo_prune import arguments, checkpoint, frozen, graph, profile, rebuilt, sensitivity, step, support
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -24,8 +24,11 @@ def modes(settings: Mapping[str, Any]) -> None:
         settings: the host's arguments; those that are absent count as unset.
 
     Raises:
-        HostError: names every one that is set.
+        HostError: names every one that is set. PruneError: imgsz is no size; the host says so after the data were read.
     """
+    side = settings.get("imgsz")
+    if not isinstance(side, (list, tuple)) and not str(side).isdecimal():  # the host takes a list's largest, and text
+        arguments.whole(imgsz=side)
     task = settings.get("task")
     if task not in (None, *support.TASKS):
         raise HostError(f"prune= with task={task} is not supported; known are {', '.join(support.TASKS)}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import floor
 from typing import Protocol
 
+from yolo_prune.arguments import shown
 from yolo_prune.errors import RecipeError
 
 # Time passed, from 0 to 1 -> share of the way to the target, from 0 to 1. The values are exact at 1.
@@ -59,6 +60,9 @@ def share(schedule: str, step: int, steps: int) -> float:
     return SCHEDULES[schedule](step / steps)
 
 
+_MOST = 10**9  # epochs: fractions of more are not exact, and no run has them
+
+
 def step_epochs(recipe: Timing, epochs: int) -> list[int]:
     """Return the epochs at whose start the pruning steps happen.
 
@@ -77,8 +81,10 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
     Raises:
         RecipeError: `epochs` is no positive whole number, or there are more steps than epochs.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise RecipeError(f"epochs={epochs} cannot be pruned in: it must be a whole number of at least 1")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or not 1 <= epochs <= _MOST:
+        raise RecipeError(
+            f"epochs={shown(epochs)} cannot be pruned in: it must be a whole number of at least 1, and at most {_MOST}"
+        )
     first, last = _window(recipe, epochs)
     steps = 1 if recipe.schedule == "oneshot" else recipe.steps
     if steps > epochs:
