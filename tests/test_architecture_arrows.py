@@ -95,6 +95,7 @@ LAYERS = {
             "samples",
             "saving",
             "session",
+            "suitable",
             "telling",
             "tensorrt_kit",
             "validation",

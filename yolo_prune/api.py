@@ -40,6 +40,7 @@ from yolo_prune import (
     sensitivity,
     session,
     step,
+    suitable,
     surgery,
     text,
     timed,
@@ -104,6 +105,8 @@ def prune(
     rebuilt.require_unfused(network)
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
+    if data is not None:
+        suitable.require(network, data)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in KINDS:
         wanted = step.by_weights(wanted)
@@ -322,6 +325,7 @@ def inspect(
         data = str(arguments.path("data", data, "my.yaml"))
         files.require_place("out", target, "sensitivity.json")
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
+        suitable.require(network, data, ["train"])
     found = graph.build(network, patterns)
     groups: dict[str, list[str]] = {}
     for group in found.groups:

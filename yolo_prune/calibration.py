@@ -10,6 +10,8 @@ data/dataset.py (`build_transforms`, `collate_fn`).
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -44,26 +46,53 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: s
     Raises:
         PruneError: the data set cannot be read.
     """
+    validator = opened(network, data, imgsz)
+    dataset = of_split(validator, network, data, split)
+    with _one_line(network, data):
+        return [validator.preprocess(batch) for batch in _batches(dataset, images)]
+
+
+def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
+    """The host's validator of a model's task, which knows a data set as `.data` and has read no image of it.
+
+    Raises:
+        PruneError: the data set cannot be read.
+    """
     task = str(getattr(network, "task", "detect"))
     # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
     classes = vars(checkpoint.family(network))["task_map"].fget(None)
     arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
     arguments |= {"data": str(data), "device": "cpu"}
-    try:
+    with _one_line(network, data):
         with tempfile.TemporaryDirectory() as folder:  # a validator makes its folder of results, else in runs/
             validator = classes[task]["validator"](save_dir=Path(folder), args=arguments)
         validator.device, validator.stride = torch.device("cpu"), 32
         check = check_cls_dataset if task == "classify" else check_det_dataset
         validator.data = check(str(data))  # split= is newer than the oldest host, 8.4.0
-        folder = validator.data[split]
-        dataset = (
-            validator.build_dataset(folder)
-            if task == "classify"
-            else validator.build_dataset(folder, mode="val", batch=_BATCH)
-        )
-        return [validator.preprocess(batch) for batch in _batches(dataset, images)]
-    except Exception as error:  # the host has many for a data set that is not there or not whole
-        words = first_line(error)
+    return validator
+
+
+def of_split(validator: Any, network: nn.Module, data: str | Path, split: str) -> Dataset[Any]:
+    """The host's data set of one split, of `opened`.
+
+    Raises:
+        PruneError: it cannot be read.
+    """
+    with _one_line(network, data):
+        more = {} if getattr(network, "task", "detect") == "classify" else {"mode": "val", "batch": _BATCH}
+        found: Dataset[Any] = validator.build_dataset(validator.data[split], **more)
+        return found
+
+
+@contextmanager
+def _one_line(network: nn.Module, data: str | Path) -> Iterator[None]:
+    """The host has many errors for a data set that is not there or not whole."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        words = first_line(error) if len(lines) < 2 else f"{lines[0]} {lines[1]}"
+        task = getattr(network, "task", "detect")
         raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
 
 

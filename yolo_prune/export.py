@@ -38,6 +38,7 @@ from yolo_prune import (
     runtime,
     samples,
     scratch,
+    suitable,
     tensorrt_kit,
     validation,
     verify,
@@ -430,6 +431,7 @@ def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
             raise PruneError(
                 f"data={data} has {found['nc']} classes and {subject.path} {classes}; they must be the same"
             )
+    suitable.require(subjects[0].network, data, ["val"])
 
 
 def _names(subject: Subject) -> list[str]:
