@@ -18,8 +18,9 @@ import yolo_prune
 from tests.oracle import lively
 from tests.test_gates import loss_of
 from tests.training import record_of, train
-from yolo_prune import frozen, gates, graph, importance, preflight, step
+from yolo_prune import frozen, gates, graph, importance, masks, preflight, step
 from yolo_prune.errors import BoundError
+from yolo_prune.pattern import parse
 from yolo_prune.recipe import from_arguments
 from yolo_prune.step import Baseline
 
@@ -128,6 +129,18 @@ def test_a_bound_that_freezing_puts_out_of_reach_says_so() -> None:
     with pytest.raises(BoundError) as caught:
         preflight.model(model, far, "model.pt", freeze=5)
     assert "frozen" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sparsity", ["0.5", "2:4"])
+def test_single_weights_of_frozen_layers_are_not_made_zero(sparsity: str) -> None:
+    model = small(3)
+    still = frozen.makers(model)
+    every = masks.choose(model, parse(sparsity))
+    chosen = masks.choose(model, parse(sparsity), frozen=still)
+    assert set(every) - set(chosen) == set(still) & set(every)
+    assert len(set(still) & set(every)) > 3
+    kept = torch.cat([mask.flatten() for mask in chosen.values()])
+    assert float(kept.float().mean()) == pytest.approx(0.5, abs=0.001)  # of what is not frozen
 
 
 def widths(model: nn.Module) -> dict[str, int]:

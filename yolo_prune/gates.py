@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune.flat import Flat, Places, Share
+from yolo_prune.flat import Flat, Places, Share, along
 from yolo_prune.graph import ChannelGraph, ChannelGroup
 from yolo_prune.memory import precise
 
@@ -210,8 +210,7 @@ class Gates:
             other = bias.detach().float() * bias.grad.float() if bias.grad is not None else torch.zeros_like(product)
             return product**2 + other**2 if self.kind == "obdc" else product + other
         product = product**2 if self.kind == "obdc" else product
-        axis = _axis(module)
-        return product.sum([i for i in range(product.ndim) if i != axis])
+        return along(product, _axis(module))
 
     def _looking(self, module: nn.Module, shares: list[Share], first: bool) -> Any:
         """A hook that adds the mean size of what a layer reads to some groups."""

@@ -15,7 +15,7 @@ Masks are of the weights before BatchNorm is folded in; folding scales whole row
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,31 +26,35 @@ from yolo_prune.memory import precise
 from yolo_prune.pattern import Pattern
 
 
-def layers(model: nn.Module, pattern: Pattern) -> dict[str, nn.Conv2d]:
-    """The convolutions that a pattern is for: trained, not depthwise, with inputs that divide into groups of m."""
+def layers(model: nn.Module, pattern: Pattern, frozen: Collection[str] = ()) -> dict[str, nn.Conv2d]:
+    """The convolutions that a pattern is for: not frozen, not depthwise, with inputs that divide into groups of m."""
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
         and module.groups == 1
         and ".dfl." not in name
+        and name not in frozen
         and module.in_channels >= (pattern.of or 2)
         and module.in_channels % (pattern.of or 1) == 0
     }
 
 
 @torch.no_grad()
-def choose(model: nn.Module, pattern: Pattern, way: float = 1.0) -> dict[str, torch.Tensor]:
+def choose(
+    model: nn.Module, pattern: Pattern, way: float = 1.0, frozen: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
     """Masks of a model, the smallest weights first.
 
     Args:
         model: a stock model. pattern: what it comes to. way: how far to go, above 0 up to 1: of n:m, that share of the
             weights that will go (the smallest of them, by layers); of a share, that share of it.
+        frozen: layers that a training leaves as they are.
 
     Returns:
         Name of the convolution -> mask of its weight's shape, True where a weight stays.
     """
-    found = layers(model, pattern)
+    found = layers(model, pattern, frozen)
     if pattern.of is None:
         return _by_lamp(found, pattern.share * way)
     return {name: _of_every(module.weight, pattern, way) for name, module in found.items()}

@@ -436,7 +436,7 @@ def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float)
         return
     scored = continuity.student(ema)
     share = way if session.recipe.sparsity is not None else 1.0  # the model came with its zeros: all of them stay
-    chosen = ranks.from_first(lambda: masks.choose(scored, pattern, share))
+    chosen = ranks.from_first(lambda: masks.choose(scored, pattern, share, session.still))
     for item in (scored, continuity.student(model)):
         masks.put(item, chosen)
     session.between.hold(continuity.student(model), chosen)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune.flat import Flat, Places, Share
+from yolo_prune.flat import Flat, Places, Share, along
 from yolo_prune.graph import ChannelGraph
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -49,8 +49,7 @@ class _Pressed:
 
     def squares(self) -> torch.Tensor:
         """(length of that dimension,) sums of squares."""
-        tensor = self.tensor.detach().float()
-        return tensor.square().sum([i for i in range(tensor.ndim) if i != self.axis]) if tensor.ndim > 1 else tensor**2
+        return along(self.tensor.detach().float().square(), self.axis)
 
     def scale(self, factors: torch.Tensor) -> None:
         """Multiply by (length of that dimension,)."""
