@@ -127,6 +127,15 @@ def test_costs_and_their_changes_are_those_of_the_formula(name: str) -> None:
     assert of.change(n, step) == pytest.approx(alone, rel=1e-9)
 
 
+def test_the_change_is_exact_where_a_layer_reads_what_it_makes() -> None:
+    """In a residual stream one unit is output and input of a layer: 3 * a * (a + b), which bends."""
+    one, zero = np.ones(1), np.zeros(1)
+    of = Cost("FLOPs", 1.0, 0.0, 3 * one, zero, zero, zero, np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]]))
+    n, step = np.array([5.0, 2.0]), np.array([-2.0, 4.0])
+    assert of(n) == 3 * 5 * 7
+    assert of.change(n, step).tolist() == [3 * 3 * 5 - 105, 3 * 5 * 11 - 105]
+
+
 BOUNDS = [("FLOPs",), ("params",), ("FLOPs", "params"), ("latency",)]
 # How far above the optimum the sum of losses may be: at most, and on average of 24 problems. A chunk of one channel
 # saves nothing on a device that works in fours, so there a step must leap, and some optima take two leaps at once.

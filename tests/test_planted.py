@@ -17,8 +17,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from ultralytics import YOLO
 from ultralytics.nn.tasks import ClassificationModel
 
+from tests.oracle import flat, kill, lively, random_plan
 from yolo_prune import compensate, gates, graph, step, surgery
 from yolo_prune.recipe import from_arguments
 
@@ -206,3 +208,24 @@ def test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss() -> None
     assert len(losses) == 4
     assert all(later < 0.75 * earlier for earlier, later in pairwise(losses)), losses
     assert losses[-1] < dense + 0.1, losses
+
+
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolov8n-seg.yaml", "yolo11n.yaml"])
+def test_dead_channels_blocks_and_heads_leave_no_trace(name: str) -> None:
+    """One plan of the oracle for each kind of whole part; tests/test_families.py draws many for all families."""
+    torch.manual_seed(0)
+    model = lively(YOLO(name, verbose=False).model).double().eval()
+    found = graph.build(model)
+    plan = random_plan(found, 7, 0.6, 0.5)
+    assert len(plan.blocks) >= 1
+    assert len(plan.keep) > 30
+    kill(model, found, plan)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = list(flat(model(x)))
+        surgery.apply(model, found, plan)
+        left = list(flat(model(x)))
+    assert len(expected) == len(left) >= 3
+    assert all(float(value.std()) > 1e-6 for value in expected[:1]), "the model answers to its input"
+    for was, now in zip(expected, left, strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)

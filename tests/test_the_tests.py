@@ -9,6 +9,7 @@ is certain and counts as outside.
 from __future__ import annotations
 
 import ast
+import functools
 
 import pytest
 
@@ -22,10 +23,8 @@ CHECKS = ("pytest.raises", "pytest.warns", "pytest.fail", "assert_allclose", "as
 
 
 def test_every_test_asserts_something_that_is_reached() -> None:
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    assert len(files) > 40
-    found = {f"{file.name}::{name}" for file in files for name in loose(file.read_text(encoding="utf-8"))}
-    wrong = sorted(found - set(EXCEPTIONS))
+    assert len(list((ROOT / "tests").rglob("test_*.py"))) > 40
+    wrong = sorted(every_loose() - set(EXCEPTIONS))
     assert not wrong, (
         "every assert of these tests stands in a loop or under a condition (or there is none); assert outside of it "
         f"that there was something to look at, or name the test in EXCEPTIONS with a reason: {', '.join(wrong)}"
@@ -33,9 +32,7 @@ def test_every_test_asserts_something_that_is_reached() -> None:
 
 
 def test_exceptions_are_of_tests_that_need_them() -> None:
-    files = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
-    needed = {f"{name}::{test}" for name, file in files.items() for test in loose(file.read_text(encoding="utf-8"))}
-    assert set(EXCEPTIONS) <= needed
+    assert set(EXCEPTIONS) <= every_loose()
     assert all(len(reason) > 10 for reason in EXCEPTIONS.values())
 
 
@@ -65,6 +62,13 @@ def test_exceptions_are_of_tests_that_need_them() -> None:
 def test_the_check_sees_it(body: str, good: bool) -> None:
     text = f"def held(x):\n    assert x\n\ndef unheld(x):\n    if x: assert x\n\ndef test_it():\n    {body}\n"
     assert loose(text) == ([] if good else ["test_it"])
+
+
+@functools.cache
+def every_loose() -> frozenset[str]:
+    """The tests, as file::name, of which no assert is certain to be reached."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    return frozenset(f"{file.name}::{name}" for file in files for name in loose(file.read_text(encoding="utf-8")))
 
 
 def loose(text: str) -> list[str]:
@@ -116,3 +120,21 @@ def _is_never_empty(values: ast.expr) -> bool:
     if name in ("zip", "enumerate", "itertools.product"):
         return all(_is_never_empty(argument) for argument in values.args)
     return name.endswith((".items", ".values", ".keys")) and _is_never_empty(values.func.value)  # type: ignore[union-attr]
+
+
+def test_every_mutation_still_stands_in_its_file_and_names_tests_that_are_there() -> None:
+    """benchmarks/mutations.py takes minutes; that its list is no longer of this tree shows here at once."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("mutations", ROOT / "benchmarks" / "mutations.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert len(module.MUTATIONS) > 60
+    assert module.check(module.MUTATIONS) == []
+    wrong = module.MUTATIONS[0]._replace(old="this stands nowhere", tests=("floor::test_that_is_not_there",))
+    faults = module.check((wrong,))
+    assert len(faults) == 2
+    assert "anchor not found: 'this stands nowhere'" in faults[0]
+    assert "no such test: floor::test_that_is_not_there" in faults[1]
