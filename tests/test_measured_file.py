@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics import YOLO
 
-from yolo_prune import device, measured_file, profiles, sensitivity
+from yolo_prune import device, measure, measured_file, profiles, sensitivity
 from yolo_prune.errors import PruneError
 from yolo_prune.latency_model import Row
 
@@ -170,3 +171,12 @@ def test_a_device_on_which_the_model_takes_no_time_is_refused() -> None:
     with pytest.raises(PruneError, match="says 0 ms for this model, which cannot be"):
         found.predict([Row("conv 3x3", 0, 0, 0)])
     assert profiles.of(PROFILE, "x").predict([Row("conv 3x3", 16, 16, 100)]) > 0.2
+
+
+def test_a_profile_at_a_size_that_the_model_cannot_take_is_refused() -> None:
+    """Of a damaged file, or of a model of a larger stride than the one that was measured (P6: 64)."""
+    found = profiles.of({**PROFILE, "imgsz": 321}, "x")
+    with pytest.raises(PruneError, match="measured at 321 pixels, which this model cannot take: a multiple of 32"):
+        measure.latency_of(YOLO("yolov8n.yaml").model, found)
+    with pytest.raises(PruneError, match="at 352 pixels, which this model cannot take: a multiple of 64"):
+        measure.latency_of(YOLO("yolov8n-p6.yaml").model, profiles.of({**PROFILE, "imgsz": 352}, "x"))

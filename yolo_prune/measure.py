@@ -17,7 +17,7 @@ from torch import nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_prune.costs import Cost, Effect, Latency
-from yolo_prune.errors import HostError
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import IMAGE, ChannelGraph
 from yolo_prune.profiles import Profile
 from yolo_prune.residual import ResidualBlock
@@ -124,6 +124,12 @@ def latency_of(model: nn.Module, profile: Profile) -> float:
     Raises:
         PruneError: the profile was measured with another kind of model, or another input size.
     """
+    stride = int(torch.as_tensor(getattr(model, "stride", 1)).max())
+    if profile.imgsz % stride:
+        raise PruneError(
+            f"the device profile was measured at {profile.imgsz} pixels, which this model cannot take: a multiple of "
+            f"{stride} is needed; measure the device with it: yolo-prune profile model=... format={profile.format}"
+        )
     rows = [layer.row for layer in layers_of(model, profile.imgsz, profile.end2end)]
     profile.require(rows)
     return profile.predict(rows)

@@ -73,7 +73,7 @@ class ProfileFile(_Model):
     model: _Text
     format: _Text
     precision: _Text
-    imgsz: Annotated[int, Field(ge=1, le=65536)]
+    imgsz: Annotated[int, Field(ge=1, le=8192)]
     threads: Annotated[int, Field(ge=1, le=65536)]
     end2end: bool
     machine: Machine
