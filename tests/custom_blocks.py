@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 import torch.utils.checkpoint
 import ultralytics.nn.tasks as tasks
 from torch import Tensor, nn
-from ultralytics.nn.modules import C2f, Conv, DWConv
+from ultralytics.nn.modules import Bottleneck, C2f, Conv, DWConv
 
 FOLLOWED: list[type[nn.Module]] = []
 NAMED: list[type[nn.Module]] = []
@@ -270,6 +270,50 @@ class SlopePerChannel(Between):
 
     def between(self, y: Tensor) -> Tensor:
         return self.act(y - 0.2 * y.detach())
+
+
+@followed
+class Stacked(Between):
+    def make(self, c: int) -> None:
+        self.w, self.other = nn.Parameter(torch.ones(2)), Conv(c, c, 3)
+
+    def between(self, y: Tensor) -> Tensor:
+        w = self.w.softmax(0)
+        return (torch.stack((y, self.other(y)), dim=1) * w.view(1, -1, 1, 1, 1)).sum(dim=1)
+
+
+@followed
+class Sequence(Between):
+    """Residual blocks in a sequence that the block walks by itself: none can be removed whole."""
+
+    def make(self, c: int) -> None:
+        self.m = nn.Sequential(Bottleneck(c, c), Bottleneck(c, c))
+        self.mix = Conv(3 * c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        parts = [y]
+        parts.extend(m(parts[-1]) for m in self.m)
+        return self.mix(torch.cat(parts, 1))
+
+
+class Dense(nn.Sequential):
+    """A sequence with a forward of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All that its entries give."""
+        parts = [x]
+        for block in self:
+            parts.append(block(parts[-1]))
+        return torch.cat(parts, 1)
+
+
+@followed
+class OwnSequence(Between):
+    def make(self, c: int) -> None:
+        self.m, self.mix = Dense(Bottleneck(c, c), Bottleneck(c, c)), Conv(3 * c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.mix(self.m(y))
 
 
 # Named: what depends on positions, on counts, on other channels -------------------------------------------------------
@@ -842,3 +886,78 @@ class Channelwise(Between):
 class ExpandedByConstant(Between):
     def between(self, y: Tensor) -> Tensor:
         return y.mean((2, 3), keepdim=True).expand(-1, self.c, *y.shape[2:]) + y
+
+
+@named
+class Triplet(Between):
+    """A convolution over channels and columns."""
+
+    def make(self, c: int) -> None:
+        self.m = nn.Conv2d(2, 1, 7, padding=3)
+
+    def between(self, y: Tensor) -> Tensor:
+        turned = y.permute(0, 2, 1, 3)
+        pooled = torch.cat((turned.mean(1, keepdim=True), turned.amax(1, keepdim=True)), 1)
+        return (turned * self.m(pooled).sigmoid()).permute(0, 2, 1, 3)
+
+
+@named
+class Recurrent(Between):
+    def make(self, c: int) -> None:
+        self.m = nn.GRU(c, c, batch_first=True)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y.flatten(2).transpose(1, 2))[0].transpose(1, 2).reshape(y.shape)
+
+
+@named
+class Unregistered(Between):
+    """Layers in a plain list, which the model does not know."""
+
+    def make(self, c: int) -> None:
+        self.m = [nn.Conv2d(c, c, 1)]
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m[0](y)
+
+
+@named
+class Transformer(Between):
+    def make(self, c: int) -> None:
+        self.m = nn.TransformerEncoderLayer(c, 4, 2 * c, batch_first=True, dropout=0.0)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(y.shape)
+
+
+@named
+class Haar(Between):
+    """Fixed filters, one a channel."""
+
+    def between(self, y: Tensor) -> Tensor:
+        return F.conv2d(y, torch.ones(self.c, 1, 3, 3, dtype=y.dtype) / 9, padding=1, groups=self.c)
+
+
+@named
+class Fourier(Between):
+    def between(self, y: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(y, dim=(1, 3)), s=(y.shape[1], y.shape[3]), dim=(1, 3))
+
+
+@named
+class Bilinear(Between):
+    def between(self, y: Tensor) -> Tensor:
+        flat = y.flatten(2)
+        return torch.bmm(torch.bmm(flat, flat.transpose(1, 2)).softmax(-1), flat).view_as(y)
+
+
+@named
+class ByShapeOfAnother(Between):
+    """A slice as wide as another tensor."""
+
+    def make(self, c: int) -> None:
+        self.m = Conv(c, c // 2, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        z = self.m(y)
+        return torch.cat((y[:, : z.shape[1]] + z, y[:, z.shape[1] :]), 1)

@@ -74,6 +74,7 @@ def test_a_followed_block_is_cut_rightly(block: type[nn.Module]) -> None:
     found = graph.build(model)
     assert found.untaught == {}
     assert not held(found, f"model.{BLOCK}.a.conv")
+    assert not any(one.name.startswith(f"model.{BLOCK}.") for one in found.blocks)
     check(model, found)
 
 

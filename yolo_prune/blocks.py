@@ -227,9 +227,13 @@ def heads(model: nn.Module) -> dict[str, int]:
 
 
 def decoders(model: nn.Module) -> list[str]:
-    """Names of what turns the last layers' outputs into predictions: the head itself, and its DFL."""
+    """Names of what turns the last layers' outputs into predictions: the host's head itself, and its DFL.
+
+    A user's own head is a block as any other: what it does may be more than that.
+    """
     last = model.model[-1]  # type: ignore[index]
-    return [name for name, block in model.named_modules() if block is last or isinstance(block, host.DFL)]
+    stock = type(last).__module__.startswith("ultralytics.")
+    return [name for name, block in model.named_modules() if (block is last and stock) or isinstance(block, host.DFL)]
 
 
 def remove_heads(block: nn.Module, count: int) -> None:
@@ -284,14 +288,19 @@ def removable(model: nn.Module) -> list[Removable]:
                 if _adds(item):
                     found.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))
                     taken.update(item.modules())
-        elif isinstance(block, nn.Sequential) and block not in taken:
+        elif _is_sequence(block) and block not in taken:
             found += [Removable(f"{name}.{key}", "") for key, item in block.named_children() if _adds(item)]
     return found
 
 
+def _is_sequence(block: nn.Module) -> bool:
+    """Whether a block runs its entries one after the other, and nothing else."""
+    return isinstance(block, nn.Sequential) and type(block).forward is nn.Sequential.forward
+
+
 def _adds(block: nn.Module) -> bool:
-    if isinstance(block, nn.Sequential):
-        return len(block) > 0 and all(_adds(item) for item in block)
+    if _is_sequence(block):
+        return len(block) > 0 and all(_adds(item) for item in block)  # type: ignore[arg-type,attr-defined]
     adds = entry_of(block).adds
     return adds is not None and adds(block)
 

@@ -237,7 +237,7 @@ def follow(model: nn.Module, known: Known) -> Trace:
                     _passes(model, trace, known, names, path)
                     trace.settle()
                     return trace
-                except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                except Exception as error:  # whatever a block raises at a size that it is not made for
                     faults.append(f"{path[-1] or 'the model' if path else 'the model'}: {error}")
     finally:
         for module, was in training.items():
@@ -358,6 +358,7 @@ def _label(mode: _Mode, module: nn.Module, name: str, given: torch.Tensor | None
     label = None if given is None else mode.of(given)
     if label is not None and label.dim != dim:
         trace.fix(label.ids, f"goes into {name} along another dimension")
+        trace.untaught.setdefault(name, "channels along another dimension")
         label = None
     try:
         assert given is not None

@@ -42,6 +42,8 @@ def find(found: Trace, shadow: nn.Module, makers: Mapping[str, str]) -> tuple[Re
     """
     result = []
     for name, consumer in blocks.removable(shadow):
+        if not consumer and name.rpartition(".")[0] not in found.entered:
+            continue  # its sequence is not run as one: the block that holds it may do more with the entries
         inside = [made for made in makers if made.startswith(f"{name}.")]
         outside = {group for made, group in makers.items() if not made.startswith(f"{name}.")}
         stream = next((makers[made] for made in inside if makers[made] in outside), None)
