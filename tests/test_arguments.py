@@ -126,6 +126,9 @@ def test_the_place_is_tried_before_the_work(
     if out == "folder":
         (tmp_path / "folder" / "export.json").mkdir()
     assert "written" in _line(exporting.export, str(best), out=place, safe=False)
+    (tmp_path / "other" / "best.onnx").mkdir(parents=True, exist_ok=True)
+    line = _line(exporting.export, str(best), out=str(tmp_path / "other"), safe=False)
+    assert "best.onnx: a folder of that name is in the way" in line
     assert (tmp_path / "taken").read_text() == "mine"
 
 

@@ -18,9 +18,7 @@ def place(source: Path, target: Path) -> None:
     Raises:
         PruneError: it cannot be written, or something else is in the way.
     """
-    if target.exists() and target.is_dir() != source.is_dir():
-        kind = "folder" if target.is_dir() else "file"
-        raise PruneError(f"{target}: a {kind} of that name is in the way of the export; move it")
+    require_free(target, source.is_dir())
     with room(target) as folder:
         beside = folder / target.name
         if source.is_dir():
@@ -28,6 +26,13 @@ def place(source: Path, target: Path) -> None:
         else:
             shutil.copyfile(source, beside)
         put(beside, target)
+
+
+def require_free(target: Path, folder: bool) -> None:
+    """Raise PruneError where a file stands in the place of an artifact that is a folder, or the other way round."""
+    if target.exists() and target.is_dir() != folder:
+        kind = "folder" if target.is_dir() else "file"
+        raise PruneError(f"{target}: a {kind} of that name is in the way of the export; move it")
 
 
 def files(artifact: Path) -> list[Path]:

@@ -165,6 +165,9 @@ def export(
     if data is not None:
         with deploy.restrained():  # reading a data set may make the host want to install what unpacks it
             _check_dataset(data, subjects)
+    for kind, precision in variants:
+        suffix = formats.FORMATS[kind].suffix
+        artifact.require_free(folder / _name(Path(source.stem + suffix), kind, precision), not suffix.startswith("."))
     side = _side(main, imgsz)
     for words in skipped.values():
         LOGGER.warning(words)
