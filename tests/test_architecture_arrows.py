@@ -66,6 +66,7 @@ LAYERS = {
         *("api", "checkpoint", "continuity", "demo", "demo_data", "demo_settings", "export"),
         *(
             "artifact",
+            "asked_for",
             "between",
             "calibration",
             "cutting",

@@ -23,6 +23,7 @@ from ultralytics.utils import LOGGER
 from yolo_prune import (
     architecture,
     arguments,
+    asked_for,
     calibration,
     checkpoint,
     compensate,
@@ -134,6 +135,7 @@ def _cut(
         timed.doubt(device, imgsz)
     start = time.perf_counter()
     found = graph.build(network, wanted.protect)
+    asked_for.require_protected(found, wanted.protect)
     weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
     baseline = Baseline.of(network, found, device, weights, limits)
     dense = None if device is None else copy_of(network)
@@ -162,6 +164,8 @@ def _cut(
     _refresh(model, network)
     row["fitness_after"] = _fitness(model, data, imgsz)
     record.finish(told, baseline, network, size, row["fitness_after"])
+    for line in asked_for.not_removed(wanted, baseline, told["removed"]):
+        LOGGER.warning(line)
     if device is not None and dense is not None:
         _time(told, baseline, device, dense, network)
     return told
@@ -327,6 +331,7 @@ def inspect(
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
         suitable.require(network, data, ["train"])
     found = graph.build(network, patterns)
+    asked_for.require_protected(found, patterns)
     groups: dict[str, list[str]] = {}
     for group in found.groups:
         for member in group.members:

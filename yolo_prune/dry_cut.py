@@ -142,8 +142,8 @@ def _settled(
     assert fault is not None
     raise PruneError(
         f"cut in a trial, {fault.name or 'the model'} {fault.words}, though everything is protected in "
-        f"{_listed(model, avoid) or 'no block'}: protect what goes into it with prune_protect=, or teach the block "
-        "(docs/adding-a-block.md). Nothing was cut"
+        f"{_listed(model, avoid) or 'no block'}: protect what goes into it (protect: in a recipe file), or teach "
+        "the block (docs/adding-a-block.md). Nothing was cut"
     )
 
 

@@ -434,7 +434,7 @@ def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
             raise PruneError(
                 f"data={data} has {found['nc']} classes and {subject.path} {classes}; they must be the same"
             )
-    suitable.require(subjects[0].network, data, ["val"])
+    suitable.require(next(subject.network for subject in subjects if subject.same_classes), data, ["val"])
 
 
 def _names(subject: Subject) -> list[str]:

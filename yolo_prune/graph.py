@@ -302,10 +302,15 @@ def _holds(block: str, names: Collection[str]) -> bool:
     return any(name == block or name.startswith(f"{block}.") for name in names)
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern of `protect` means a layer: `model.2.cv1` and `model.2.*` mean `model.2.cv1.conv` too."""
+    return fnmatch(name, pattern) or fnmatch(name.removesuffix(".conv"), pattern)
+
+
 def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[str]) -> str | None:
     for member in members:
         for pattern in patterns if member.side == "out" else ():
-            if fnmatch(member.module, pattern) or fnmatch(member.module.removesuffix(".conv"), pattern):
+            if matches(member.module, pattern):
                 return f"protected by the recipe ({pattern})"
     return None
 

@@ -141,7 +141,15 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     require_supported()
     # A run that has its save_dir is past its start: this is a validator inside it, or the checkpoint of a run that is
     # resumed, whose recipe file may have moved since. What such a run needs is checked by the session.
-    if settings.get("save_dir") is None:
+    if settings.get("save_dir") is None and settings.get("resume"):
+        from yolo_prune import telling
+
+        given = " ".join(f"{name}={value}" for name, value in asked(settings).items())
+        telling.warn(
+            f"{given} is ignored beside resume: the run goes on with the arguments that it began with. To prune its "
+            "model further, train it anew: yolo train model=... prune=..."
+        )
+    elif settings.get("save_dir") is None:
         wanted = recipe.from_arguments(settings)
         if wanted is not None:
             from yolo_prune import preflight

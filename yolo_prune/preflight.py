@@ -9,7 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune import arguments, checkpoint, frozen, graph, profile, rebuilt, sensitivity, step, support
+from yolo_prune import (
+    arguments,
+    asked_for,
+    checkpoint,
+    frozen,
+    graph,
+    profile,
+    rebuilt,
+    sensitivity,
+    step,
+    support,
+)
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.recipe import Recipe
 from yolo_prune.step import Baseline
@@ -104,10 +115,11 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
             bound may seem, as a factor. freeze: the host's argument.
 
     Raises:
-        PruneError: one of the two.
+        PruneError: one of the two, or a pattern of `protect` that means no layer.
     """
     checkpoint.require_supported(network, name)
     found = graph.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
+    asked_for.require_protected(found, wanted.protect)
     weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
     baseline = Baseline.of(network, found, profile.asked(wanted), weights, limits)
     try:

@@ -26,6 +26,7 @@ from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune import (
     architecture,
+    asked_for,
     between,
     checkpoint,
     continuity,
@@ -173,6 +174,8 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     checkpoint.require_supported(model, str(trainer.args.model))
     still = frozen.makers(model)
     found = graph.build(model, wanted.protect, frozen=still)
+    if not trainer.resume:
+        asked_for.require_protected(found, wanted.protect)
     run = architecture.run_of(model) if trainer.resume else None
     earlier = resuming.earlier_record(trainer) if trainer.resume else {}
     size = measure.size_of(model)
@@ -537,6 +540,8 @@ def on_train_end(trainer: Any) -> None:
     path = trainer.save_dir / "pruning.png"
     report.picture(session.record, path)
     trainer.on_plot(path)
+    for line in asked_for.not_removed(session.recipe, session.baseline, session.record["removed"]):
+        telling.warn(line)
     missing = len(session.epochs) - session.done
     telling.ended(session.record, missing, len(session.epochs), trainer.last)
     telling.say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
