@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,19 @@ def test_models_that_are_none(best: Path, tmp_path: Path) -> None:
 def test_a_wrong_size_of_a_training_is_one_line_before_the_data_are_read(settings: dict[str, Any], words: str) -> None:
     line = _line(YOLO("yolov8n.yaml").train, **{"data": "none.yaml", "epochs": 1, "prune": 0.5, **settings})
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["prune"], "prune has no value: write prune=..."),
+        (["prune=0.5", "epochs"], "'epochs' is a valid YOLO argument but is missing an '=' sign"),
+        (["prune=0.5", "epochs=abc"], "'epochs=abc' is of invalid type str"),
+    ],
+)
+def test_the_stock_command_says_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "yolo_prune", "train", "model=yolov8n.yaml", "data=none.yaml", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"yolo-prune: {line}")

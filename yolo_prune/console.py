@@ -50,15 +50,19 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
 
     The host's own words, without its traceback and the advice that follows them. None for every other error.
     """
-    words = {name: value for name, equals, value in (word.partition("=") for word in sys.argv[1:]) if equals}
-    ours = [name for name in words if name == "prune" or name.startswith("prune_")]
+    parts = [word.partition("=") for word in sys.argv[1:]]
+    words = {name: value for name, equals, value in parts if equals}
+    ours = [name for name, _, _ in parts if name == "prune" or name.startswith("prune_")]
     if not ours:
         return None
+    if isinstance(error, SyntaxError) and "missing an '=' sign" in str(error):  # of `entrypoint`, for a bare word
+        bare = next((name for name in ours if name not in words), None)
+        return f"{bare} has no value: write {bare}=..." if bare else _line("", words, str(error))
     unknown = [name for name in ours if name not in arguments]
     while trace is not None:
         reader = trace.tb_frame.f_code.co_name
         if reader == "check_dict_alignment" and unknown:
-            return "; ".join(f"{name}={words[name]} is unknown: {_near(name, arguments)}" for name in unknown)
+            return "; ".join(f"{name}={words.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
         if reader in _READERS:
             return _line(_READERS[reader], words, str(error))
         trace = trace.tb_next
