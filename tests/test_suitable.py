@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 
 import yolo_prune
 from tests.task_data import make
+from tests.training import train
 from yolo_prune import api, export, suitable
 from yolo_prune.errors import PruneError
 
@@ -131,3 +132,17 @@ def test_apply_inspect_and_export_ask_too(tmp_path: Path) -> None:
     three = str(data_of(tmp_path / "three", "detect", three_classes))
     with pytest.raises(PruneError, match="3 classes and the model 2"):
         api.inspect(str(path), data=three)
+
+
+@pytest.mark.parametrize("change", [gone, unnamed], ids=["gone", "unnamed"])
+def test_a_training_says_in_one_line_what_is_not_there(change: Change, tmp_path: Path) -> None:
+    for data in (data_of(tmp_path, "detect", change), tmp_path / "nowhere.yaml"):
+        with pytest.raises(PruneError, match=f"data={data}: not a data set") as caught:
+            train(data, tmp_path, epochs=1, prune=0.3)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_in_a_training_classes_follow_the_data(tmp_path: Path) -> None:
+    trained = train(data_of(tmp_path, "detect"), tmp_path, epochs=1, prune=0.3, prune_schedule="oneshot")
+    assert trained.model.names == {0: "bright", 1: "dark"}

@@ -257,7 +257,7 @@ def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
         yolo: a YOLO object. arguments: of its `train`; with a list of data sets each is a run, and the host goes on to
             the next one whatever the error (MultiTrainer).
     """
-    from yolo_prune import checkpoint, rebuilt
+    from yolo_prune import calibration, checkpoint, rebuilt
 
     require_supported()
     if isinstance(arguments.get("data"), (list, tuple)):
@@ -265,6 +265,9 @@ def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
         rebuilt.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
+        data = arguments.get("data")
+        if isinstance(data, (str, Path)) and not arguments.get("resume") and arguments.get("trainer") is None:
+            calibration.opened(yolo.model, data)  # a trainer of the user's own may read data of its own kind
 
 
 def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:
