@@ -144,6 +144,35 @@ def test_what_makes_up_for_a_cut_goes_to_the_cpu_for_any_text_of_no_memory(
         compensate._where_there_is_room(act, model, images)
 
 
+def test_gradients_are_looked_at_on_the_cpu_where_the_device_is_full(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[Any] = []
+    device = SimpleNamespace(type="xpu")
+    network: Any = SimpleNamespace(
+        parameters=lambda: iter([SimpleNamespace(device=device)]), cpu=lambda: moves.append("cpu"), to=moves.append
+    )
+    tries: list[Any] = []
+
+    def gather(copy: Any, *given: Any) -> dict[str, np.ndarray]:
+        tries.append(copy)
+        if len(tries) == 1:
+            raise PruneError("the loss says nothing") from RuntimeError("CUDA out of memory")
+        return {"one": np.ones(1)}
+
+    monkeypatch.setattr(gradients, "_gather", gather)
+    nothing: Any = None
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        assert set(gradients.gather(network, nothing, "fisher", [])) == {"one"}
+    assert moves == ["cpu", device]
+    assert len(tries) == 2
+    assert all(one is not network for one in tries)  # copies alone are asked
+    assert "no memory left" in caplog.text
+    monkeypatch.setattr(gradients, "_gather", lambda *given: (_ for _ in ()).throw(PruneError("all 0")))
+    with pytest.raises(PruneError, match="all 0"):
+        gradients.gather(network, nothing, "fisher", [])
+
+
 def recipe(**settings: Any) -> Recipe:
     found = from_arguments({"prune": 0.5, **settings})
     assert found is not None

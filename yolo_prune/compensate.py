@@ -303,7 +303,7 @@ def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
 def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve with a matrix that is symmetric and positive; 0 where it turns out not to be."""
     device = square.device
-    if device.type not in ("cpu", "cuda"):  # Apple's MPS: torch 2.14 has no cholesky_solve there
+    if device.type not in ("cpu", "cuda"):  # Apple's MPS knows Cholesky in part, and not in every torch
         square, right = square.cpu(), right.cpu()
     factor, failed = torch.linalg.cholesky_ex(square)
     found: torch.Tensor = torch.cholesky_solve(right, factor)
