@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
+import yolo_prune
 from tests import custom_blocks
 from tests.oracle import flat, kill, lively, random_plan
 from yolo_prune import graph, surgery
@@ -86,4 +88,28 @@ def test_a_block_that_is_not_followed_stays_and_is_named(block: type[nn.Module])
     assert inside, found.untaught
     assert held(found, f"model.{BLOCK}.a.conv" if hasattr(model.model[BLOCK].a, "conv") else f"model.{BLOCK}.a")
     assert found.prunable_share() > 0.5  # the rest of the model is cut
+    check(model, found)
+
+
+@pytest.mark.parametrize("name", ["ScriptedModule", "OldWeightNormed", "Masked", "Unregistered", "SlopePerChannel"])
+def test_a_model_with_such_a_block_is_pruned_around_it(name: str) -> None:
+    model = DetectionModel(custom_blocks.yaml_with(name), verbose=False)
+    told = yolo_prune.prune(model, flops="70%")
+    assert told["final"]["gflops"] <= 0.705 * told["baseline"]["gflops"]
+    for training in (False, True):
+        model.train(training)(torch.rand(2, 3, 64, 64))
+
+
+def test_a_users_own_head_is_no_decoder() -> None:
+    class Mixing(Detect):
+        """Swaps the halves of what it reads."""
+
+        def forward(self, x: list[torch.Tensor]) -> Any:
+            return super().forward([y.roll(y.shape[1] // 2, 1) for y in x])
+
+    model = network(custom_blocks.Keywords)
+    model.model[-1].__class__ = Mixing
+    found = graph.build(model)
+    assert found.untaught[f"model.{len(model.model) - 1}"] == "Mixing"
+    assert {"model.3.conv", "model.6.cv2.conv"} <= set(found.protected)
     check(model, found)

@@ -198,7 +198,8 @@ def copy_of(model: nn.Module) -> nn.Module:
     try:
         for holder, key, value in computed:
             holder[key] = value.detach()
-        return deepcopy(model)
+        with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
+            return deepcopy(model)
     finally:
         for holder, key, value in computed:
             holder[key] = value

@@ -106,7 +106,9 @@ class Undo:
         for act in reversed(self._acts):
             act()
 
-    def _held(self, held: dict[str, Any]) -> None:
+    def _held(self, held: Any) -> None:
+        if not isinstance(held, dict):
+            return  # a scripted module's own, which a cut does not change
         was = dict(held)
 
         def back() -> None:
