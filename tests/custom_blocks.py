@@ -316,6 +316,26 @@ class OwnSequence(Between):
         return self.mix(self.m(y))
 
 
+@followed
+class PreActivation(Between):
+    """A BatchNorm before the convolution, under the names that the host gives one behind it."""
+
+    def make(self, c: int) -> None:
+        self.bn, self.conv, self.mix = nn.BatchNorm2d(c), nn.Conv2d(c, c // 2, 1), Conv(c // 2, c)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.mix(self.conv(self.bn(y).relu()))
+
+
+@followed
+class Checkpointed(Between):
+    def make(self, c: int) -> None:
+        self.m = Conv(c, c, 3)
+
+    def between(self, y: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(self.m, y, use_reentrant=False)
+
+
 # Named: what depends on positions, on counts, on other channels -------------------------------------------------------
 
 
@@ -961,3 +981,20 @@ class ByShapeOfAnother(Between):
     def between(self, y: Tensor) -> Tensor:
         z = self.m(y)
         return torch.cat((y[:, : z.shape[1]] + z, y[:, z.shape[1] :]), 1)
+
+
+def _without_five(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+    """A hook that changes what a layer gives."""
+    out = out.clone()
+    out[:, :5] = 0
+    return out
+
+
+@named
+class Hooked(Between):
+    def make(self, c: int) -> None:
+        self.a = nn.Conv2d(c, c, 1)
+        self.a.register_forward_hook(_without_five)
+
+    def between(self, y: Tensor) -> Tensor:
+        return y.relu()

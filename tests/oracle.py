@@ -22,8 +22,9 @@ def lively(model: nn.Module) -> nn.Module:
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
-        norm.weight.data.uniform_(0.5, 1.5)
-        norm.bias.data.uniform_(-0.5, 0.5)
+        if norm.affine:
+            norm.weight.data.uniform_(0.5, 1.5)
+            norm.bias.data.uniform_(-0.5, 0.5)
     for m in model.modules():
         if isinstance(getattr(m, "gamma", None), nn.Parameter):
             m.gamma.data.uniform_(0.5, 1.5)
@@ -39,7 +40,8 @@ def lively(model: nn.Module) -> nn.Module:
         model(torch.rand(4, shapes.image_channels(model), side, side, dtype=dtype))
     for norm, was in zip(norms, momentum, strict=True):
         norm.momentum = was
-        norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
+        if norm.affine:  # else what goes in of a dead channel would not be 0
+            norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
     return model.train(training)
 
 

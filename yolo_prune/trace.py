@@ -155,6 +155,19 @@ class Trace:
         self.tags = tags
 
 
+# Their hooks look, and change nothing.
+_HOOKING = {
+    "yolo_prune",
+    "ultralytics",
+    "torch",
+    "thop",
+    "modelopt",
+    "wandb",
+    "comet_ml",
+    "clearml",
+    "fvcore",
+    "torchinfo",
+}
 _OWN: dict[type, set[str]] = {
     nn.Conv2d: {"weight", "bias"},
     nn.ConvTranspose2d: {"weight", "bias"},
@@ -176,7 +189,14 @@ def is_layer(module: nn.Module) -> bool:
         if getattr(type(module), name, None) is not getattr(kind, name, None):
             return False
     own = {*module._parameters, *module._buffers}
-    return own <= _OWN[kind] and _OWN[kind] - own <= {"num_batches_tracked"}
+    return own <= _OWN[kind] and _OWN[kind] - own <= {"num_batches_tracked"} and not _is_hooked(module)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether a user's hook may change what goes into a layer or comes out of it."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    homes = [str(getattr(getattr(hook, "func", hook), "__module__", "")) for hook in hooks]
+    return any(home.partition(".")[0] not in _HOOKING for home in homes)
 
 
 def why_none(module: nn.Module) -> str:
@@ -185,6 +205,8 @@ def why_none(module: nn.Module) -> str:
     own = {*module._parameters, *module._buffers}
     if set(own) - _OWN[next(kind for kind in _OWN if isinstance(module, kind))] or "weight" not in own:
         return f"is a {kind} whose weight is computed from {', '.join(sorted(own - {'bias'})) or 'other tensors'}"
+    if _is_hooked(module):
+        return f"is a {kind} with a hook that may change what it gives"
     return f"is a {type(module).__name__}, a {kind} with a forward of its own"
 
 
