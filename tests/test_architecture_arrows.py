@@ -90,6 +90,8 @@ LAYERS = {
             "ranks",
             "rebuilt",
             "state_file",
+            "cadence",
+            "training_state",
             "record",
             "report",
             "resuming",

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from torch import distributed, nn
 
+from yolo_prune.errors import PruneError
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,31 @@ def from_first(decide: Callable[[], T]) -> T:
         raise told[1]
     found: T = told[0]
     return found
+
+
+def each(work: Callable[[], T]) -> T:
+    """Do it on every rank; where it fails on one, all raise, so that none waits for one that is gone.
+
+    Raises:
+        Exception: of this rank, or, where it failed on others alone, a PruneError with what the first of them said.
+    """
+    if not _several():
+        return work()
+    found: Any = None
+    failed: Exception | None = None
+    try:
+        found = work()
+    except Exception as error:
+        failed = error
+    words: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(words, None if failed is None else f"{type(failed).__name__}: {failed}")
+    if failed is not None:
+        raise failed
+    for rank, said in enumerate(words):
+        if said is not None:
+            raise PruneError(f"process {rank} of {len(words)} failed: {said}")
+    result: T = found
+    return result
 
 
 def is_first() -> bool:

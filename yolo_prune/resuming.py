@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What a resumed run reads of its earlier part, and what a run writes for that: into last.pt and record.json."""
+"""What a resumed run reads of its earlier part, and what a run writes for it: in last.pt, record.json and beside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 
-from yolo_prune import measure, sensitivity, step
+from yolo_prune import floor, measure, sensitivity, step, telling, training_state
+from yolo_prune.errors import PruneError
 from yolo_prune.graph import ChannelGraph
 from yolo_prune.profiles import Profile
 from yolo_prune.recipe import Recipe
@@ -104,3 +105,52 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "least": base.least,
         "floor": record.get("floor"),
     }
+
+
+def needed(session: Any, epoch: int, epochs: int) -> bool:
+    """Whether widths are still to be decided after an epoch: only until then a run keeps its whole state.
+
+    Args:
+        session: of the run. epoch: 0-based. epochs: of the run.
+    """
+    judged = floor.check_epoch(session.epochs, epochs) if session.recipe.floor is not None else None
+    return bool(session.unfinished or (judged is not None and epoch < judged))
+
+
+def state(trainer: Any, session: Any) -> dict[str, Any] | None:
+    """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
+    if not needed(session, trainer.epoch, trainer.epochs):
+        return None
+    return training_state.of(trainer, session.cadence.waiting, session.between.state())
+
+
+def kept(trainer: Any) -> dict[str, Any] | None:
+    """What was kept beside the checkpoint that is resumed, its models and optimizer put in place; said where it is not.
+
+    Returns:
+        None where the run goes on from last.pt alone.
+    """
+    try:
+        found = training_state.read(trainer)
+        if found is None:
+            raise PruneError(
+                f"nothing is kept beside {trainer.args.resume} (it was copied, is older, or the disk was full), "
+                "so widths may come out another way than without the interruption"
+            )
+        training_state.put(trainer, found)
+        return found
+    except PruneError as error:
+        telling.warn(str(error))
+        return None
+
+
+def begin_epoch(trainer: Any, session: Any) -> None:
+    """Let an epoch begin as it would have without an interruption, and again where the host begins it again."""
+    again = session.epoch == trainer.epoch
+    if session.resumed is not None:
+        session.cadence.resume(session.resumed["waiting"])
+        training_state.put_moment(trainer, session.resumed)
+        session.resumed = None
+    elif again:
+        session.cadence.restart()
+    training_state.begin_epoch(trainer.train_loader)

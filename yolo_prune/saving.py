@@ -18,27 +18,32 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, RANK
 
-from yolo_prune import files
+from yolo_prune import files, telling, training_state
+from yolo_prune.errors import PruneError
 
 _BESIDE = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
 
 
-def protect(trainer: Any) -> None:
-    """Let a trainer replace its checkpoints in one step from now on, and remove what a killed run left half-written."""
+def protect(trainer: Any, state: Callable[[], dict[str, Any] | None] = lambda: None) -> None:
+    """Let a trainer replace its checkpoints in one step from now on, and remove what a killed run left half-written.
+
+    Args:
+        trainer: the host's. state: gives what is to be kept beside last.pt (training_state.py), or None.
+    """
     if RANK not in {-1, 0}:
         return
     for left in trainer.wdir.glob(f"{_BESIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
     stock_save, stock_final = trainer.save_model, trainer.final_eval
-    trainer.save_model = lambda: _save(trainer, stock_save)
+    trainer.save_model = lambda: _save(trainer, stock_save, state())
     trainer.final_eval = lambda: _final(stock_final)
 
 
-def _save(trainer: Any, stock: Callable[[], Any]) -> Any:
+def _save(trainer: Any, stock: Callable[[], Any], state: dict[str, Any] | None) -> Any:
     """Run the host's `save_model` into a folder beside, then put its files in place, last.pt last.
 
     best.pt goes first: where a kill comes between the two, the resumed run does the epoch again, and no best.pt is
-    wider than its last.pt.
+    wider than its last.pt. What is kept beside last.pt is there before it, and that of the one before is removed after.
     """
     real = trainer.wdir, trainer.last, trainer.best
     real[0].mkdir(parents=True, exist_ok=True)
@@ -46,12 +51,25 @@ def _save(trainer: Any, stock: Callable[[], Any]) -> Any:
     try:
         trainer.wdir, trainer.last, trainer.best = beside, beside / real[1].name, beside / real[2].name
         done = stock()
+        kept = _keep(trainer, state, beside / real[1].name)
         for new in sorted(beside.iterdir(), key=lambda path: path.name == real[1].name):
             files.put(new, real[0] / new.name)
+        training_state.forget(trainer, but=kept)
     finally:
         trainer.wdir, trainer.last, trainer.best = real
         shutil.rmtree(beside, ignore_errors=True)
     return done
+
+
+def _keep(trainer: Any, state: dict[str, Any] | None, checkpoint: Path) -> Path | None:
+    """Keep what a resumed run needs; without it the training is as good, so a full disk is said and ends nothing."""
+    if state is None or not checkpoint.is_file():
+        return None
+    try:
+        return training_state.write(trainer, state, checkpoint)
+    except PruneError as error:
+        telling.warn(str(error))
+        return None
 
 
 def save_as_of_the_epoch_before(trainer: Any) -> None:

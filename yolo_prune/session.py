@@ -56,6 +56,7 @@ from yolo_prune import (
     undo,
 )
 from yolo_prune.between import Between
+from yolo_prune.cadence import Cadence
 from yolo_prune.errors import PruneError
 from yolo_prune.gates import KINDS
 from yolo_prune.pattern import Pattern, parse
@@ -79,6 +80,7 @@ class Session:
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
         avoid: blocks in which a cut was tried and failed -> how.
         still: layers that are frozen, as it was said.
+        cadence: when the optimizer steps. resumed: what training_state.py kept, until the first epoch begins.
     """
 
     recipe: Recipe
@@ -93,6 +95,8 @@ class Session:
     size: measure.Size | None = None
     images: torch.Tensor | None = None
     still: tuple[str, ...] = ()
+    cadence: Cadence | None = None
+    resumed: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     avoid: dict[str, str] = field(default_factory=dict)
 
@@ -207,7 +211,8 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         for item in (unwrap_model(trainer.model), trainer.ema.ema):
             architecture.forget_run(continuity.student(item))
             architecture.forget_run(item)
-    saving.protect(trainer)
+    session.cadence = Cadence(trainer)
+    saving.protect(trainer, lambda: resuming.state(trainer, session))
     if trainer.resume and RANK in {-1, 0}:
         saving.trim_results(trainer.csv, trainer.start_epoch)
     if baseline.meets(step.limits(wanted, baseline)) and wanted.sparsity is None:
@@ -217,7 +222,11 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         telling.plan(wanted, baseline, found, session.epochs, session.done)
     _tell_frozen(trainer, session)
     distill.begin(unwrap_model(trainer.model), wanted, session.done > 0)
+    if trainer.resume and resuming.needed(session, trainer.start_epoch - 1, trainer.epochs):
+        session.resumed = ranks.each(lambda: resuming.kept(trainer))
     _watch(trainer, session, found)
+    if session.resumed is not None:
+        session.between.load_state(session.resumed["between"])
     if session.pattern is not None:
         session.between.hold(model, masks.of_zeros(model, session.pattern))
 
@@ -235,7 +244,8 @@ def _watch(trainer: Any, session: Session, found: graph.ChannelGraph | None) -> 
     """Begin to look and press anew, where steps are still to come."""
     model = continuity.student(unwrap_model(trainer.model))
     epoch = max(session.epoch, trainer.start_epoch)
-    steps = len(trainer.train_loader) // max(int(trainer.accumulate), 1)
+    accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)  # trainer.accumulate is less in the warm-up
+    steps = len(trainer.train_loader) // accumulate
     session.between.watch(found if session.unfinished else None, model, trainer.optimizer, epoch, steps)
 
 
@@ -274,6 +284,7 @@ def on_train_epoch_start(trainer: Any) -> None:
         if hasattr(trainer, _HELD):
             getattr(trainer, _HELD).follow(trainer.optimizer)
         return
+    resuming.begin_epoch(trainer, session)
     session.epoch = trainer.epoch
     session.between.epoch(trainer.optimizer)
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
