@@ -1,48 +1,63 @@
 # yolo-prune, AGPL-3.0 license
 """Kill a run that prunes with SIGKILL at random moments, resume it, and compare with the run that was not killed.
 
-    python benchmarks/kill.py [kills=20] [seed=0] [out=rows.json]
+    python benchmarks/kill.py [kills=100] [seed=0] [out=benchmarks/results/kill.json]
 
-Half of the kills come by the clock, at any moment of the run. The other half come inside what matters: the training
-process counts writes, renames and cuts, and ends itself with SIGKILL at one of them, drawn at random: with half of a
-file written, before or after a rename, before or after a cut of a model or of the optimizer's state. After each kill
-every checkpoint on disk must load and every record must parse; then `yolo train resume` goes on, and must end at the
-widths, steps and epochs of the run that was not killed. Exit code 1 where one did not.
+Every second kill is of the default recipe (one step by gradients, made up for), every second of several steps with a
+penalty that grows before each: widths that hang on every gradient seen since the start. Half of the kills come by the
+clock, at any moment of the run. The other half come inside what matters: the training process counts writes, renames
+and cuts, and ends itself with SIGKILL at one of them, drawn at random: with half of a file written, before or after a
+rename, before or after a cut of a model or of the optimizer's state. After each kill every checkpoint on disk must
+load and every record must parse; then `yolo train resume` goes on, and must end at the widths, steps and epochs of
+the run that was not killed. Exit code 1 where one did not.
+
+A row is written as each kill is done; the same command takes up where an earlier one was stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-EPOCHS = 6
+from yolo_prune import files
+
+ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS: dict[str, Any] = {
     "model": "yolov8n.yaml",
     "imgsz": 64,
-    "batch": 4,
+    "batch": 3,  # with nbs=64, gradients of many batches add up, across the ends of epochs
     "workers": 0,
     "device": "cpu",
     "amp": False,
     "plots": False,
     "seed": 0,
-    "optimizer": "SGD",
-    "epochs": EPOCHS,
     "save_period": 2,
     "name": "run",
     "exist_ok": True,
     "prune": 0.5,
-    "prune_scope": "uniform",  # of which widths follow from the bound alone: a resumed run can be held to them
-    "prune_steps": 3,
-    "prune_start": 0.2,
-    "prune_end": 0.7,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {"epochs": 12},  # its one step is at 0.15 of them
+    "steps": {
+        "epochs": 6,
+        "nbs": 6,
+        "prune_steps": 3,
+        "prune_schedule": "linear",
+        "prune_start": 0.2,
+        "prune_end": 0.7,
+        "prune_sparse": "growing",
+    },
 }
 CHILD = "child"  # the word that makes this file the training process
 
@@ -70,17 +85,35 @@ def train() -> None:
 
         setattr(holder, name, counted)
 
-    stock_write = Path.write_bytes
-
-    def write_bytes(path: Path, data: bytes) -> int:
+    def half(name: str, data: bytes, write: Any) -> Any:
         if len(seen) + 1 == last:
-            stock_write(path, data[: len(data) // 2])
-        event(f"half of {path.name}")
-        return stock_write(path, data)
+            write(data[: len(data) // 2])
+        event(f"half of {name}")
+        return write(data)
 
-    from yolo_prune import continuity
+    class Stream:
+        """A file that may be left half-written."""
 
-    Path.write_bytes = write_bytes  # type: ignore[method-assign]
+        def __init__(self, stream: Any, name: str) -> None:
+            self.stream, self.name = stream, name
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
+        def __enter__(self) -> Stream:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            self.stream.close()
+
+        def write(self, data: bytes) -> Any:
+            return half(self.name, data, lambda part: (self.stream.write(part), self.stream.flush()))
+
+    from yolo_prune import continuity, files
+
+    stock_write, stock_new = Path.write_bytes, files._new
+    Path.write_bytes = lambda path, data: half(path.name, data, lambda part: stock_write(path, part))  # type: ignore
+    files._new = lambda path, *more: Stream(stock_new(path, *more), f"a file in {path.parent.name}")  # type: ignore
     around(os, "replace")
     around(continuity, "cut")
     around(continuity, "carry_optimizer")
@@ -91,9 +124,9 @@ def train() -> None:
     print(f"EVENTS {len(seen)}")
 
 
-def start(folder: Path, data: Path, die_at: int = 0) -> subprocess.Popen[str]:
+def start(folder: Path, data: Path, recipe: str, die_at: int = 0) -> subprocess.Popen[str]:
     """Start a training process; its words go to folder/log."""
-    words = json.dumps({**ARGUMENTS, "data": str(data), "project": str(folder)})
+    words = json.dumps({**ARGUMENTS, **RECIPES[recipe], "data": str(data), "project": str(folder)})
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
@@ -146,6 +179,16 @@ def outcome(run: Path) -> dict[str, Any]:
     return found
 
 
+def weights(run: Path) -> str:
+    """A digest of the final weights: told beside, for they may differ where widths do not."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    found = hashlib.sha256()
+    for value in load_checkpoint(run / "weights" / "last.pt")[0].state_dict().values():
+        found.update(value.float().numpy().tobytes())
+    return found.hexdigest()
+
+
 def check_whole(run: Path) -> list[str]:
     """What is on disk after a kill. Raises where a file is not whole."""
     import yaml
@@ -182,20 +225,25 @@ def resume(run: Path) -> tuple[str, str]:
     return "resumed" + start.partition(" from")[2].partition(" to")[0], text
 
 
-def kill_once(number: int, folder: Path, data: Path, rng: random.Random, seconds: float, events: int) -> dict[str, Any]:
-    """Kill one run, see what is on disk, and finish it."""
-    row: dict[str, Any] = {"kill": number}
+def kill_once(number: int, folder: Path, data: Path, recipe: str, seed: int, whole: dict[str, Any]) -> dict[str, Any]:
+    """Kill one run, see what is on disk, and finish it.
+
+    Args:
+        number: of the kill; it draws the moment. seed: of all kills. whole: as of `reference`.
+    """
+    rng = random.Random(f"{seed} {number}")
+    row: dict[str, Any] = {"kill": number, "recipe": recipe}
     run = folder / "run"
-    if number % 2:
-        after = rng.uniform(0.0, seconds)
-        process = start(folder, data)
+    if number // 2 % 2:
+        after = rng.uniform(0.0, whole["seconds"])
+        process = start(folder, data, recipe)
         while "Starting training" not in (folder / "log").read_text() and process.poll() is None:
             time.sleep(0.02)
         time.sleep(after)
         row["how"] = f"{after:.1f} s after the start"
         process.kill()
     else:
-        process = start(folder, data, rng.randint(1, events))
+        process = start(folder, data, recipe, rng.randint(1, whole["events"]))
     process.wait()
     died = [line for line in (folder / "log").read_text().splitlines() if line.startswith("DIED")]
     row.setdefault("how", died[0].removeprefix("DIED ") if died else "not at all")
@@ -205,46 +253,74 @@ def kill_once(number: int, folder: Path, data: Path, rng: random.Random, seconds
         row["then"], _ = resume(run)
     else:
         row["then"] = "started again"
-        if start(folder, data).wait():
+        if start(folder, data, recipe).wait():
             raise RuntimeError((folder / "log").read_text()[-3000:])
     return row
 
 
+def reference(folder: Path, data: Path, recipe: str) -> dict[str, Any]:
+    """A run that is not killed: its outcome, how long it trains in seconds, and how many events it has."""
+    process = start(folder, data, recipe)
+    log = folder / "log"
+    while "Starting training" not in log.read_text() and process.poll() is None:
+        time.sleep(0.02)
+    begin = time.monotonic()
+    if process.wait():
+        sys.exit(log.read_text()[-3000:])
+    seconds = time.monotonic() - begin
+    events = int(next(line for line in log.read_text().splitlines() if line.startswith("EVENTS")).split()[1])
+    found = {"seconds": seconds, "events": events, "outcome": outcome(folder / "run")}
+    found["weights"] = weights(folder / "run")
+    print(f"{recipe}: {seconds:.1f} s of training, {events} events, steps {found['outcome']['steps']}", flush=True)
+    return found
+
+
+def earlier(out: Path, seed: int) -> list[dict[str, Any]]:
+    """The rows that a stopped run of this command left."""
+    try:
+        kept = json.loads(out.read_text())
+    except OSError:
+        return []
+    rows: list[dict[str, Any]] = kept["rows"] if kept.get("seed") == seed else []
+    return rows
+
+
 def main() -> int:
-    """Run the reference, then the kills; print a row for each."""
+    """Run the references, then the kills; print and write a row for each."""
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    kills, rng = int(given.get("kills", 20)), random.Random(int(given.get("seed", 0)))
-    rows: list[dict[str, Any]] = []
+    kills, seed = int(given.get("kills", 100)), int(given.get("seed", 0))
+    out = Path(given.get("out", ROOT / "benchmarks" / "results" / "kill.json"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = earlier(out, seed)
     with tempfile.TemporaryDirectory(prefix="yolo-prune-kill-") as scratch:
         os.environ["YOLO_CONFIG_DIR"] = scratch
         data = draw(Path(scratch) / "data")
-        begin = time.monotonic()
-        reference = start(Path(scratch) / "reference", data)
-        log = Path(scratch) / "reference" / "log"
-        while "Starting training" not in log.read_text() and reference.poll() is None:
-            time.sleep(0.02)
-        begin = time.monotonic()
-        if reference.wait():
-            sys.exit(log.read_text()[-3000:])
-        seconds = time.monotonic() - begin
-        events = int(next(line for line in log.read_text().splitlines() if line.startswith("EVENTS")).split()[1])
-        expected = outcome(Path(scratch) / "reference" / "run")
-        print(f"reference: {seconds:.1f} s of training, {events} events, steps {expected['steps']}", flush=True)
-        for number in range(kills):
+        whole = {recipe: reference(Path(scratch) / recipe, data, recipe) for recipe in RECIPES}
+        for number in range(len(rows), kills):
+            recipe = list(RECIPES)[number % len(RECIPES)]
             folder = Path(scratch) / f"kill{number}"
-            row = kill_once(number, folder, data, rng, seconds, events)
-            found = outcome(folder / "run")
+            begin = time.monotonic()
+            row = kill_once(number, folder, data, recipe, seed, whole[recipe])
+            expected, found = whole[recipe]["outcome"], outcome(folder / "run")
             row["different"] = [key for key in expected if found[key] != expected[key]]
+            row["same weights"] = weights(folder / "run") == whole[recipe]["weights"]
+            row["seconds"] = round(time.monotonic() - begin, 1)
             rows.append(row)
+            shutil.rmtree(folder)
+            files.replace(out, json.dumps({"seed": seed, "versions": versions(), "rows": rows}, indent=1) + "\n")
             verdict = f"DIFFERENT {row['different']}" if row["different"] else "same"
             print(
-                f"{number + 1:3} {row['how']:34} {row['then']:22} {verdict}  ({', '.join(row['on disk'])})", flush=True
+                f"{number + 1:3} {recipe:8} {row['how']:34} {row['then']:22} {verdict}  ({', '.join(row['on disk'])})"
             )
+            sys.stdout.flush()
     bad = [row for row in rows if row["different"]]
     print(f"{len(rows)} kills, {len(rows) - len(bad)} ended as the run that was not killed, {len(bad)} did not")
-    if "out" in given:
-        Path(given["out"]).write_text(json.dumps(rows))
     return 1 if bad else 0
+
+
+def versions() -> dict[str, str]:
+    """What the rows were taken with."""
+    return {name: metadata.version(name) for name in ("yolo-prune", "ultralytics", "torch")}
 
 
 if __name__ == "__main__":

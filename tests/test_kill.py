@@ -25,7 +25,8 @@ def test_a_killed_run_ends_as_one_that_was_not_killed(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    rows = json.loads(out.read_text())
+    rows = json.loads(out.read_text())["rows"]
     assert [row["different"] for row in rows] == [[], [], [], []]
     assert sum(row["signal"] for row in rows) >= 3, done.stdout
+    assert [row["recipe"] for row in rows] == ["default", "steps"] * 2
     assert any(row["then"].startswith("resumed") for row in rows), done.stdout
