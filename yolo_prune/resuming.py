@@ -121,7 +121,8 @@ def state(trainer: Any, session: Any) -> dict[str, Any] | None:
     """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
     if not needed(session, trainer.epoch, trainer.epochs):
         return None
-    return training_state.of(trainer, session.cadence.waiting, session.between.state())
+    kept = training_state.of(trainer, session.cadence.waiting, session.between.state())
+    return {**kept, "avoid": session.avoid}
 
 
 def kept(trainer: Any) -> dict[str, Any] | None:

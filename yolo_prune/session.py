@@ -224,6 +224,10 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     distill.begin(unwrap_model(trainer.model), wanted, session.done > 0)
     if trainer.resume and resuming.needed(session, trainer.start_epoch - 1, trainer.epochs):
         session.resumed = ranks.each(lambda: resuming.kept(trainer))
+        more = dict((session.resumed or {}).get("avoid", {}))
+        if more.keys() - session.avoid.keys():
+            session.avoid.update(more)
+            found = graph.build(model, wanted.protect, session.avoid, still)
     _watch(trainer, session, found)
     if session.resumed is not None:
         session.between.load_state(session.resumed["between"])

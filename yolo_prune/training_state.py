@@ -8,6 +8,7 @@ as pruning/resume-ID.pt, where ID is of the very bytes of that last.pt: the two 
 
     live, average, optimizer   in full precision     gradients, waiting   of batches that wait for a step
     between                    gates, pressure, warm-up of the learning rate
+    avoid                      blocks that a dry cut has failed in
     random, loader             of the first process; of images that worker processes load, only the order
 
 With worker processes (`workers=`, which the host sets to 0 on a CPU), and on several GPUs, how images are augmented
