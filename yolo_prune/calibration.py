@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, default_collate
 from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
-from yolo_prune import checkpoint
+from yolo_prune import checkpoint, training_state
 from yolo_prune.errors import PruneError, first_line
 
 _BATCH = 8
@@ -114,7 +114,8 @@ def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
         dataset.transforms = dataset.build_transforms(trainer.args)
     else:
         raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
-    found = _batches(dataset, images)
+    with training_state.drawing_apart():
+        found = _batches(dataset, images)
     for batch in found:
         pixels = batch["img"]
         batch["img"] = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

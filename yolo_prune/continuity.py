@@ -4,7 +4,8 @@
 Optimizer state follows the channels that stay: momentum buffers and Adam moments are sliced, not dropped, and every
 parameter keeps its place in its group, so that the next step is the step of a model that was always this small. This
 holds for any optimizer whose per-parameter state has the parameter's shape: SGD, Adam and its kin, RMSprop and the
-host's MuSGD (ultralytics 8.4.190, optim/muon.py).
+host's MuSGD (ultralytics 8.4.190, optim/muon.py). State of another shape (Adafactor's rows and columns) cannot follow:
+it is dropped, and the optimizer makes it anew at its next step.
 """
 
 from __future__ import annotations
@@ -59,24 +60,34 @@ def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) 
     return found
 
 
-def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> None:
+def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> int:
     """Put the new parameters where the old ones stood, and slice their state.
 
     Args:
         optimizer: the optimizer of the model that was cut.
         replaced: what surgery.apply returned for that model.
+
+    Returns:
+        Of how many parameters the state was dropped, for it has another shape than they and cannot be sliced.
     """
     new_of = {item.old: item for item in replaced}
     for group in optimizer.param_groups:
         now = [new_of[p].new if p in new_of else p for p in group["params"]]
         group["params"] = [p for p in now if p is not None]
+    dropped = 0
     for old, item in new_of.items():
         state = optimizer.state.pop(old, None)
-        if state is not None and item.new is not None:
-            optimizer.state[item.new] = {
-                key: item.kept.of(value) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
-                for key, value in state.items()
-            }
+        if state is None or item.new is None:
+            continue
+        tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+        if any(value.numel() > 1 and value.shape != old.shape for value in tensors):
+            dropped += 1
+            continue
+        optimizer.state[item.new] = {
+            key: item.kept.of(value) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
+            for key, value in state.items()
+        }
+    return dropped
 
 
 def carry_ema(ema: Any) -> None:

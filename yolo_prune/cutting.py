@@ -116,7 +116,13 @@ def cut_training(
         removed += chosen.blocks
         with compensate.made_up(scored, found, chosen, images, wanted.compensate, untrained):
             continuity.cut(ema, found, chosen)
-        continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
+        dropped = continuity.carry_optimizer(optimizer, continuity.cut(model, found, chosen))
+        if dropped:
+            kind = type(optimizer).__name__
+            LOGGER.warning(
+                f"{colorstr('prune:')} what {kind} knows of {dropped} of the cut tensors has another shape than they: "
+                "it is dropped, and made anew at the next step"
+            )
         size = measure.size_of(scored)
         figures = {"flops": size.flops, "params": size.params}
         if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):

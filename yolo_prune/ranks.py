@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import distributed, nn
 
 from yolo_prune.errors import PruneError
@@ -20,24 +23,49 @@ def from_first(decide: Callable[[], T]) -> T:
     taken on each would differ too, and with them the widths.
 
     Args:
-        decide: called on rank 0 alone; its result must pickle.
+        decide: called on rank 0 alone; its result must pickle. Tensors in it are on the CPU on the other ranks: they
+            would be put on the device of rank 0 there.
 
     Raises:
-        Exception: whatever `decide` raised, on every rank, so that none waits for one that is gone.
+        Exception: whatever `decide` raised, on every rank, so that none waits for one that is gone; of one that does
+            not pickle, or of a result that does not, the others raise a PruneError with its words.
     """
     if not _several():
         return decide()
+    found: Any = None
+    failed: Exception | None = None
     told: list[Any] = [None, None]
     if distributed.get_rank() == 0:
         try:
-            told[0] = decide()
+            found = decide()
+            told[0] = _packed(found)
         except Exception as error:
-            told[1] = error
+            failed = error
+            told[1] = _packed_error(error)
     distributed.broadcast_object_list(told, src=0)
+    if failed is not None:
+        raise failed
     if told[1] is not None:
-        raise told[1]
-    found: T = told[0]
-    return found
+        raise pickle.loads(told[1])  # of rank 0 of this very run
+    result: T = found if distributed.get_rank() == 0 else torch.load(io.BytesIO(told[0]), "cpu", weights_only=False)
+    return result
+
+
+def _packed(found: Any) -> bytes:
+    """Something in bytes, tensors with their device aside."""
+    buffer = io.BytesIO()
+    torch.save(found, buffer)
+    return buffer.getvalue()
+
+
+def _packed_error(error: Exception) -> bytes:
+    """An exception in bytes that give it back; one that does not pickle, or not back, becomes a PruneError."""
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)
+        return packed
+    except Exception:
+        return pickle.dumps(PruneError(f"process 0 failed: {type(error).__name__}: {error}"))
 
 
 def each(work: Callable[[], T]) -> T:

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ def begin_epoch(loader: Any) -> None:
     """
     if getattr(loader, "num_workers", 1) == 0 and hasattr(loader, "reset"):
         loader.reset()
+
+
+@contextmanager
+def drawing_apart() -> Iterator[None]:
+    """Random numbers of a fixed seed, and after it those that would have come without.
+
+    The host draws for an image even where it augments nothing (8.4.190, data/augment.py: `Format`); a resumed run reads
+    the images again that a run which was not interrupted still has.
+    """
+    before = _random()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    try:
+        yield
+    finally:
+        _put_random(before)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
