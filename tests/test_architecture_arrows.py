@@ -90,6 +90,8 @@ LAYERS = {
             "ranks",
             "rebuilt",
             "state_file",
+            "exclusive",
+            "stopped",
             "cadence",
             "training_state",
             "record",

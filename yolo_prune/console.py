@@ -35,6 +35,8 @@ def install(arguments: Collection[str]) -> None:
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if getattr(error, "yolo_prune_said", False):
+            return  # Ctrl-C in a training: how to go on stands there already
         message = str(error) if isinstance(error, PruneError) else host_fault(error, trace, arguments)
         if message is None:
             previous(kind, error, trace)

@@ -404,6 +404,24 @@ def _install_run_callbacks(trainer: Any) -> None:
     trainer.BaseTrainer.run_callbacks = _mark(run_callbacks)
 
 
+def _install_train(trainer: Any) -> None:
+    """Say how to go on where a run that prunes is stopped by Ctrl-C or by a disk (8.4.190, `BaseTrainer.train`)."""
+    stock = trainer.BaseTrainer.train
+    if hasattr(stock, "yolo_prune"):
+        return
+
+    @functools.wraps(stock)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not asked(vars(self.args)):
+            return stock(self, *args, **kwargs)
+        from yolo_prune import stopped
+
+        with stopped.said(self):
+            return stock(self, *args, **kwargs)
+
+    trainer.BaseTrainer.train = _mark(train)
+
+
 def _put_back(trainer: Any, event: str) -> None:
     """Where ours are missing of a run that they are for: behind the host's own, before loggers and what users added."""
     ours = next((callback for callback in CALLBACKS if callback.__name__ == event), None)
@@ -466,6 +484,7 @@ def _install_trainer(trainer: Any) -> None:
     """
     stock = trainer.generate_ddp_command
     _install_run_callbacks(trainer)
+    _install_train(trainer)
     if hasattr(stock, "yolo_prune"):
         return
 

@@ -33,6 +33,7 @@ from yolo_prune import (
     cutting,
     deployment,
     distill,
+    exclusive,
     dry_cut,
     floor,
     frozen,
@@ -134,6 +135,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     given = getattr(trainer.args, "prune", None)
     if given is not None and Path(str(given)).is_file():
         trainer.args.prune = str(Path(given).resolve())  # a resumed run may start in another folder
+    exclusive.hold(Path(trainer.save_dir))
     trainer.yolo_prune_recipe = wanted
 
 
@@ -148,6 +150,7 @@ def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
         PruneError: as in `on_pretrain_routine_start`, and another family or a bound out of reach.
     """
     on_pretrain_routine_start(trainer, asked)
+    exclusive.release(Path(trainer.save_dir))  # for the first of the workers
     wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None)
     if wanted is None or trainer.resume:
         return

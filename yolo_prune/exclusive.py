@@ -1,0 +1,60 @@
+# yolo-prune, AGPL-3.0 license
+"""One run at a time in a folder: two with `exist_ok=True` would replace each other's checkpoints and records."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from yolo_prune.errors import PruneError
+
+_NAME = ".running"  # in the run's folder `pruning`
+_held: dict[Path, IO[Any]] = {}
+
+
+def hold(save_dir: Path) -> None:
+    """Hold a run's folder for this process, until `release` or its end, however it ends.
+
+    Raises:
+        PruneError: another process holds it, or it cannot be written.
+    """
+    path = Path(save_dir).resolve() / "pruning" / _NAME
+    if path in _held:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    except OSError as error:
+        raise PruneError(f"{path.parent} cannot be written, which is to hold the record: {error.strerror}") from None
+    if not _lock(stream):
+        stream.close()
+        raise PruneError(
+            f"another run is training in {Path(save_dir)}: wait for it, or give this one another name= (or leave "
+            "exist_ok= out)"
+        )
+    _held[path] = stream
+
+
+def release(save_dir: Path) -> None:
+    """Let others have the folder."""
+    path = Path(save_dir).resolve() / "pruning" / _NAME
+    stream = _held.pop(path, None)
+    if stream is not None:
+        path.unlink(missing_ok=True) if os.name != "nt" else None
+        stream.close()
+
+
+def _lock(stream: IO[Any]) -> bool:
+    """Lock a file without waiting; True too where the file system has no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
