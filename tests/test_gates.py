@@ -18,7 +18,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.oracle import lively
 from tests.training import record_of, train
-from yolo_prune import cutting, gates, gradients, graph
+from yolo_prune import calibration, cutting, gates, gradients, graph
 from yolo_prune.errors import PruneError
 
 
@@ -329,3 +329,13 @@ def test_what_was_seen_can_be_put_away_and_taken_up_again() -> None:
     wrong["sums"] = {name: value[:-1] for name, value in wrong["sums"].items()}
     assert not other.load_state(wrong)
     assert other.seen == one.seen
+
+
+def test_gradients_that_are_no_numbers_are_one_line(tiny_data: Path) -> None:
+    """Looks with NaN in them are not counted; where none is left, that is said, and no traceback."""
+    network = YOLO("yolov8n.yaml").model
+    batches = calibration.read(network, str(tiny_data), 64, 2)
+    with torch.no_grad():
+        network.model[0].conv.weight[0] = float("nan")
+    with pytest.raises(PruneError, match="the gradients of this DetectionModel on this data are no finite numbers"):
+        gradients.gather(network, graph.build(network), "obdc", batches)

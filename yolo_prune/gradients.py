@@ -71,6 +71,8 @@ def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping
             if kind != "activation":
                 seen.look()
         seen.detach()
+    if not seen.seen:  # looks with inf or NaN in them are not counted
+        raise PruneError(f"the gradients of this {type(copy).__name__} on this data are no finite numbers")
     worth = seen.scores()
     if not any(value.any() for value in worth.values()):
         raise PruneError(f"the gradients of this {type(copy).__name__} on this data are all 0")
