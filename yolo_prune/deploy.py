@@ -162,19 +162,22 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_output() -> Iterator[None]:
-    """Send what native code writes to standard output (pnnx prints pages) to nowhere."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # there is no standard output
-        yield
-        return
+    """Send what native code writes to standard output and standard error (pnnx prints pages to both) to nowhere."""
+    kept = {}
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # there is no such stream
+            kept[stream] = os.dup(stream)
+    sys.stdout.flush()
+    sys.stderr.flush()
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+        for stream in kept:
+            os.dup2(nowhere.fileno(), stream)
         try:
             yield
         finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+            for stream, copy in kept.items():
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 @contextlib.contextmanager
