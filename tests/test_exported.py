@@ -190,3 +190,20 @@ def test_the_record_tells_the_flops_of_the_deployed_model(name: str) -> None:
         assert entry["gflops_deployed"] < (0.93 if name == "yolo26n" else 1.0) * entry["gflops"]
         assert entry["gflops_deployed"] > 0.5 * entry["gflops"]
     assert told["final"]["gflops_deployed"] < 0.7 * told["baseline"]["gflops_deployed"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_weights_that_are_cut_off_are_refused(kind: str, precision: str, tmp_path: Path) -> None:
+    from yolo_prune import formats
+
+    if formats.missing(kind):
+        pytest.skip(f"{kind} needs {', '.join(formats.missing(kind))}")
+    path = deploy.export(network("yolov8n"), tmp_path, kind, imgsz=64, precision=precision)
+    weights = path.with_suffix(".bin")
+    exported.require_whole(path, weights, kind)
+    whole = weights.read_bytes()
+    for share in (0.99, 0.5, 0):
+        weights.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(PruneError, match=r"it is not whole; export it again$"):
+            exported.require_whole(path, weights, kind)

@@ -23,7 +23,12 @@ pytest.importorskip("torchvision")
 BACKBONE: dict[str, Any] = {
     "nc": 2,
     "backbone": [
-        [-1, 1, "TorchVision", [512, "resnet18", "None", True, 2, True]],  # without weights; the outputs of its children
+        [
+            -1,
+            1,
+            "TorchVision",
+            [512, "resnet18", "None", True, 2, True],
+        ],  # without weights; the outputs of its children
         *([0, 1, "Index", [width, place]] for width, place in ((128, 6), (256, 7), (512, 8))),
         [-1, 1, "SPPF", [512, 5]],
     ],

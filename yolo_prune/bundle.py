@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from yolo_prune import __version__, arguments, files
+from yolo_prune import __version__, arguments, exported, files
 from yolo_prune.errors import PruneError, first_line
 
 KIND = "yolo-prune bundle"
@@ -89,7 +89,9 @@ def read(path: Path) -> Artifact:
     if path.is_dir():
         kind, files = _folder(path)
         metadata = _yaml(path / "metadata.yaml", kind)
-        files = (*files, path / "metadata.yaml")
+        network, weights = files
+        exported.require_whole(network, weights, kind)
+        files = (network, weights, path / "metadata.yaml")
     elif path.suffix.lower() == ".onnx":
         kind, files, metadata = "onnx", (path,), _onnx(path)
     elif path.suffix.lower() in _CHECKPOINTS:

@@ -6,6 +6,7 @@ It holds the layers that latencies are counted of (shapes.py) to what really run
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import onnx
 import yaml
 
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.shapes import Layer
 
 
@@ -125,3 +126,48 @@ def _of_ncnn(path: Path) -> list[Convolution]:
         inp = int(told["6"]) // (out * wide * high)
         found.append(Convolution(inp, out, groups, (high, wide), kind.startswith("De")))
     return found
+
+
+def require_whole(param: Path, weights: Path, kind: str) -> None:
+    """Raise PruneError where the file of weights is shorter than its network says: it was cut off on its way.
+
+    Args:
+        param: the .xml or .param file. weights: the .bin file. kind: "openvino" or "ncnn".
+    """
+    there = weights.stat().st_size
+    try:
+        least = _bytes_of_openvino(param) if kind == "openvino" else _bytes_of_ncnn(param, weights.read_bytes())
+    except (ElementTree.ParseError, UnicodeDecodeError, KeyError, ValueError) as error:
+        raise PruneError(f"{param} is no network of {kind} that can be read: {first_line(error)}") from None
+    if there < least:
+        raise PruneError(
+            f"{weights} has {there} bytes, and {param.name} wants {least} at least: it is not whole; export it again"
+        )
+
+
+def _bytes_of_openvino(param: Path) -> int:
+    data = ElementTree.parse(param).getroot().iter("data")
+    places = [(one.get("offset"), one.get("size")) for one in data]
+    return max((int(offset) + int(size) for offset, size in places if offset and size), default=0)
+
+
+_HALF = 0x01306B47  # what stands before weights of two bytes; 0 before those of four (ncnn, modelbin.cpp)
+
+
+def _bytes_of_ncnn(param: Path, content: bytes) -> int:
+    """Walk through the weights in the order of the layers, as far as they are of kinds that are known here."""
+    at = 0
+    for line in param.read_text(encoding="utf-8").splitlines()[2:]:
+        words = line.split()
+        kind = words[0] if words else ""
+        told = dict(word.split("=") for word in words if "=" in word)
+        if kind == "MemoryData":
+            at += 4 * math.prod(int(told[key]) for key in ("0", "1", "2", "11") if int(told.get(key, 0)))
+        elif kind == "InnerProduct" or kind.removesuffix("DepthWise") in ("Convolution", "Deconvolution"):
+            count, bias = ("2", "1") if kind == "InnerProduct" else ("6", "5")
+            flag = int.from_bytes(content[at : at + 4], "little")
+            if flag not in (0, _HALF):
+                break
+            size = int(told[count]) * (2 if flag else 4)
+            at += 4 + -(-size // 4) * 4 + 4 * int(told["0"]) * int(told.get(bias, "0"))
+    return at
