@@ -17,6 +17,7 @@ What goes into the block at fault, and what it makes, is protected, and the choi
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -127,6 +128,7 @@ def _settled(
                 raise
             raise BoundError(f"{error}. Protected, because a cut fails there: {_listed(model, avoid)}") from error
         fault = examine(model, found, plan)
+        gc.collect()  # the copy may be part of a circle: without this it stays beside what comes next
         if fault is None:
             return found, plan
         blamed = _blamed(model, fault.name, avoid)
