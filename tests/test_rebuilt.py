@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
@@ -113,3 +114,25 @@ def test_trained_weights_are_kept(weights: Callable[[str], Path]) -> None:
         rebuilt.require_file(weights(name))
         network: nn.Module = YOLO(weights(name)).model
         assert rebuilt._built(network)
+
+
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
+def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
+    name: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The host leaves the class towers at the width that 80 classes gave them, which the yaml of 2 does not build."""
+    tuned = DetectionModel(name, nc=2, verbose=False)
+    tuned.load(DetectionModel(name, nc=80, verbose=False), verbose=False)
+    wide = tuned.model[-1].cv3[0][-1].in_channels
+    assert wide in (64, 80)  # 64 of a host that makes the towers anew
+    yolo = YOLO(name)
+    yolo.model = tuned
+    path = saved(yolo, tmp_path / "tuned.pt")
+    rebuilt.require_file(path)
+    if wide == 80:
+        tuned.model[-1].cv2[0][0] = nn.Conv2d(3, 3, 1)  # what is narrow elsewhere is still refused
+        with pytest.raises(PruneError, match=r"tensors have other widths"):
+            rebuilt.require(tuned, "tuned.pt")
+    train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=0.3, prune_schedule="oneshot", prune_start=0)
+    record = record_of(tmp_path / "run")
+    assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]

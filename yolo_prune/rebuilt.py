@@ -7,6 +7,7 @@ places, and says so in one number only (ultralytics 8.4.190, nn/tasks.py: `BaseM
 
 from __future__ import annotations
 
+import inspect
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,12 @@ def require(network: nn.Module, name: str) -> None:
     if built is None or not isinstance(layers, nn.Module):
         return
     own = layers.state_dict()
-    changed = [key for key, tensor in built.items() if key in own and own[key].shape != tensor.shape]
+    towers = _towers_that_load_takes_over(layers, built)
+    changed = [
+        key
+        for key, tensor in built.items()
+        if key in own and own[key].shape != tensor.shape and not key.startswith(towers)
+    ]
     gone = [key for key, tensor in built.items() if key not in own and tensor.ndim > 1]
     if not changed and not gone:
         return
@@ -63,6 +69,24 @@ def require(network: nn.Module, name: str) -> None:
         "full width again and lose them. Was it narrowed by another tool? Prune it as it is first, which writes its "
         f"widths down: yolo-prune apply model={name} flops=80%; then train what that writes"
     )
+
+
+def _towers_that_load_takes_over(layers: Any, built: dict[str, Any]) -> tuple[str, ...]:
+    """Prefixes of the class towers whose width the host takes from the weights and not from the yaml.
+
+    The yaml gives them as many channels as there are classes, 80 of published weights; fine-tuned on few classes they
+    keep these 80 (8.4.190, nn/tasks.py: `BaseModel.load` rebuilds them where what their last layer reads differs).
+    """
+    if "one2one_cv3" not in inspect.getsource(tasks.BaseModel.load):
+        return ()  # an older host makes them anew, and they are lost
+    last, found = len(layers) - 1, []
+    for name in ("cv3", "one2one_cv3"):
+        tower = getattr(layers[-1], name, None)
+        if isinstance(layers[-1], tasks.Detect) and tower is not None:
+            made = built.get(f"{last}.{name}.0.{len(tower[0]) - 1}.weight")
+            if made is not None and made.shape[1] != tower[0][-1].in_channels:
+                found.append(f"{last}.{name}.")
+    return tuple(found)
 
 
 def require_file(path: str | Path) -> None:
