@@ -257,11 +257,14 @@ def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
         yolo: a YOLO object. arguments: of its `train`; with a list of data sets each is a run, and the host goes on to
             the next one whatever the error (MultiTrainer).
     """
-    from yolo_prune import calibration, checkpoint, rebuilt
+    from yolo_prune import calibration, checkpoint, preflight, rebuilt
 
     require_supported()
-    if isinstance(arguments.get("data"), (list, tuple)):
-        recipe.from_arguments(arguments)
+    if not arguments.get("resume"):  # what was asked for comes before what it is to be done with
+        wanted = recipe.from_arguments(arguments)
+        preflight.modes(arguments)
+        if wanted is not None and isinstance(arguments.get("epochs"), int):
+            recipe.check_epochs(wanted, arguments["epochs"])
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
         rebuilt.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
