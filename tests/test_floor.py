@@ -31,7 +31,8 @@ def test_what_came_back_is_the_best_since_the_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "expected"), [([2, 4], 10, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)]
+    ("steps", "epochs", "expected"),
+    [([2, 4], 10, 7), ([4], 9, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)],
 )
 def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: int, expected: int | None) -> None:
     assert floor.check_epoch(steps, epochs) == expected
