@@ -49,8 +49,9 @@ def one(name: str, formats: str, imgsz: int) -> dict[str, str]:
     from ultralytics import RTDETR, YOLO
 
     import yolo_prune
-    from yolo_prune import export, samples
     from yolo_prune.errors import VerifyError
+    from yolo_prune.export import job
+    from yolo_prune.host import samples
 
     torch.manual_seed(0)
     network = (RTDETR if "rtdetr" in name else YOLO)(name).model
@@ -61,7 +62,7 @@ def one(name: str, formats: str, imgsz: int) -> dict[str, str]:
         path = Path(scratch, "best.pt")
         torch.save({"model": network.half(), "train_args": {"imgsz": imgsz}}, path)
         try:
-            told = export.export(path, format=formats, imgsz=imgsz, images=4, repeats=2)
+            told = job.export(path, format=formats, imgsz=imgsz, images=4, repeats=2)
         except VerifyError:
             told = json.loads(path.with_name("export.json").read_text())
     cells = {key.partition(" ")[0]: "-" for key in told["skipped"]}
@@ -86,7 +87,7 @@ def main() -> None:
         print("CELLS " + json.dumps(one(name, formats, imgsz)))
         return
     if not names:
-        from yolo_prune import support
+        from yolo_prune.recipe import support
 
         names = [row.file for row in support.ROWS if row.file not in LARGE]
     kinds = formats.split(",")

@@ -43,22 +43,14 @@ from fuzz_values import (
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
-from yolo_prune import (
-    api,
-    cli,
-    device,
-    export,
-    graph,
-    measure,
-    profile,
-    profiles,
-    recipe,
-    resources,
-    runtime,
-    sensitivity,
-    step,
-)
+from yolo_prune import api, cli
+from yolo_prune.cost import model_size, profile_file
+from yolo_prune.device import measurement, profile, runtimes
 from yolo_prune.errors import PruneError
+from yolo_prune.export import job
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import choice, sensitivity
+from yolo_prune.recipe import resources, settings
 
 COUNTS = {"recipes": 5000, "arguments": 1000, "commands": 500, "profiles": 500, "sensitivities": 200}
 SLOW = 10.0  # seconds: a case that takes longer hangs, as a user sees it
@@ -79,10 +71,10 @@ def recipes(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str,
 
     def read(raw: bytes) -> None:
         target.write_bytes(raw)
-        wanted = recipe.from_arguments({"prune": str(target), "epochs": 10})
+        wanted = settings.from_arguments({"prune": str(target), "epochs": 10})
         assert wanted is not None
-        assert recipe.Recipe(**wanted.as_dict()) == wanted
-        recipe.check_epochs(wanted, 100_000)
+        assert settings.Recipe(**wanted.as_dict()) == wanted
+        settings.check_epochs(wanted, 100_000)
 
     for _ in range(count):
         if rng.random() < 0.5:
@@ -111,7 +103,7 @@ def arguments(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[st
         if kind == "train":
             own = {"prune": given.pop("recipe", 0.5), "epochs": given.pop("imgsz", 10)}
             named = {**own, **{f"prune_{key}": value for key, value in given.items()}}
-            yield f"train {_shown(named)}", lambda named=named: _discard(recipe.from_arguments(named))  # type: ignore[misc]
+            yield f"train {_shown(named)}", lambda named=named: _discard(settings.from_arguments(named))  # type: ignore[misc]
         else:
             call = api.attach if kind == "attach" else api.prune
             yield f"{kind} {_shown(given)}", lambda call=call, given=given: _discard(call(yolo, **given))  # type: ignore[misc]
@@ -141,19 +133,19 @@ def commands(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str
 def damaged_profiles(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """Device profiles, read and aimed at."""
     network = YOLO("yolov8n.yaml").model
-    groups = graph.build(network)
+    groups = channel_groups.build(network)
     content = made_up_profile(network)
-    wanted = recipe.from_arguments({"prune_latency": "60%", "prune_scope": "global", "prune_importance": "l2"})
+    wanted = settings.from_arguments({"prune_latency": "60%", "prune_scope": "global", "prune_importance": "l2"})
     assert wanted is not None
     target = folder / "p.json"
 
     def use(raw: bytes) -> None:
         target.write_bytes(raw)
-        found = profiles.read(target)
-        device.doubts(dict(found.content))
+        found = profile_file.read(target)
+        measurement.doubts(dict(found.content))
         json.dumps(found.brief())
-        baseline = step.Baseline.of(network, groups, found)
-        step.plan(network, groups, wanted, baseline, step.limits(wanted, baseline))
+        baseline = choice.Baseline.of(network, groups, found)
+        choice.plan(network, groups, wanted, baseline, choice.limits(wanted, baseline))
 
     for raw, shown in json_files(rng, count, content):
         yield shown, lambda raw=raw: use(raw)  # type: ignore[misc]
@@ -161,10 +153,10 @@ def damaged_profiles(rng: random.Random, count: int, folder: Path) -> Iterator[t
 
 def damaged_sensitivities(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """Sensitivity files, read and held to a model."""
-    groups = graph.build(YOLO("yolov8n.yaml").model)
+    groups = channel_groups.build(YOLO("yolov8n.yaml").model)
     content = made_up_sensitivity(groups)
     target = folder / "s.json"
-    wanted = recipe.from_arguments(
+    wanted = settings.from_arguments(
         {"prune": 0.5, "prune_sensitivity": str(target), "prune_layer_loss": 0.1, "prune_importance": "l2"}
     )
     assert wanted is not None
@@ -242,11 +234,11 @@ def _no_work() -> Iterator[None]:
 
     places: list[tuple[Any, str]] = [
         *((api.graph, "build"), (api.calibration, "read"), (api, "_fitness"), (api.profile, "of_this_machine")),
-        *((profile, "_make"), (export, "_samples"), (measure, "size_of")),
+        *((profile, "_make"), (job, "_samples"), (model_size, "size_of")),
     ]
     stock = [(holder, name, getattr(holder, name)) for holder, name in places]
     demo = cli._COMMANDS["demo"]
-    cli._COMMANDS["demo"] = ("yolo_prune.demo_data", "make")
+    cli._COMMANDS["demo"] = ("yolo_prune.demo.dataset", "make")
     try:
         for holder, name in places:
             setattr(holder, name, reached)
@@ -319,7 +311,7 @@ def main(words: list[str]) -> int:
         "command": " ".join(["python benchmarks/fuzz.py", *words]),
         "seed": seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "processor": runtime.machine()["name"],
+        "processor": runtimes.machine()["name"],
         "seconds": round(time.time() - start, 1),
         "tracebacks": total,
         "kinds": rows,

@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from ultralytics import YOLO
 
-from yolo_prune import device, graph, recipe, sensitivity, shapes
+from yolo_prune.cost import layer_shapes
+from yolo_prune.device import measurement
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import sensitivity
+from yolo_prune.recipe import settings
 
 # Values that programs stumble over, of every type that YAML, JSON, Python and a command line bring.
 TEXTS = [
@@ -28,7 +32,7 @@ NUMBERS: list[Any] = [
     *(0, 1, -1, 2, 8, 0.5, -0.5, 1.0, 0.999999999, 1e-320, 1e300, -1e300, float("inf"), float("nan"), 2**31, 2**63),
     *(10**400, -(10**400), 5, 100, 4096, 10_000, 1.5, True, False, None),
 ]
-NAMES = [*("recipe", "data", "imgsz", "out", "safe", "prune"), *recipe.Settings.model_fields]
+NAMES = [*("recipe", "data", "imgsz", "out", "safe", "prune"), *settings.Settings.model_fields]
 # What is legal by itself, so that values meet that do not go together.
 LEGAL: dict[str, list[Any]] = {
     "flops": ["50%", "4.0G", "99.9%", "1k", "50% and 4.0G", "1e-5%"],
@@ -121,11 +125,11 @@ def damaged(rng: random.Random, content: Any) -> Any:
 
 def made_up_profile(network: Any) -> dict[str, Any]:
     """The content of a profile of a device that nobody has, for the layers of a model."""
-    rows = [layer.row for layer in shapes.layers_of(network, 320, False)]
+    rows = [layer.row for layer in layer_shapes.layers_of(network, 320, False)]
     error = {"mean": 1.0, "largest": 2.0, "count": 4}
     return {
-        "kind": device.KIND,
-        "version": device.VERSION,
+        "kind": measurement.KIND,
+        "version": measurement.VERSION,
         "yolo_prune": "0",
         "model": "yolov8n",
         "format": "onnx",
@@ -147,7 +151,7 @@ def made_up_profile(network: Any) -> dict[str, Any]:
     }
 
 
-def made_up_sensitivity(groups: graph.ChannelGraph) -> dict[str, Any]:
+def made_up_sensitivity(groups: channel_groups.ChannelGraph) -> dict[str, Any]:
     """The content of a sensitivity file for the groups of a model."""
     own: dict[str, Any] = {}
     for group in groups.groups:

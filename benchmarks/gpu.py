@@ -189,7 +189,7 @@ def skipped_step(s: Settings) -> dict[str, Any]:
     """A fused step that AMP skips must not be acted upon: warm-up, pressure and gates look at found_inf."""
     import torch
 
-    from yolo_prune.at_steps import AtSteps
+    from yolo_prune.training.optimizer_hooks import AtSteps
 
     if not s.cuda:
         raise SkipError("fused AdamW with AMP is for CUDA")
@@ -320,9 +320,9 @@ def out_of_memory_in_a_cut(s: Settings) -> dict[str, Any]:
     """What makes up for a cut finds no room on the device: the CPU does it, and training goes on."""
     import torch
 
-    from yolo_prune import compensate
+    from yolo_prune.surgery import reconstruct
 
-    stock, tries = compensate.observe, []
+    stock, tries = reconstruct.observe, []
 
     def observe(*given: Any, **named: Any) -> Any:
         tries.append(1)
@@ -330,11 +330,11 @@ def out_of_memory_in_a_cut(s: Settings) -> dict[str, Any]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory (a stand-in)")
         return stock(*given, **named)
 
-    compensate.observe = observe  # type: ignore[assignment]
+    reconstruct.observe = observe  # type: ignore[assignment]
     try:
         yolo, record, seconds = train(s, **one_step())
     finally:
-        compensate.observe = stock
+        reconstruct.observe = stock
     told = shown(yolo, record, seconds)
     if len(tries) < 2:
         told["faults"].append(f"it was tried {len(tries)} times: the CPU did not take over")
@@ -388,8 +388,8 @@ for _kind in ("bn", "group", "growing"):
 @part(60)
 def two_of_four(s: Settings) -> dict[str, Any]:
     """2:4 together with the cut: zeros in the live model and in the average."""
-    from yolo_prune import masks
-    from yolo_prune.pattern import parse
+    from yolo_prune.recipe.sparsity_pattern import parse
+    from yolo_prune.surgery import masks
 
     yolo, record, seconds = train(s, prune_sparsity="2:4", **one_step())
     told = shown(yolo, record, seconds)
@@ -442,7 +442,7 @@ def latency(s: Settings) -> dict[str, Any]:
     """Milliseconds of dense and pruned in torch, FP32 and FP16, one image and many."""
     import torch
 
-    from yolo_prune.latency import interleaved
+    from yolo_prune.device.timing import interleaved
 
     models, side = pair(s), 64 if s.quick else 640
     rows = []
@@ -476,7 +476,7 @@ def latency_onnxruntime(s: Settings) -> dict[str, Any]:
     import onnxruntime
     import torch
 
-    from yolo_prune.latency import interleaved
+    from yolo_prune.device.timing import interleaved
 
     provider = "CUDAExecutionProvider" if s.cuda else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
@@ -600,12 +600,12 @@ def small_set(folder: Path, quick: bool) -> str:
     """The `data=` file: BCCD where it is at hand, else drawn images."""
     import yaml
 
-    from yolo_prune import demo_data
+    from yolo_prune.demo import dataset
 
     source = None if quick else shared("datasets/bccd")
     if source is None:
         counts = {"images": 4, "val": 2, "imgsz": 64} if quick else {"images": 256, "val": 64, "imgsz": 320}
-        return str(demo_data.make(folder / "data", **counts))
+        return str(dataset.make(folder / "data", **counts))
     data = yaml.safe_load(next(iter(sorted(source.glob("*.yaml")))).read_text(encoding="utf-8"))
     data.update(path=str(source))
     data.pop("download", None)

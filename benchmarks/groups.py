@@ -24,7 +24,7 @@ def every() -> list[str]:
     """The yaml files of the support table and their kin, at all their scales."""
     from ultralytics.nn.tasks import yaml_model_load
 
-    from yolo_prune import support
+    from yolo_prune.recipe import support
 
     found: dict[str, None] = {}
     for name in [*(row.file for row in support.ROWS), *support.KIN]:
@@ -44,14 +44,14 @@ def one(name: str) -> dict[str, object]:
     from peak import Peak
     from ultralytics import RTDETR, YOLO
 
-    from yolo_prune import graph
+    from yolo_prune.graph import channel_groups
 
     torch.set_num_threads(1)
     model = (RTDETR if "rtdetr" in name else YOLO)(name).model
-    graph.build(YOLO("yolov8n.yaml").model)  # what is paid once in a process: imports, first calls
+    channel_groups.build(YOLO("yolov8n.yaml").model)  # what is paid once in a process: imports, first calls
     with Peak() as peak:
         start = time.perf_counter()
-        found = graph.build(model)
+        found = channel_groups.build(model)
         seconds = time.perf_counter() - start
     params = sum(p.numel() for p in model.parameters())
     error = oracle(model, found)
@@ -77,13 +77,14 @@ def oracle(model: Any, found: Any) -> float:
     """Largest relative change of the outputs when what a random plan takes, made dead, is cut; in float32."""
     import torch
 
-    from yolo_prune import shapes, surgery
+    from yolo_prune.cost import layer_shapes
+    from yolo_prune.surgery import cut_channels
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.oracle import flat, kill, lively, random_plan
 
     side = 128 if any(hasattr(module, "num_queries") for module in model.modules()) else 64
-    x = torch.rand(1, shapes.image_channels(model), side, side, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, layer_shapes.image_channels(model), side, side, generator=torch.Generator().manual_seed(0))
     lively(model.eval())
     if side == 128:  # RT-DETR takes the queries of highest score, in float32 at times others where two are nearly equal
         model, x = model.double(), x.double()
@@ -91,7 +92,7 @@ def oracle(model: Any, found: Any) -> float:
     kill(model, found, plan)
     with torch.no_grad():
         before = list(flat(model(x)))
-        surgery.apply(model, found, plan)
+        cut_channels.apply(model, found, plan)
         after = list(flat(model(x)))
     if side == 128:  # the order of RT-DETR's queries is that of their scores
         before, after = before[:1], after[:1]

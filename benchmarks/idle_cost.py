@@ -55,7 +55,7 @@ def epochs(on: bool, data: Path, folder: Path) -> list[float]:
 
 
 def main() -> None:
-    from yolo_prune import demo_data
+    from yolo_prune.demo import dataset
 
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS):
@@ -64,7 +64,7 @@ def main() -> None:
     with_it, without = (1000 * statistics.median(times[on]) for on in (True, False))
     print(f"python -c pass: {with_it:.2f} ms with, {without:.2f} ms with YOLO_PRUNE=0: {with_it - without:+.2f} ms")
     with tempfile.TemporaryDirectory() as folder:
-        data = demo_data.make(Path(folder) / "data", images=64, val=8, imgsz=64)
+        data = dataset.make(Path(folder) / "data", images=64, val=8, imgsz=64)
         times = {True: [], False: []}
         for _ in range(3):
             for on in (True, False):

@@ -26,16 +26,46 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds for the tests of one mutation
 
 # Where things are. A module that moves changes here and nowhere else.
-MODULES = (
-    "allocate architecture blocks compensate continuity costs distill floor gates importance latency_model masks",
-    "residual rewarm schedule scopes sparse step surgery units",
-)
-FILES = {name: f"yolo_prune/{name}.py" for names in MODULES for name in names.split()}
-TESTED = (
-    "again allocate compensate continuity families floor gates importance known_answers latency masks planted",
-    "recovery schedule sparse whole_parts",
-)
-TESTS = {name: f"tests/test_{name}.py" for names in TESTED for name in names.split()}
+FILES = {
+    "allocate": "yolo_prune/allocation/allocate.py",
+    "architecture": "yolo_prune/surgery/widths.py",
+    "blocks": "yolo_prune/graph/blocks.py",
+    "compensate": "yolo_prune/surgery/reconstruct.py",
+    "continuity": "yolo_prune/training/optimizer_state.py",
+    "costs": "yolo_prune/allocation/costs.py",
+    "distill": "yolo_prune/training/distill.py",
+    "floor": "yolo_prune/training/roll_back.py",
+    "gates": "yolo_prune/importance/gradients.py",
+    "importance": "yolo_prune/importance/scoring.py",
+    "latency_model": "yolo_prune/cost/latency_model.py",
+    "masks": "yolo_prune/surgery/masks.py",
+    "residual": "yolo_prune/graph/residual.py",
+    "rewarm": "yolo_prune/training/warmup.py",
+    "schedule": "yolo_prune/recipe/schedule.py",
+    "scopes": "yolo_prune/allocation/scopes.py",
+    "sparse": "yolo_prune/training/regularize.py",
+    "step": "yolo_prune/planning/choice.py",
+    "surgery": "yolo_prune/surgery/cut_channels.py",
+    "units": "yolo_prune/allocation/units.py",
+}
+TESTS = {
+    "again": "tests/training/test_again.py",
+    "allocate": "tests/allocation/test_allocate.py",
+    "compensate": "tests/surgery/test_reconstruct.py",
+    "continuity": "tests/training/test_optimizer_state.py",
+    "families": "tests/graph/test_families.py",
+    "floor": "tests/training/test_roll_back.py",
+    "gates": "tests/importance/test_gradients.py",
+    "importance": "tests/importance/test_scoring.py",
+    "known_answers": "tests/allocation/test_known_answers.py",
+    "latency": "tests/device/test_latency.py",
+    "masks": "tests/surgery/test_masks.py",
+    "planted": "tests/importance/test_planted.py",
+    "recovery": "tests/training/test_recovery.py",
+    "schedule": "tests/recipe/test_schedule.py",
+    "sparse": "tests/training/test_regularize.py",
+    "whole_parts": "tests/surgery/test_whole_parts.py",
+}
 
 
 class Mutation(NamedTuple):
@@ -189,7 +219,7 @@ MUTATIONS = (
     Mutation(
         "continuity", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)
     ),
-    Mutation("continuity", "replaced += surgery.cut_conv(projector, None, columns)", "pass", ("continuity",)),
+    Mutation("continuity", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
     Mutation(
         "rewarm",
         "/ (self.steps + 1) if",
@@ -234,7 +264,7 @@ MUTATIONS = (
     ),
     Mutation(
         "distill",
-        "deepcopy(continuity.student(trainer.ema.ema))",
+        "deepcopy(optimizer_state.student(trainer.ema.ema))",
         "deepcopy(wrapper.student_model)",
         ("recovery::test_a_run_learns_from_its_own_dense_self",),
     ),

@@ -19,7 +19,7 @@ from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
 import yolo_prune
-from yolo_prune import checkpoint
+from yolo_prune.host import checkpoint
 
 PARTS = "none,mean,bn,refit"
 

@@ -30,22 +30,16 @@ from pathlib import Path
 import numpy as np
 from ultralytics.utils import LOGGER
 
-from yolo_prune import (
-    checkpoint,
-    graph,
-    importance,
-    latency,
-    measure,
-    profile,
-    profiles,
-    runtime,
-    scopes,
-    step,
-    surgery,
-    units,
-)
-from yolo_prune import recipe as recipes
-from yolo_prune.step import Baseline
+from yolo_prune.allocation import scopes, units
+from yolo_prune.cost import model_size, profile_file
+from yolo_prune.device import profile, runtimes, timing
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import checkpoint
+from yolo_prune.importance import scoring
+from yolo_prune.planning import choice
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe import settings as recipes
+from yolo_prune.surgery import cut_channels
 
 # name -> (scope, prune_round)
 ROWS = {
@@ -117,14 +111,14 @@ def main() -> None:
     LOGGER.setLevel(logging.ERROR)
     dense, _ = checkpoint.load(given["model"])
     if "profile" in given:
-        device = profiles.read(given["profile"])
+        device = profile_file.read(given["profile"])
     else:
         wanted = recipes.from_arguments({"prune_latency": left, "prune_format": kind})
         assert wanted is not None
         device = profile.of_this_machine(dense, given["model"], wanted, imgsz, lambda words: None)
-    found = graph.build(dense)
+    found = channel_groups.build(dense)
     baseline = Baseline.of(dense, found, device)
-    scores = importance.score(found, dense, "l2")
+    scores = scoring.score(found, dense, "l2")
     original = {group.name: group.size for group in found.groups}
     networks, figures = {"dense": dense}, {"dense": (1.0, 1.0, (1.0, 1.0))}
     rows = given["rows"].split(";") if "rows" in given else list(ROWS)
@@ -134,28 +128,28 @@ def main() -> None:
         recipe = recipes.from_arguments({**asked, "prune_scope": "global" if scope == "halp" else scope})
         assert recipe is not None
         recipe = recipe.model_copy(update={"scope": scope})
-        chosen = step.plan(dense, found, recipe, baseline, step.limits(recipe, baseline), scores)
+        chosen = choice.plan(dense, found, recipe, baseline, choice.limits(recipe, baseline), scores)
         small = deepcopy(dense)
-        surgery.apply(small, found, chosen)
+        cut_channels.apply(small, found, chosen)
         counts = {
             unit.groups[0]: len(chosen.keep.get(unit.groups[0], range(original[unit.groups[0]])))
             // (unit.times or (1,))[0]
-            for unit in step.units(found, scores, original, dict.fromkeys(original, 1))
+            for unit in choice.units(found, scores, original, dict.fromkeys(original, 1))
         }
         networks[name] = small
         figures[name] = (
-            measure.size_of(small).flops / baseline.size.flops,
-            measure.latency_of(small, device) / (baseline.latency or 1),
-            kept(step.units(found, scores, original, dict.fromkeys(original, 1)), counts),
+            model_size.size_of(small).flops / baseline.size.flops,
+            model_size.latency_of(small, device) / (baseline.latency or 1),
+            kept(choice.units(found, scores, original, dict.fromkeys(original, 1)), counts),
         )
     with tempfile.TemporaryDirectory() as folder:
         calls = {
-            name: runtime.load(
+            name: runtimes.load(
                 profile.export(network, Path(folder) / str(index), device), device.format, threads, device.precision
             )
             for index, (name, network) in enumerate(networks.items())
         }
-        turns = latency.in_turns(calls, int(given.get("repeats", 40)))
+        turns = timing.in_turns(calls, int(given.get("repeats", 40)))
     print(f"{given['model']} at {device.imgsz}, {bound} {left}, {device}; profile steps {device.steps}")
     print("| scope | FLOPs left | ms | of dense | predicted | error | speed-up / FLOPs | kept | sum |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -22,8 +22,10 @@ from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
 import yolo_prune
-from yolo_prune import checkpoint, deploy, latency, masks, runtime
-from yolo_prune.pattern import parse
+from yolo_prune.device import runtimes, timing
+from yolo_prune.host import checkpoint, exporter
+from yolo_prune.recipe.sparsity_pattern import parse
+from yolo_prune.surgery import masks
 
 SINGLE = ("0.5", "0.8", "0.9", "2:4")
 CHANNELS = (50, 25)
@@ -64,8 +66,8 @@ def timed(artifacts: dict[str, Path], kind: str, options: dict[str, str]) -> lis
     """How many times as fast as the dense each artifact of one runtime is."""
     threads, repeats = int(options.get("threads", 1)), int(options.get("repeats", 40))
     shape = (1, 3, *[int(options.get("imgsz", 320))] * 2)
-    calls = {name: runtime.load(path, kind, threads, shape=shape) for name, path in artifacts.items()}
-    turns = latency.in_turns(calls, repeats)
+    calls = {name: runtimes.load(path, kind, threads, shape=shape) for name, path in artifacts.items()}
+    turns = timing.in_turns(calls, repeats)
     ratios = [turns.ratio("dense", name) for name in artifacts]
     return [f"{ratio.median:.2f}" if ratio.steady else f"({ratio.low:.2f}-{ratio.high:.2f})" for ratio in ratios]
 
@@ -88,7 +90,7 @@ def main() -> None:
             make(yolo)
             for kind in formats:
                 folder = Path(scratch, f"{number}-{kind}")
-                artifacts[kind][name] = deploy.export(yolo.model, folder, kind, imgsz=imgsz)
+                artifacts[kind][name] = exporter.export(yolo.model, folder, kind, imgsz=imgsz)
             plain, packed = size(artifacts[formats[0]][name])
             cells[name] += [f"{zeros(yolo.model):.0%}", f"{plain / 1e6:.1f}", f"{packed / 1e6:.1f}"]
         for kind in formats:

@@ -26,7 +26,11 @@ def ours(scale: str) -> dict[str, float]:
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.torch_utils import ModelEMA
 
-    from yolo_prune import cutting, graph, measure, recipe, step
+    from yolo_prune.cost import model_size
+    from yolo_prune.graph import channel_groups
+    from yolo_prune.planning import choice
+    from yolo_prune.recipe import settings
+    from yolo_prune.training import step
 
     model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).train()
     ema = ModelEMA(model).ema
@@ -35,15 +39,15 @@ def ours(scale: str) -> dict[str, float]:
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    wanted = recipe.from_arguments({"prune": 0.5})
+    wanted = settings.from_arguments({"prune": 0.5})
     assert wanted is not None
-    baseline = step.Baseline.of(ema, graph.build(ema))
+    baseline = choice.Baseline.of(ema, channel_groups.build(ema))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        cutting.cut_training(model, ema, optimizer, wanted, baseline, step.limits(wanted, baseline))
+        step.cut_training(model, ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
         seconds = time.perf_counter() - start
-    size = measure.size_of(model)
+    size = model_size.size_of(model)
     return {
         "seconds": seconds,
         "copies": peak.extra / weights,

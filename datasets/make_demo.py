@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from yolo_prune.cli import parse
-from yolo_prune.demo_data import make
+from yolo_prune.demo.dataset import make
 from yolo_prune.errors import PruneError
 
 if __name__ == "__main__":

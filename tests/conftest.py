@@ -54,11 +54,11 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _own_clock() -> Iterator[None]:
     """Let every call of a timing take the same made-up time: tests run beside others, and what they time is noise."""
-    from yolo_prune import latency
+    from yolo_prune.device import timing
 
     ticks = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "_clock", lambda: next(ticks) * 1e-3)
+        patch.setattr(timing, "_clock", lambda: next(ticks) * 1e-3)
         yield
 
 

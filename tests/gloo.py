@@ -21,7 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yolo_prune import ranks
+from yolo_prune.training import ddp
 
 
 class CpuDdp(parallel.DistributedDataParallel):
@@ -60,9 +60,9 @@ def decide(trainer: Any) -> None:
     def fail() -> None:
         raise ValueError(f"rank {RANK} fails")
 
-    row = {"decided": ranks.from_first(lambda: f"by rank {RANK}"), "failed": ""}
+    row = {"decided": ddp.from_first(lambda: f"by rank {RANK}"), "failed": ""}
     try:
-        ranks.from_first(fail)
+        ddp.from_first(fail)
     except ValueError as error:
         row["failed"] = str(error)
     write(row)

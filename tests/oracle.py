@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune import graph, shapes, surgery
-from yolo_prune.allocate import PrunePlan
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.cost import layer_shapes
+from yolo_prune.graph import channel_groups
+from yolo_prune.surgery import cut_channels
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -37,7 +39,7 @@ def lively(model: nn.Module) -> nn.Module:
     side = 128 if any(hasattr(m, "num_queries") for m in model.modules()) else 64
     dtype = next(p.dtype for p in model.parameters() if p.ndim == 4)
     with torch.no_grad():
-        model(torch.rand(4, shapes.image_channels(model), side, side, dtype=dtype))
+        model(torch.rand(4, layer_shapes.image_channels(model), side, side, dtype=dtype))
     for norm, was in zip(norms, momentum, strict=True):
         norm.momentum = was
         if norm.affine:  # else what goes in of a dead channel would not be 0
@@ -45,7 +47,7 @@ def lively(model: nn.Module) -> nn.Module:
     return model.train(training)
 
 
-def random_plan(found: graph.ChannelGraph, seed: int, hardest: float, whole: float = 0.0) -> PrunePlan:
+def random_plan(found: channel_groups.ChannelGraph, seed: int, hardest: float, whole: float = 0.0) -> PrunePlan:
     """Any counts from 1 to all, any channels; tied groups get one count, times their factor, and their own channels.
 
     Args:
@@ -69,13 +71,13 @@ def random_plan(found: graph.ChannelGraph, seed: int, hardest: float, whole: flo
         if group.head is not None and group.head.number in heads[group.head.attention]:
             count = 0
         elif group.head is None and group.tie:
-            count = round(count * (1 - surgery.gone_share(found, PrunePlan({}, (), heads), group.tie)))
+            count = round(count * (1 - cut_channels.gone_share(found, PrunePlan({}, (), heads), group.tie)))
         if count < group.size:
             keep[group.name] = np.sort(rng.choice(group.size, count, replace=False))
     return PrunePlan(keep, blocks, {name: dropped for name, dropped in heads.items() if dropped})
 
 
-def kill(model: nn.Module, found: graph.ChannelGraph, plan: PrunePlan) -> None:
+def kill(model: nn.Module, found: channel_groups.ChannelGraph, plan: PrunePlan) -> None:
     """Make what the plan drops compute 0 everywhere: what makes and shifts it becomes 0.
 
     A block is dead where it adds 0 to its stream.

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from yolo_prune import artifact, files
+from yolo_prune import files
 from yolo_prune.errors import PruneError
+from yolo_prune.export import artifact
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, Environment, make_environment
 from tests.test_wheel import shapes, yolo_train
-from yolo_prune import host
+from yolo_prune import install
 
 # What touches the host: run against the newest by this very suite, and here against the lowest.
 # Of the runs that differ in one argument of the host alone, a few; of the families those with the most blocks.
@@ -20,8 +20,9 @@ WORDS = (
 )
 FAMILIES = "yolo12n.yaml or yolov10n.yaml or yolo26n-pose.yaml or yolov9t.yaml"
 FILES = {
-    **dict.fromkeys(("test_host.py", "test_continuity.py", "test_again.py", "test_turns.py", "test_session.py"), WORDS),
-    "test_families.py": FAMILIES,
+    "test_install.py": WORDS,
+    **dict.fromkeys((f"training/test_{name}.py" for name in ("optimizer_state", "again", "turns", "session")), WORDS),
+    "graph/test_families.py": FAMILIES,
 }
 
 
@@ -30,11 +31,11 @@ def lowest_env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environ
     """An environment with the wheel and the lowest supported ultralytics, which has to be fetched."""
     environment = make_environment(tmp_path_factory.mktemp("lowest") / "venv", [wheel])
     pip = [str(environment.python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed"]
-    done = subprocess.run([*pip, f"ultralytics=={host.LOWEST}"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*pip, f"ultralytics=={install.LOWEST}"], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"ultralytics {host.LOWEST} cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"ultralytics {install.LOWEST} cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
     version = environment.run("python", "-c", "import ultralytics; print(ultralytics.__version__)")
-    assert version.out.strip().endswith(host.LOWEST)
+    assert version.out.strip().endswith(install.LOWEST)
     return environment
 
 
@@ -64,7 +65,7 @@ def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
     done = yolo_train(without, tiny_data, tmp_path / "c", f"model={best}", "epochs=1")
     assert done.code != 0
     assert "pip install yolo-prune" in done.text
-    assert f"Ultralytics {host.LOWEST}" in done.text
+    assert f"Ultralytics {install.LOWEST}" in done.text
     done = without.run("yolo", "predict", f"model={best}", f"source={tiny_data.parent / 'images' / 'val'}", "imgsz=64")
     assert done.code == 0, done.text[-3000:]
 

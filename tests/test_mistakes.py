@@ -14,7 +14,7 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
-from tests.training import record_of, train
+from tests.runs import record_of, train
 from yolo_prune import api, files
 from yolo_prune.errors import PruneError
 

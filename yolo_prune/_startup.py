@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-# The host's modules that host.py puts something into (read in ultralytics 8.4.190).
+# The host's modules that install.py puts something into (read in ultralytics 8.4.190).
 WAITED = (
     "ultralytics.cfg",
     "ultralytics.utils.callbacks.base",
@@ -46,14 +46,14 @@ def install() -> None:
 
 def active() -> bool:
     """Tell whether the host's modules are waited for or have been served in this process."""
-    host = sys.modules.get("yolo_prune.host")
+    host = sys.modules.get("yolo_prune.install")
     return any(isinstance(finder, _Finder) for finder in sys.meta_path) or bool(host and host.installed)
 
 
 def _serve(name: str) -> None:
-    """Let host.py work on the imported module `name`; a fault becomes one warning line."""
+    """Let install.py work on the imported module `name`; a fault becomes one warning line."""
     try:
-        from yolo_prune import host
+        from yolo_prune import install as host
 
         host.install(name, sys.modules[name])
     except Exception as error:

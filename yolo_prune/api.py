@@ -20,41 +20,25 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.utils import LOGGER
 
-from yolo_prune import (
-    architecture,
-    arguments,
-    asked_for,
-    calibration,
-    checkpoint,
-    compensate,
-    cutting,
-    dry_cut,
-    files,
-    gradients,
-    graph,
-    masks,
-    measure,
-    pattern,
-    profile,
-    rebuilt,
-    record,
-    sensitivity,
-    session,
-    step,
-    suitable,
-    surgery,
-    text,
-    timed,
-    undo,
-)
-from yolo_prune import importance as importances
-from yolo_prune import recipe as recipes
+from yolo_prune import files
+from yolo_prune.cost import model_size
+from yolo_prune.cost.layer_shapes import copy_of
+from yolo_prune.cost.profile_file import Profile
+from yolo_prune.device import profile
 from yolo_prune.errors import PruneError
-from yolo_prune.gates import KINDS
-from yolo_prune.profiles import Profile
-from yolo_prune.recipe import Recipe
-from yolo_prune.shapes import copy_of
-from yolo_prune.step import Baseline
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import checkpoint, dataset_check, datasets, rebuild
+from yolo_prune.importance import calibration
+from yolo_prune.importance import scoring as importances
+from yolo_prune.importance.gradients import KINDS
+from yolo_prune.planning import asked_for, choice, dry_cut, sensitivity
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe import argument_checks, sparsity_pattern
+from yolo_prune.recipe import settings as recipes
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.report import record, text
+from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
+from yolo_prune.training import latency_report, session, step
 
 _YAML_HEAD = """\
 # A pruned YOLO as data. With yolo-prune installed: yolo train model=<this file> data=...
@@ -90,8 +74,8 @@ def prune(
         PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
     """
     wanted = _recipe(flops, params, recipe, settings)
-    arguments.whole(imgsz=imgsz)
-    data = None if data is None else arguments.path("data", data, "my.yaml")
+    argument_checks.whole(imgsz=imgsz)
+    data = None if data is None else argument_checks.path("data", data, "my.yaml")
     network = model.model if isinstance(model, Model) else model
     if not isinstance(network, nn.Module):
         raise PruneError(
@@ -103,14 +87,14 @@ def prune(
             "this model carries the INT8 quantizers of a training with quantize=8; prune the model that it was trained "
             "from, and train the pruned one with quantize=8"
         )
-    rebuilt.require_unfused(network)
+    rebuild.require_unfused(network)
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     if data is not None:
-        suitable.require(network, data)
+        dataset_check.require(network, data)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in KINDS:
-        wanted = step.by_weights(wanted)
+        wanted = choice.by_weights(wanted)
     with undo.all_or_nothing() as back:
         back.model(model if isinstance(model, Model) else network)
         return _cut(model, network, wanted, data, imgsz, batches, back)
@@ -128,18 +112,18 @@ def _cut(
     """Choose, cut, make up for it and measure; arguments as in `prune`. Returns the record."""
     fitness = _fitness(model, data, imgsz)
     device = profile.asked(wanted)
-    if device is None and step.wants_latency(wanted):
+    if device is None and choice.wants_latency(wanted):
         name = str(getattr(model, "ckpt_path", None) or type(network).__name__)
         device = profile.of_this_machine(network, name, wanted, _side(model, imgsz), LOGGER.info)
     if device is not None:
-        timed.doubt(device, imgsz)
+        latency_report.doubt(device, imgsz)
     start = time.perf_counter()
-    found = graph.build(network, wanted.protect)
+    found = channel_groups.build(network, wanted.protect)
     asked_for.require_protected(found, wanted.protect)
     weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
     baseline = Baseline.of(network, found, device, weights, limits)
     dense = None if device is None else copy_of(network)
-    bounds = step.limits(wanted, baseline)
+    bounds = choice.limits(wanted, baseline)
     if bounds and baseline.meets(bounds):
         LOGGER.warning("the model already meets every bound; nothing is cut")
     found, chosen = dry_cut.choose(
@@ -147,18 +131,18 @@ def _cut(
         wanted,
         baseline,
         bounds,
-        lambda groups: gradients.gather(network, groups, wanted.importance, batches),
+        lambda groups: calibration.gather(network, groups, wanted.importance, batches),
     )
-    cutting.note(back, (network,), found, chosen)
-    images = calibration.pixels(batches) if batches else None
+    step.note(back, (network,), found, chosen)
+    images = datasets.pixels(batches) if batches else None
     frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
-    with compensate.made_up(network, found, chosen, images, wanted.compensate, frozen):
-        surgery.apply(network, found, chosen)
-    sparsity = wanted.sparsity or architecture.sparsity(network)
+    with reconstruct.made_up(network, found, chosen, images, wanted.compensate, frozen):
+        cut_channels.apply(network, found, chosen)
+    sparsity = wanted.sparsity or widths.sparsity(network)
     if sparsity is not None:
-        masks.put(network, masks.choose(network, pattern.parse(sparsity)))
-    architecture.stamp(network, found.native, removed=chosen.blocks, sparsity=sparsity)
-    size = measure.size_of(network)
+        masks.put(network, masks.choose(network, sparsity_pattern.parse(sparsity)))
+    widths.stamp(network, found.native, removed=chosen.blocks, sparsity=sparsity)
+    size = model_size.size_of(network)
     told = record.new(wanted, baseline, fitness)
     row = record.add_step(told, 0, size, fitness, time.perf_counter() - start)
     _refresh(model, network)
@@ -178,8 +162,8 @@ def _time(told: dict[str, Any], baseline: Baseline, device: Profile, dense: nn.M
         measured = profile.beside(dense, network, device)
     except PruneError as error:
         note = f"not measured: {error}"
-    entry = record.latency(told, baseline, measure.latency_of(network, device), measured, note)
-    timed.tell(entry, device, LOGGER.info)
+    entry = record.latency(told, baseline, model_size.latency_of(network, device), measured, note)
+    latency_report.tell(entry, device, LOGGER.info)
 
 
 def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:
@@ -240,11 +224,11 @@ def apply(
         model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
         safe: refuse a file that holds more than classes of torch and ultralytics; False trusts it. Others: see `prune`.
     """
-    source = arguments.path("model", model, "best.pt")
-    target = None if out is None else arguments.path("out", out, "pruned.pt", (".pt",))
-    arguments.whole(imgsz=imgsz)
-    arguments.switch(safe=safe)
-    data = None if data is None else str(arguments.path("data", data, "my.yaml"))
+    source = argument_checks.path("model", model, "best.pt")
+    target = None if out is None else argument_checks.path("out", out, "pruned.pt", (".pt",))
+    argument_checks.whole(imgsz=imgsz)
+    argument_checks.switch(safe=safe)
+    data = None if data is None else str(argument_checks.path("data", data, "my.yaml"))
     _recipe(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)
     target = target or source.with_name(f"{source.stem}-pruned.pt")
@@ -274,14 +258,14 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     Raises:
         PruneError: the model is not pruned, or `out` is no .yaml file that can be written. Its folders are made.
     """
-    source = arguments.path("model", model, "pruned.pt")
-    target = None if out is None else arguments.path("out", out, "pruned.yaml", (".yaml", ".yml"))
-    arguments.switch(safe=safe)
+    source = argument_checks.path("model", model, "pruned.pt")
+    target = None if out is None else argument_checks.path("out", out, "pruned.yaml", (".yaml", ".yml"))
+    argument_checks.switch(safe=safe)
     network, _ = checkpoint.load(source, safe=safe)
     target = target or source.with_suffix(".yaml")
     files.require_place("out", target, "pruned.yaml")
     try:
-        content = architecture.portable(network)
+        content = widths.portable(network)
     except PruneError as error:
         raise PruneError(f"model={model}: {error}") from None
     words = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
@@ -312,25 +296,27 @@ def inspect(
         out: the file of the sensitivities; default: beside the model, with `-sensitivity.json` in its name. The picture
             lies beside it. safe: as in `apply`.
     """
-    source = arguments.path("model", model, "best.pt")
-    target = None if out is None else arguments.path("out", out, "sensitivity.json", (".json",))
+    source = argument_checks.path("model", model, "best.pt")
+    target = None if out is None else argument_checks.path("out", out, "sensitivity.json", (".json",))
     if data is None and out is not None:
         raise PruneError(f"out={target} is for sensitivities, which need data=: give both, or none")
-    arguments.whole(images=images, imgsz=imgsz)
-    arguments.switch(safe=safe)
-    patterns = arguments.patterns("protect", protect)
+    argument_checks.whole(images=images, imgsz=imgsz)
+    argument_checks.switch(safe=safe)
+    patterns = argument_checks.patterns("protect", protect)
     if not isinstance(importance, str):
-        raise PruneError(f"importance={arguments.shown(importance)}: the name of an importance is needed, such as l2")
+        raise PruneError(
+            f"importance={argument_checks.shown(importance)}: the name of an importance is needed, such as l2"
+        )
     importances.require(importance)
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     target = target or source.with_name(f"{source.stem}-sensitivity.json")
     if data is not None:  # minutes of measuring must not be lost for want of a place
-        data = str(arguments.path("data", data, "my.yaml"))
+        data = str(argument_checks.path("data", data, "my.yaml"))
         files.require_place("out", target, "sensitivity.json")
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
-        suitable.require(network, data, ["train"])
-    found = graph.build(network, patterns)
+        dataset_check.require(network, data, ["train"])
+    found = channel_groups.build(network, patterns)
     asked_for.require_protected(found, patterns)
     groups: dict[str, list[str]] = {}
     for group in found.groups:
@@ -366,7 +352,7 @@ def inspect(
             ]
         )
     )
-    size = measure.size_of(network)
+    size = model_size.size_of(network)
     LOGGER.info(
         f"{len(found.groups)} channel groups hold {share:.1%} of the convolution weights; {len(found.protected)} "
         f"layers are protected; {size.params:,} params, {size.gflops:.2f} GFLOPs"
@@ -382,16 +368,22 @@ def inspect(
         )
     told = {"groups": {g.name: g.size for g in found.groups}, "layers": rows, "prunable_share": share}
     if data is not None:
-        side = imgsz or (ckpt.get("train_args") or {}).get("imgsz") or measure.IMAGE
+        side = imgsz or (ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
         told["sensitivity"] = _sensitivity(network, found, importance, data, int(side), images, target)
     return told
 
 
 def _sensitivity(
-    network: nn.Module, found: graph.ChannelGraph, importance: str, data: str, side: int, images: int, target: Path
+    network: nn.Module,
+    found: channel_groups.ChannelGraph,
+    importance: str,
+    data: str,
+    side: int,
+    images: int,
+    target: Path,
 ) -> dict[str, Any]:
     """Measure, show and save how sensitive a model is to the cut of each group."""
-    batches = calibration.read(network, data, side, images)
+    batches = datasets.read(network, data, side, images)
     scores = importances.score(found, network, importance)
     shown: list[int] = []
 
@@ -444,7 +436,7 @@ def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Seque
         PruneError: a setting is unknown (the line names the nearest) or wrong, or nothing asks for pruning.
     """
     plain = [key.removeprefix("prune_") for key in recipes.ARGUMENTS if key != "prune"]
-    arguments.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
+    argument_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
     wanted = recipes.from_arguments({**named, **asked})
     if wanted is None:
@@ -487,13 +479,13 @@ def _batches(
     if data is None or (wanted.compensate == "none" and not by_gradients):
         return []
     side = _side(model, imgsz)
-    count = max(calibration.count(side), gradients.IMAGES if by_gradients else 0)
-    return calibration.read(network, data, side, count)
+    count = max(datasets.count(side), calibration.IMAGES if by_gradients else 0)
+    return datasets.read(network, data, side, count)
 
 
 def _side(model: Any, imgsz: int | None) -> int:
     """The image size in pixels: what was said, what a YOLO object was trained with, or the host's default."""
-    return int(imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or measure.IMAGE)
+    return int(imgsz or (getattr(model, "overrides", None) or {}).get("imgsz") or model_size.IMAGE)
 
 
 def _refresh(model: Any, network: nn.Module) -> None:

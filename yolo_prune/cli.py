@@ -47,13 +47,13 @@ Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the
 
 # Where each command's function lives. Its signature is the list of arguments that the command takes.
 _COMMANDS = {
-    "demo": ("yolo_prune.demo", "run"),
+    "demo": ("yolo_prune.demo.run", "run"),
     "apply": ("yolo_prune.api", "apply"),
     "inspect": ("yolo_prune.api", "inspect"),
     "yaml": ("yolo_prune.api", "write_yaml"),
-    "export": ("yolo_prune.export", "export"),
-    "bundle": ("yolo_prune.bundle", "bundle"),
-    "profile": ("yolo_prune.profile", "profile"),
+    "export": ("yolo_prune.export.job", "export"),
+    "bundle": ("yolo_prune.export.bundle", "bundle"),
+    "profile": ("yolo_prune.device.profile", "profile"),
 }
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
 _KEYWORDS = {
@@ -251,10 +251,10 @@ def train(words: list[str]) -> int:
     sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
     from ultralytics.cfg import entrypoint
 
-    from yolo_prune import host
+    from yolo_prune import install
 
-    host.require_supported()
-    if "ultralytics.cfg" not in host.installed:
+    install.require_supported()
+    if "ultralytics.cfg" not in install.installed:
         raise HostError("the plugin could not be put into ultralytics: run `yolo-prune check`")
     entrypoint()
     return 0
@@ -288,11 +288,11 @@ def check() -> int:
 
 def _check_host() -> bool:
     """Print the line on ultralytics; tell whether it is supported."""
-    from yolo_prune import host
+    from yolo_prune import install
 
-    wanted = f">={host.LOWEST},<{host.BELOW}"
+    wanted = f">={install.LOWEST},<{install.BELOW}"
     found = _distribution("ultralytics")
-    good = found is not None and host.supported(found)
+    good = found is not None and install.supported(found)
     verdict = f"supported: {wanted}" if good else f'not supported: pip install "ultralytics{wanted}"'
     print(f"{'ultralytics':16}{found or 'not installed'}  ({verdict})")
     return good

@@ -4,8 +4,8 @@
 What is new is written beside its place under a name that nobody can guess (the file must not exist, so no link that was
 planted there is followed), synced to the disk, renamed, and its folder synced. A kill or a full disk leaves the old
 content. A link that stands at the place itself is replaced, never followed: what it points to, such as an entry of a
-content-addressed store, is not ours to change. This module runs on devices too (see kit.py): Python 3.8, standard
-library.
+content-addressed store, is not ours to change. This module runs on devices too (see device/probe_kit.py): Python 3.8,
+standard library.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """Temporary folders that go whatever ends the process, SIGKILL apart: its end, an error, Ctrl-C, SIGTERM or SIGHUP.
 
-Left alone, SIGTERM ends Python without its `finally` clauses. This module runs on devices too (see kit.py): Python 3.8,
-standard library.
+Left alone, SIGTERM ends Python without its `finally` clauses. This module runs on devices too (see
+device/probe_kit.py): Python 3.8, standard library.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+# yolo-prune, AGPL-3.0 license
+"""Stopped by SIGTERM or Ctrl-C, a command leaves no scratch folder and nothing half written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.export.test_export import _save
+from yolo_prune import scratch
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+# command -> its arguments, and the place where it stops until it is signalled.
+COMMANDS = {
+    "export": ("model=best.pt imgsz=64 images=1 repeats=1", "yolo_prune.export.prove.compare"),
+    "profile": ("model=best.pt imgsz=64", "yolo_prune.device.measurement.measure"),
+    "profile kit": ("model=best.pt imgsz=64 kit=kit.pyz", "yolo_prune.device.probe_kit.zipfile.ZipFile.writestr"),
+    "bundle": ("model=best.onnx", "yolo_prune.export.bundle._fill"),
+    "demo": ("out=demo", "yolo_prune.demo.dataset.cv2.imencode"),
+}
+CODE = """\
+import importlib, sys, time
+from yolo_prune import cli, kit
+kit._NETWORKS = ()
+parts = {place!r}.split(".")
+owner = importlib.import_module(".".join(parts[:2]))
+for name in parts[2:-1]:
+    owner = getattr(owner, name)
+stock = getattr(owner, parts[-1])
+def stop(*given, **more):
+    open("there", "w").close()
+    time.sleep(120)
+setattr(owner, parts[-1], stop)
+sys.exit(cli.main({words!r}))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint and an ONNX file of it."""
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("made")
+    _save(folder / "best.pt", 0)
+    YOLO(folder / "best.pt").export(format="onnx", imgsz=64, verbose=False)
+    return folder
+
+
+def start(folder: Path, code: str) -> subprocess.Popen[str]:
+    """Start Python in a folder whose subfolder `tmp` is for temporary files."""
+    (folder / "tmp").mkdir()
+    (folder / "settings").mkdir()
+    env = {**os.environ, "TMPDIR": str(folder / "tmp"), "YOLO_CONFIG_DIR": str(folder / "settings")}
+    env["PYTHONPATH"] = str(ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def left(folder: Path) -> list[str]:
+    """What lies there and was not there before the command, but for what the host keeps and what the demo draws."""
+    known = {"tmp", "settings", "there", "best.pt", "best.onnx", "demo"}
+    found = [path.name for path in folder.iterdir() if path.name not in known]
+    found += [path.name for path in (folder / "tmp").glob("yolo-prune-*")]
+    return found + [str(path) for path in folder.rglob(".yolo-prune-*")]
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: signal.Signals(number).name)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stopped_command_leaves_nothing(command: str, number: signal.Signals, made: Path, tmp_path: Path) -> None:
+    for name in ("best.pt", "best.onnx"):
+        shutil.copy(made / name, tmp_path / name)
+    words, place = COMMANDS[command]
+    process = start(tmp_path, CODE.format(place=place, words=[command.split()[0], *words.split()]))
+    try:
+        deadline = time.monotonic() + 90
+        while not (tmp_path / "there").exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "it never came there"
+            time.sleep(0.05)
+        if command != "demo":  # which has drawn nothing yet
+            assert left(tmp_path) != [], "nothing to be cleaned up"
+        process.send_signal(number)
+        text = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    assert process.returncode == CODES[number], text
+    assert left(tmp_path) == []
+    assert "Traceback" not in text
+
+
+def test_a_second_signal_does_not_stop_the_cleaning(tmp_path: Path) -> None:
+    code = (
+        "import os, shutil, signal, time\n"
+        "from yolo_prune import scratch\n"
+        "stock = shutil.rmtree\n"
+        "def slow(*given, **more):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)\n"
+        "    stock(*given, **more)\n"
+        "shutil.rmtree = slow\n"
+        "with scratch.folder() as folder:\n"
+        "    (folder / 'a').write_text('a')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    process = start(tmp_path, code)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert left(tmp_path) == []
+
+
+def test_handlers_of_the_program_come_back() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    with scratch.folder() as folder:
+        assert folder.is_dir()
+        assert signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
+        assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+    assert not folder.exists()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with scratch.folder():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before[signal.SIGTERM])
+    assert seen == [signal.SIGTERM]  # a program that has its own is left to it

@@ -1,0 +1,116 @@
+# yolo-prune, AGPL-3.0 license
+"""Blocks of users: each is cut rightly, or what goes into it stays and the block is named. The tracer never raises."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.nn.modules import Detect
+from ultralytics.nn.tasks import DetectionModel
+
+import yolo_prune
+from tests import custom_blocks
+from tests.oracle import flat, kill, lively, random_plan
+from yolo_prune.graph import channel_groups
+from yolo_prune.surgery import cut_channels
+
+BLOCK = 5  # its place in yaml_with
+
+
+@pytest.fixture(autouse=True)
+def _warnings() -> Iterator[None]:
+    """What torch says of its own old functions is not ours."""
+    custom_blocks.register()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def network(block: type[nn.Module]) -> Any:
+    """A detector with the block in it, that answers to its input."""
+    torch.manual_seed(0)
+    model = DetectionModel(custom_blocks.yaml_with(block.__name__), verbose=False)
+    return lively(model.eval())
+
+
+def check(model: Any, found: channel_groups.ChannelGraph, seeds: int = 3, channels: int = 3) -> None:
+    """Pruning dead channels changes nothing, in evaluation and in training mode."""
+    x = torch.rand(2, channels, 64, 96, generator=torch.Generator().manual_seed(1))
+    for seed in range(seeds):
+        plan = random_plan(found, seed, 0.8)
+        assert plan.keep
+        dead = deepcopy(model)
+        kill(dead, found, plan)
+        before = outputs(dead, x)
+        cut_channels.apply(dead, found, plan)
+        for was, now in zip(before, outputs(dead, x), strict=True):
+            torch.testing.assert_close(now, was, rtol=1e-3, atol=1e-3)
+
+
+def outputs(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
+    """Of both modes, with the same random numbers."""
+    given: list[torch.Tensor] = []
+    for training in (False, True):
+        for module in model.modules():
+            steps = type(module).__name__ == "_SpectralNorm"  # of an iteration of its own at each call in training
+            module.training = training and not steps and not isinstance(module, nn.BatchNorm2d)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            given += flat(model(x))
+    return given
+
+
+def held(found: channel_groups.ChannelGraph, name: str) -> bool:
+    """Whether all outputs of a layer stay."""
+    return name in found.protected
+
+
+@pytest.mark.parametrize("block", custom_blocks.FOLLOWED, ids=lambda block: block.__name__)
+def test_a_followed_block_is_cut_rightly(block: type[nn.Module]) -> None:
+    model = network(block)
+    found = channel_groups.build(model)
+    assert found.untaught == {}
+    assert not held(found, f"model.{BLOCK}.a.conv")
+    assert not any(one.name.startswith(f"model.{BLOCK}.") for one in found.blocks)
+    check(model, found)
+
+
+@pytest.mark.parametrize("block", custom_blocks.NAMED, ids=lambda block: block.__name__)
+def test_a_block_that_is_not_followed_stays_and_is_named(block: type[nn.Module]) -> None:
+    model = network(block)
+    found = channel_groups.build(model)
+    inside = [name for name in found.untaught if name == f"model.{BLOCK}" or name.startswith(f"model.{BLOCK}.")]
+    assert inside, found.untaught
+    assert held(found, f"model.{BLOCK}.a.conv" if hasattr(model.model[BLOCK].a, "conv") else f"model.{BLOCK}.a")
+    assert found.prunable_share() > 0.5  # the rest of the model is cut
+    check(model, found)
+
+
+@pytest.mark.parametrize("name", ["ScriptedModule", "OldWeightNormed", "Masked", "Unregistered", "SlopePerChannel"])
+def test_a_model_with_such_a_block_is_pruned_around_it(name: str) -> None:
+    model = DetectionModel(custom_blocks.yaml_with(name), verbose=False)
+    told = yolo_prune.prune(model, flops="70%")
+    assert told["final"]["gflops"] <= 0.705 * told["baseline"]["gflops"]
+    for training in (False, True):
+        model.train(training)(torch.rand(2, 3, 64, 64))
+
+
+def test_a_users_own_head_is_no_decoder() -> None:
+    class Mixing(Detect):
+        """Swaps the halves of what it reads."""
+
+        def forward(self, x: list[torch.Tensor]) -> Any:
+            return super().forward([y.roll(y.shape[1] // 2, 1) for y in x])
+
+    model = network(custom_blocks.Keywords)
+    model.model[-1].__class__ = Mixing
+    found = channel_groups.build(model)
+    assert found.untaught[f"model.{len(model.model) - 1}"] == "Mixing"
+    assert {"model.3.conv", "model.6.cv2.conv"} <= set(found.protected)
+    check(model, found)

@@ -1,0 +1,157 @@
+# yolo-prune, AGPL-3.0 license
+"""Every family and task: what can be cut, and that cutting dead channels changes nothing."""
+
+from __future__ import annotations
+
+import functools
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from ultralytics import RTDETR, YOLO
+from ultralytics.nn.modules import RepConv
+from ultralytics.nn.tasks import yaml_model_load
+
+from tests.conftest import ROOT
+from tests.oracle import flat, kill, lively, random_plan
+from yolo_prune.cost import model_size
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import choice
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe import settings as recipe
+from yolo_prune.recipe import support
+from yolo_prune.surgery import cut_channels, widths
+
+
+@functools.cache
+def model_of(name: str) -> tuple[nn.Module, channel_groups.ChannelGraph]:
+    """A stock model in float64 with lively BatchNorms, and its groups."""
+    torch.manual_seed(0)
+    yolo = (RTDETR if "rtdetr" in name else YOLO)(name)
+    model = lively(yolo.model.double().eval())
+    return model, channel_groups.build(model).without_trace()
+
+
+def available(row: support.Row) -> Any:
+    """The row as a parameter; skipped where this ultralytics does not have it."""
+    try:
+        missing = not yaml_model_load(row.file)
+    except FileNotFoundError:
+        missing = True
+    return pytest.param(row, id=row.file, marks=[pytest.mark.skipif(missing, reason="not in this ultralytics")])
+
+
+EVERY = [available(row) for row in support.ROWS]
+# Where each model is trained or exported, the smaller of two of one family and task stands for both.
+LARGE = {"yolov3u.yaml", "rtdetr-l.yaml"}
+SMALLEST = [available(row) for row in support.ROWS if row.file not in LARGE]
+
+
+def outputs(model: nn.Module, x: torch.Tensor, training: bool) -> list[torch.Tensor]:
+    """All tensors that a model gives, in evaluation or as a training step sees them."""
+    model.eval()
+    if training:
+        for module in model.modules():
+            module.training = not isinstance(module, (nn.BatchNorm2d, nn.Dropout))
+    with torch.no_grad():
+        return list(flat(model(x)))
+
+
+@pytest.mark.parametrize("row", EVERY)
+@settings(max_examples=3, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), hardest=st.floats(0.1, 1.0), whole=st.sampled_from([0.0, 0.5]))
+def test_pruning_what_is_dead_changes_nothing(row: support.Row, seed: int, hardest: float, whole: float) -> None:
+    model, found = model_of(row.file)
+    plan = random_plan(found, seed, hardest, whole)
+    dead = deepcopy(model)
+    kill(dead, found, plan)
+    x = torch.rand(1, 3, 128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(seed % 2**31))
+    modes = (False, True) if row.family != "RT-DETR" else (False,)
+    expected = [value for training in modes for value in outputs(dead, x, training)]
+    cut_channels.apply(dead, found, plan)
+    given_now = [value for training in modes for value in outputs(dead, x, training)]
+    assert len(expected) >= len(modes)
+    for was, now in zip(expected, given_now, strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("row", EVERY)
+def test_the_oracle_would_see_it(row: support.Row) -> None:
+    """The models of these tests answer to their input, or an index that is off could hide."""
+    model, _ = model_of(row.file)
+    images = torch.rand(2, 1, 3, 128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    one, other = outputs(model, images[0], False), outputs(model, images[1], False)
+    assert max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other, strict=True)) > 0.05
+
+
+def test_a_block_with_an_identity_branch_is_fused_at_its_new_width() -> None:
+    torch.manual_seed(0)
+    model = YOLO("yolov8n.yaml").model
+    stem = model.model[3]
+    model.model[3] = nn.Sequential(stem, RepConv(64, 64, bn=True))
+    model.model[3].i, model.model[3].f, model.model[3].type = stem.i, stem.f, stem.type
+    lively(model.double().eval())
+    found = channel_groups.build(model)
+    plan = random_plan(found, 4, 0.6)
+    assert len(plan.keep["model.3.0.conv"]) < 64
+    kill(model, found, plan)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    before = outputs(model, x, False)
+    cut_channels.apply(model, found, plan)
+    for was, now in zip(before, outputs(model.fuse(verbose=False), x, False), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-6, atol=1e-6)
+
+
+def test_the_readme_has_the_table_of_what_is_tested() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = text.split("<!-- support -->", 1)[1].split("<!-- /support -->", 1)[0]
+    assert between.strip() == support.table()
+
+
+@pytest.mark.parametrize("row", EVERY)
+def test_most_weights_are_prunable_and_the_rest_has_a_reason(row: support.Row) -> None:
+    _, found = model_of(row.file)
+    assert found.prunable_share() >= 0.9
+    assert all(len(reason) > 10 for reason in found.protected.values())
+    layers = {layer.name for layer in found.layers if layer.makes}
+    cut = {member.module for group in found.groups for member in group.members if member.side == "out"}
+    assert layers == (cut & layers) | set(found.protected)
+
+
+@pytest.mark.parametrize("row", EVERY)
+def test_bounds_hold_as_the_host_counts_and_the_yaml_builds_the_same_widths(row: support.Row) -> None:
+    model = deepcopy(model_of(row.file)[0]).float()
+    wanted = recipe.from_arguments({"prune_flops": "50%"})
+    assert wanted is not None
+    baseline = Baseline.of(model, channel_groups.build(model))
+    found, chosen = choice.choose(model, wanted, baseline, choice.limits(wanted, baseline))
+    cut_channels.apply(model, found, chosen)
+    size = model_size.size_of(model)
+    assert 0.97 <= size.flops / (0.5 * baseline.size.flops) <= 1.005
+    widths.stamp(model, found.native)
+    rebuilt = type(model)(deepcopy(model.yaml), verbose=False)
+    assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    rebuilt.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    for was, now in zip(outputs(model, x, False), outputs(rebuilt, x, False), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", EVERY)
+def test_a_cut_model_can_be_traced_and_cut_again(row: support.Row) -> None:
+    model, found = model_of(row.file)
+    dead = deepcopy(model)
+    cut_channels.apply(dead, found, random_plan(found, 1, 0.5))
+    again = channel_groups.build(dead)
+    assert [group.name for group in again.groups] == [group.name for group in found.groups]
+    plan = random_plan(again, 2, 0.8)
+    kill(dead, again, plan)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    expected = outputs(dead, x, False)
+    cut_channels.apply(dead, again, plan)
+    for was, now in zip(expected, outputs(dead, x, False), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)

@@ -1,0 +1,150 @@
+# yolo-prune, AGPL-3.0 license
+"""A data set that is not one for the model is refused in one line before the model is touched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+
+import yolo_prune
+from tests.runs import train
+from tests.task_data import make
+from yolo_prune import api
+from yolo_prune.errors import PruneError
+from yolo_prune.export import job
+from yolo_prune.host import dataset_check
+
+Change = Callable[[dict[str, Any], Path], None]
+
+
+def data_of(folder: Path, task: str, change: Change | None = None) -> Path:
+    path = make(folder / task, task)
+    content = yaml.safe_load(path.read_text())
+    if change is not None:
+        change(content, path.parent)
+        path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def three_classes(content: dict[str, Any], folder: Path) -> None:
+    content["names"] = {0: "a", 1: "b", 2: "c"}
+
+
+def labels(text: str, split: str) -> Change:
+    def change(content: dict[str, Any], folder: Path) -> None:
+        for path in (folder / "labels" / split).glob("*.txt"):
+            path.write_text(text)
+
+    return change
+
+
+def grey(content: dict[str, Any], folder: Path) -> None:
+    content["channels"] = 1
+
+
+def gone(content: dict[str, Any], folder: Path) -> None:
+    shutil.rmtree(folder / "images" / "val")
+
+
+def empty(content: dict[str, Any], folder: Path) -> None:
+    for path in (folder / "images" / "val").glob("*"):
+        path.unlink()
+
+
+def unnamed(content: dict[str, Any], folder: Path) -> None:
+    del content["val"]
+
+
+WRONG = [
+    (three_classes, "3 classes and the model 2"),
+    (labels("7 0.5 0.5 0.2 0.2\n", "train"), "8 of 8 images.*beyond its 2, such as 7|exceeds dataset class count 2"),
+    (labels("", "val"), "no image in its val split has a label"),
+    (grey, "1 image channels and the model 3"),
+    (gone, "not a data set that ultralytics can read"),
+    (empty, "not a data set that ultralytics can read|no image in its val split"),
+    (unnamed, "not a data set that ultralytics can read|no val split"),
+]
+NAMES = ["classes", "beyond", "backgrounds", "grey", "gone", "empty", "unnamed"]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=NAMES)
+def test_refused_before_the_cut(change: Change, words: str, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo.model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    state = {key: value.clone() for key, value in yolo.model.state_dict().items()}
+    data = data_of(tmp_path, "detect", change)
+    with pytest.raises(PruneError, match=words) as caught:
+        yolo_prune.prune(yolo, flops="50%", data=data, imgsz=64)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, state[key]) for key, value in yolo.model.state_dict().items())
+
+
+def test_one_label_of_many_that_is_beyond_is_named(tmp_path: Path) -> None:
+    def change(content: dict[str, Any], folder: Path) -> None:
+        (folder / "labels" / "train" / "3.txt").write_text("5 0.5 0.5 0.2 0.2\n")
+
+    data = data_of(tmp_path, "detect", change)
+    with pytest.raises(PruneError, match=r"labels of 1 of 8 images .* beyond its 2, such as 5 in .*3\.txt"):
+        dataset_check.require(DetectionModel("yolov8n.yaml", nc=2, verbose=False), data)
+
+
+def of(task: str, network: Any) -> Any:
+    """As the host sets it."""
+    network.task = task
+    return network
+
+
+def test_boxes_for_a_segmenter_and_other_keypoints(tmp_path: Path) -> None:
+    boxes = data_of(tmp_path / "boxes", "detect")
+    with pytest.raises(PruneError, match=r"boxes alone, and a model of segment needs outlines|not a detect dataset"):
+        dataset_check.require(of("segment", SegmentationModel("yolov8n-seg.yaml", nc=2, verbose=False)), boxes)
+    points = data_of(tmp_path / "points", "pose")
+    with pytest.raises(PruneError, match=r"\[2, 3\] keypoints .* and the model \[17, 3\]"):
+        dataset_check.require(of("pose", PoseModel("yolov8n-pose.yaml", nc=2, verbose=False)), points)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb", "classify"])
+def test_a_right_one_passes(task: str, tmp_path: Path) -> None:
+    ending = {"detect": "", "segment": "-seg", "classify": "-cls"}.get(task, f"-{task}")
+    network: Any = YOLO(f"yolov8n{ending}.yaml", task=task).model
+    network.yaml["kpt_shape"] = [2, 3]
+    network.names = {0: "bright", 1: "dark"}
+    dataset_check.require(network, make(tmp_path / "data", task))
+
+
+def test_apply_inspect_and_export_ask_too(tmp_path: Path) -> None:
+    network = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    network.names = {0: "bright", 1: "dark"}
+    path = tmp_path / "model.pt"
+    torch.save({"model": network, "ema": None, "epoch": -1, "train_args": {"imgsz": 64}}, path)
+    data = str(data_of(tmp_path, "detect", labels("", "val")))
+    with pytest.raises(PruneError, match="no image in its val split has a label"):
+        api.apply(str(path), flops="50%", data=data)
+    assert not (tmp_path / "model-pruned.pt").exists()
+    with pytest.raises(PruneError, match="no image in its val split has a label"):
+        job.export(str(path), format="onnx", data=data, imgsz=64)
+    three = str(data_of(tmp_path / "three", "detect", three_classes))
+    with pytest.raises(PruneError, match="3 classes and the model 2"):
+        api.inspect(str(path), data=three)
+
+
+@pytest.mark.parametrize("change", [gone, unnamed], ids=["gone", "unnamed"])
+def test_a_training_says_in_one_line_what_is_not_there(change: Change, tmp_path: Path) -> None:
+    for data in (data_of(tmp_path, "detect", change), tmp_path / "nowhere.yaml"):
+        with pytest.raises(PruneError, match=f"data={data}: not a data set") as caught:
+            train(data, tmp_path, epochs=1, prune=0.3)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_in_a_training_classes_follow_the_data(tmp_path: Path) -> None:
+    trained = train(data_of(tmp_path, "detect"), tmp_path, epochs=1, prune=0.3, prune_schedule="oneshot")
+    assert trained.model.names == {0: "bright", 1: "dark"}

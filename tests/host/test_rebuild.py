@@ -1,0 +1,141 @@
+# yolo-prune, AGPL-3.0 license
+"""A training that would rebuild a model without its weights is refused before it starts; every other one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import get_num_params
+
+import yolo_prune
+from tests.oracle import random_plan
+from tests.runs import record_of, train, widths
+from yolo_prune import api
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import rebuild
+from yolo_prune.surgery import cut_channels
+
+
+def narrowed(yolo: YOLO) -> YOLO:
+    """As another tool leaves a model: narrow, with the stock yaml."""
+    found = channel_groups.build(yolo.model)
+    cut_channels.apply(yolo.model, found, random_plan(found, 0, 0.3))
+    return yolo
+
+
+def saved(yolo: YOLO, path: Path, **more: Any) -> Path:
+    torch.save({"model": yolo.model, "ema": None, "epoch": -1, "train_args": {}, **more}, path)
+    return path
+
+
+def test_a_model_narrowed_by_another_tool_is_refused_before_the_training(tiny_data: Path, tmp_path: Path) -> None:
+    path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
+    with pytest.raises(PruneError, match=r"narrow\.pt: \d+ of 355 tensors .*yaml builds.*yolo-prune apply model="):
+        train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=0.2, prune_schedule="oneshot")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_the_refusal_names_works(tiny_data: Path, tmp_path: Path) -> None:
+    path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
+    before = get_num_params(YOLO(path).model)
+    api.apply(str(path), flops="80%")
+    train(tiny_data, tmp_path, YOLO(tmp_path / "narrow-pruned.pt"), epochs=1, prune=0.2, prune_schedule="oneshot")
+    record = record_of(tmp_path / "run")
+    assert record["baseline"]["params"] < before
+    assert record["final"]["gflops"] <= 0.8 * record["baseline"]["gflops"]
+
+
+def test_in_memory_and_attached_too(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = narrowed(YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt")))
+    yolo_prune.attach(yolo, 0.2)
+    with pytest.raises(PruneError, match="other widths than"):
+        train(tiny_data, tmp_path, yolo, epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_of_a_narrowed_file_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=2, prune=0.2, prune_schedule="oneshot", prune_start=0.6, save_period=1)
+    path = tmp_path / "run" / "weights" / "epoch0.pt"
+    content = torch.load(path, weights_only=False)
+    assert content["epoch"] == 0
+    found = channel_groups.build(content["ema"].float())
+    cut_channels.apply(content["ema"], found, random_plan(found, 0, 0.3))
+    torch.save(content, path)
+    with pytest.raises(PruneError, match="other widths than"):
+        YOLO(path).train(resume=True)
+
+
+@pytest.mark.parametrize("how", ["in memory", "saved"])
+def test_a_fused_model_is_refused(how: str, tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt"))
+    yolo.fuse()
+    if how == "saved":
+        yolo = YOLO(saved(yolo, tmp_path / "fused.pt"))
+    with pytest.raises(PruneError, match=r"this model is fused \(its BatchNorms are folded in\); load the .pt again"):
+        train(tiny_data, tmp_path, yolo, epochs=1, prune=0.3, prune_schedule="oneshot")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(PruneError, match=r"this model is fused"):
+        yolo_prune.prune(yolo, flops="50%")
+
+
+def test_a_training_after_predict_works_or_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt"))
+    yolo.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False)
+    yolo.val(data=str(tiny_data), imgsz=64, plots=False, device="cpu")
+    if yolo.model.is_fused():  # older hosts fuse the model itself
+        with pytest.raises(PruneError, match="this model is fused"):
+            train(tiny_data, tmp_path, yolo, epochs=1, prune=0.3, prune_schedule="oneshot")
+        return
+    train(tiny_data, tmp_path, yolo, epochs=1, prune=0.3, prune_schedule="oneshot")
+    assert record_of(tmp_path / "run")["steps"]
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov8n-seg", "yolov8n-pose", "yolov9t", "yolov10n", "yolo11n-obb", "yolo12n", "yolo26n"]
+)
+def test_stock_models_and_pruned_ones_are_kept(name: str) -> None:
+    yolo = YOLO(f"{name}.yaml")
+    random = torch.get_rng_state()
+    rebuild.require(yolo.model, name)
+    assert torch.equal(random, torch.get_rng_state())
+    yolo_prune.prune(yolo, flops="70%", depth=0.3, heads=0.5)
+    assert widths(yolo.model) != widths(YOLO(f"{name}.yaml").model)
+    rebuild.require(yolo.model, name)
+
+
+def test_trained_weights_are_kept(weights: Callable[[str], Path]) -> None:
+    for name in ("yolov8n.pt", "yolo11n.pt", "yolo26n.pt", "yolov8n-seg.pt"):
+        rebuild.require_file(weights(name))
+        network: nn.Module = YOLO(weights(name)).model
+        assert rebuild._built(network)
+
+
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
+def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
+    name: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The host leaves the class towers at the width that 80 classes gave them, which the yaml of 2 does not build."""
+    tuned = DetectionModel(name, nc=2, verbose=False)
+    tuned.load(DetectionModel(name, nc=80, verbose=False), verbose=False)
+    wide = tuned.model[-1].cv3[0][-1].in_channels
+    assert wide in (64, 80)  # 64 of a host that makes the towers anew
+    yolo = YOLO(name)
+    yolo.model = tuned
+    path = saved(yolo, tmp_path / "tuned.pt")
+    rebuild.require_file(path)
+    if wide == 80:
+        tuned.model[-1].cv2[0][0] = nn.Conv2d(3, 3, 1)  # what is narrow elsewhere is still refused
+        with pytest.raises(PruneError, match=r"tensors have other widths"):
+            rebuild.require(tuned, "tuned.pt")
+    train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=0.3, prune_schedule="oneshot", prune_start=0)
+    record = record_of(tmp_path / "run")
+    assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]

@@ -1,0 +1,95 @@
+# yolo-prune, AGPL-3.0 license
+"""What was asked for and is not done is said: names that are none, whole parts that stay, prune= at resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+import yolo_prune
+from tests.runs import record_of, train
+from yolo_prune import api
+from yolo_prune.errors import PruneError
+
+
+def saved(folder: Path, stock: str = "yolov8n.yaml") -> Path:
+    path = folder / "model.pt"
+    torch.save({"model": DetectionModel(stock, verbose=False), "ema": None, "epoch": -1, "train_args": {}}, path)
+    return path
+
+
+def recipe_of(folder: Path, pattern: str) -> str:
+    (folder / "mine.yaml").write_text(f'flops: 70%\nprotect: ["{pattern}"]\n')
+    return str(folder / "mine.yaml")
+
+
+def test_a_pattern_that_protects_nothing_is_refused_with_the_nearest(tiny_data: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    mine = recipe_of(tmp_path, "model.2.cvv1")
+    with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: .*did you mean model\.2\.cv1"):
+        yolo_prune.prune(YOLO(path), recipe=mine)
+    with pytest.raises(PruneError, match=r"did you mean model\.2\.cv1"):
+        api.apply(str(path), recipe=mine)
+    with pytest.raises(PruneError, match=r"no layer of this model is called model\.33\.\* \(did you mean model\."):
+        api.inspect(str(path), protect="model.0, model.33.*")
+    with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: "):
+        train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=mine)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: "):  # a model that has no file
+        train(tiny_data, tmp_path, epochs=1, prune=mine)
+
+
+@pytest.mark.parametrize("pattern", ["model.2.cv1", "model.2.cv1.conv", "model.2.*", "model.?.conv", "*.cv3.*"])
+def test_patterns_that_mean_a_layer_pass(pattern: str, tmp_path: Path) -> None:
+    told = yolo_prune.prune(DetectionModel("yolov8n.yaml", verbose=False), recipe=recipe_of(tmp_path, pattern))
+    assert told["final"]["gflops"] <= 0.7 * told["baseline"]["gflops"]
+
+
+@pytest.mark.parametrize(
+    ("stock", "name", "share", "words"),
+    [
+        ("yolov8n.yaml", "heads", 0.5, "heads=0.5 removed nothing: this model has no attentions of several heads"),
+        ("yolov8n.yaml", "depth", 0.05, "depth=0.05 removed nothing: 0.05 of its 6 residual blocks is less than one"),
+    ],
+)
+def test_depth_and_heads_that_removed_nothing_are_said(
+    stock: str, name: str, share: float, words: str, caplog: Any
+) -> None:
+    model = DetectionModel(stock, verbose=False)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        told = yolo_prune.prune(model, flops="70%", **{name: share})
+    assert not told["removed"]["blocks"]
+    assert sum(words in line for line in caplog.messages) == 1
+
+
+def test_in_a_training_too_and_not_where_something_went(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    asked: dict[str, Any] = {"prune": 0.5, "prune_depth": 1.0, "prune_heads": 0.5, "prune_schedule": "oneshot"}
+    with caplog.at_level("INFO", logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, **asked)
+    assert record_of(tmp_path / "run")["removed"]["blocks"]
+    assert "heads=0.5 removed nothing" in caplog.text
+    assert "depth=1 removed nothing" not in caplog.text
+
+
+def test_prune_beside_resume_is_ignored_and_said(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    stopping = YOLO("yolov8n.yaml")
+    stopping.add_callback("on_train_epoch_end", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_data, tmp_path, stopping, epochs=3, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
+    last = tmp_path / "run" / "weights" / "last.pt"
+    with caplog.at_level("INFO", logger="ultralytics"):
+        YOLO(last).train(resume=True, prune=0.99)
+    said = [line for line in caplog.messages if "prune=0.99 is ignored beside resume" in line]
+    assert len(said) == 1
+    told = record_of(tmp_path / "run")
+    assert 0.6 < told["final"]["gflops"] / told["baseline"]["gflops"] <= 0.7
+
+
+def _interrupt(trainer: Any) -> None:
+    if trainer.epoch == 1:
+        raise KeyboardInterrupt

@@ -1,0 +1,249 @@
+# yolo-prune, AGPL-3.0 license
+"""What a cut took, made up for: exact where it can be, better than nothing where not, and only where it may."""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+
+import yolo_prune
+from tests.oracle import lively
+from tests.runs import record_of, train
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import datasets
+from yolo_prune.surgery import cut_channels, reconstruct
+from yolo_prune.training import step
+
+
+def small(name: str = "yolov8n", seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    kind = ClassificationModel if name.endswith("-cls") else DetectionModel
+    return lively(kind(f"{name}.yaml", nc=2, verbose=False)).eval()
+
+
+def images(count: int = 24, side: int = 64, seed: int = 1) -> torch.Tensor:
+    """Smooth noise: neighbours are alike, as in photographs."""
+    torch.manual_seed(seed)
+    coarse = torch.rand(count, 3, side // 4, side // 4)
+    return nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+
+
+def raw(model: Any, x: torch.Tensor, at: int = -1) -> torch.Tensor:
+    """What a layer reads, the last one unless another is said: (n, values)."""
+    seen: list[torch.Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.extend(value.flatten(1) for value in (inputs[0] if isinstance(inputs[0], list) else inputs))
+
+    handle = model.model[at].register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return torch.cat(seen, 1)
+
+
+def away(model: nn.Module, other: nn.Module, x: torch.Tensor, at: int = -1) -> float:
+    """How far what a layer reads is from what it reads in another model, as a share."""
+    found, expected = raw(model, x, at), raw(other, x, at)
+    return float((found - expected).norm() / expected.norm())
+
+
+def settled(model: nn.Module) -> torch.Tensor:
+    """Images whose statistics the model's norms now have."""
+    x = images(48)
+    reconstruct.restore(model, reconstruct.Before({}), x, "bn")
+    return x
+
+
+def halves(found: channel_groups.ChannelGraph, names: set[str] | None = None) -> PrunePlan:
+    """Every second channel of some groups, or of all."""
+    wanted = [g for g in found.groups if names is None or g.name in names]
+    return PrunePlan({group.name: np.arange(0, group.size, 2) for group in wanted})
+
+
+def cut(model: nn.Module, part: str, x: torch.Tensor, names: set[str] | None = None, **options: Any) -> nn.Module:
+    network = deepcopy(model)
+    found = channel_groups.build(network)
+    plan = halves(found, names)
+    with reconstruct.made_up(network, found, plan, x, part, **options):
+        cut_channels.apply(network, found, plan)
+    return network
+
+
+def alike(model: nn.Module, names: set[str], noise: float) -> None:
+    """Make every second channel of some groups its neighbour, up to some noise in its weights."""
+    for name in names:
+        block: Any = model.get_submodule(name.removesuffix(".conv"))
+        weight = block.conv.weight.data
+        weight[1::2] = weight[0::2] + noise * weight.std() * torch.randn_like(weight[0::2])
+        for vector in (block.bn.weight, block.bn.bias, block.bn.running_mean, block.bn.running_var):
+            vector.data[1::2] = vector.data[0::2]
+
+
+def test_channels_that_others_can_stand_in_for_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    names = {"model.4.m.0.cv1.conv"}
+    alike(model, names, 0.0)
+    x, others = settled(model), images(4, seed=2)
+    monkeypatch.setattr(reconstruct, "_RIDGE", 1e-4)
+    gone, mended = (away(cut(model, part, x, names), model, others) for part in ("none", "refit"))
+    assert gone > 0.01
+    assert mended < 0.01 * gone
+
+
+def test_constant_channels_leave_their_mean() -> None:
+    model = small()
+    block: Any = model.get_submodule("model.9.cv1")  # read by pooling and a 1x1 convolution: no borders
+    block.bn.weight.data[1::2] = 0
+    x = images()
+    none, mean = (away(cut(model, part, x, {"model.9.cv1.conv"}), model, x, at=10) for part in ("none", "mean"))
+    assert none > 1e-3
+    assert mean < 1e-5
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n", "yolov8n-cls"])
+def test_it_is_better_than_nothing_on_images_that_it_has_not_seen(name: str) -> None:
+    model = small(name)
+    free = [
+        group.name for group in channel_groups.build(model).groups if not group.tie and group.name.endswith(".cv1.conv")
+    ]
+    names = {found for found in free if found.startswith("model.4.m.")}
+    assert names
+    alike(model, names, 0.1)
+    x, others = settled(model), images(8, seed=3)
+    # Right behind the block: through the whole of a random network any difference grows to anything.
+    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in reconstruct.PARTS}
+    assert left["refit"] < 0.8 * left["none"], left
+    assert left["refit"] < 0.8 * left["bn"], left
+
+
+def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
+    model = small()
+    model.train()
+    model.model[3].eval()
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = channel_groups.build(model)
+    plan = halves(found)
+    noted = reconstruct.observe(model, found, plan, images(), "refit")
+    assert noted.outputs
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    plain, mended = cut(model, "none", images()), cut(model, "refit", images())
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in mended.state_dict().items()}
+    assert [module.training for module in mended.modules()] == modes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in mended.modules())
+    counted = "model.0.bn.num_batches_tracked"
+    assert torch.equal(mended.state_dict()[counted], before[counted])
+
+
+def test_what_is_frozen_stays_as_it_is() -> None:
+    model = small()
+    frozen = {name for name, _ in model.named_parameters() if name.startswith(("model.2.", "model.22.dfl"))}
+    plain, mended = cut(model, "none", images()), cut(model, "refit", images(), frozen=frozen)
+    moved = {n for n, value in plain.state_dict().items() if not torch.equal(value, mended.state_dict()[n])}
+    assert not [name for name in moved if name.startswith(("model.2.", "model.22.dfl"))]
+    assert {
+        "model.1.conv.weight",
+        "model.4.cv1.conv.weight",
+        "model.22.cv3.2.2.bias",
+        "model.4.cv1.bn.running_var",
+    } <= moved
+    assert not [name for name in moved if name.endswith(("bn.weight", "bn.bias", "num_batches_tracked"))]
+
+
+def test_statistics_that_are_not_true_yet_are_not_aimed_at() -> None:
+    model = small()
+    x = settled(model)
+    assert reconstruct._statistics_hold(model, x)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.weight.data *= 6  # by these statistics each layer multiplies
+    assert not reconstruct._statistics_hold(model, x)
+    weights = [parameter.norm() for parameter in cut(model, "none", x).parameters()]
+    mended = [parameter.norm() for parameter in cut(model, "refit", x).parameters()]
+    assert max(new / old for new, old in zip(mended, weights, strict=True) if old > 0) < 3
+
+
+def test_fewer_places_than_weights_is_the_same_fit() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 4, 3, padding=1)
+    read, wanted = torch.randn(60, 72), torch.randn(6, 10, 4)
+    one, other = deepcopy(layer), deepcopy(layer)
+    reconstruct._fit(one, read, wanted)
+    tall = read.repeat(2, 1), wanted.repeat(2, 1, 1)  # the same equations twice: more rows than weights, same solution
+    reconstruct._fit(other, *tall)
+    assert torch.allclose(one.weight, other.weight, atol=1e-4)
+    assert torch.allclose(one.bias, other.bias, atol=1e-4)
+
+
+def test_where_a_device_has_no_room_the_cpu_does_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training that fills a GPU must not die of a cut. There is none here: the first tries are made to fail."""
+    model = small()
+    x = settled(model)
+    expected = cut(model, "refit", x)
+    for name in ("observe", "_refit"):
+        real, tries = getattr(reconstruct, name), []
+
+        def once(*args: Any, real: Any = real, tries: list[int] = tries) -> Any:
+            tries.append(1)
+            if len(tries) == 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return real(*args)
+
+        monkeypatch.setattr(reconstruct, name, once)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        found = cut(model, "refit", x)
+    assert caplog.text.count("no memory left") == 2
+    for value, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(value, other)
+
+
+def test_a_run_makes_up_for_its_cuts_on_plain_training_images(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    real = reconstruct.observe
+
+    def observe(model: nn.Module, found: Any, plan: Any, pixels: torch.Tensor, part: str) -> Any:
+        seen.append(pixels)
+        assert part == "refit"
+        return real(model, found, plan, pixels, part)
+
+    monkeypatch.setattr(reconstruct, "observe", observe)
+    yolo = train(tiny_data, tmp_path, epochs=3, prune=0.5, prune_steps=2, prune_start=0.4, prune_end=0.7, mosaic=1.0)
+    assert len(seen) == 2
+    assert torch.equal(seen[0], seen[1])
+    assert record_of(tmp_path / "run")["recipe"]["compensate"] == "refit"
+    expected = datasets.pixels(datasets.read(yolo.model, tiny_data, 64, datasets.count(64)))
+    assert torch.allclose(seen[0], expected)
+
+
+def test_a_data_set_without_plain_images_is_told_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = SimpleNamespace(train_loader=SimpleNamespace(dataset=[1, 2, 3]), args=SimpleNamespace(imgsz=64))
+    with pytest.raises(PruneError, match="no images without augmentation"):
+        datasets.of_trainer(trainer, 4)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        assert step.images(trainer) is None
+    assert "no images to make up for the cut on" in caplog.text
+
+
+def test_without_data_one_cut_says_what_it_does_not_do(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        yolo_prune.prune(small(), flops="60%")
+    assert "nothing makes up for what is cut" in caplog.text

@@ -1,0 +1,66 @@
+# yolo-prune, AGPL-3.0 license
+"""The house: import-linter holds its arrows (`tool.importlinter` in pyproject.toml); here stands what it cannot say."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "yolo_prune"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TOP = {"__init__", "__main__", "_startup", "api", "cli", "install", "errors", "files", "log", "scratch"}
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module below the package."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> list[str]:
+    """What a module imports at its top, as dotted names."""
+    names: list[str] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            names.append(node.module or "")
+    return names
+
+
+def test_arrows_between_wings_point_downwards_and_libraries_stay_where_they_belong() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " 0 broken" in done.stdout
+
+
+def test_at_the_top_stands_what_a_user_or_the_interpreter_meets() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_says_which_question_it_answers(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# yolo-prune, AGPL-3.0 license\n")
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_start_up_imports_next_to_nothing() -> None:
+    top = {name for module in ("__init__", "_startup") for name in imports(PACKAGE / f"{module}.py")}
+    assert top == {"__future__", "os", "sys", "yolo_prune"}
+
+
+def test_what_a_kit_takes_to_a_device_needs_numpy_alone() -> None:
+    from yolo_prune.device import probe_kit
+
+    taken = [PACKAGE / f"{module.replace('.', '/')}.py" for module in probe_kit._MODULES]
+    assert taken
+    known = {*sys.stdlib_module_names, "numpy", "yolo_prune"}
+    assert {name.split(".")[0] for path in taken for name in imports(path)} <= known

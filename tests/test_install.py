@@ -1,0 +1,404 @@
+# yolo-prune, AGPL-3.0 license
+"""What is put into ultralytics: arguments, callbacks, parse_model, refusals. And plain runs, which must not notice."""
+
+from __future__ import annotations
+
+import copy
+import linecache
+import pickle
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+import yolo_prune
+from tests.conftest import ROOT, Environment
+from yolo_prune import install
+from yolo_prune.errors import HostError, PruneError, RecipeError
+from yolo_prune.recipe import settings
+
+cfg = pytest.importorskip("ultralytics.cfg")
+
+
+def _trainer(**settings: Any) -> SimpleNamespace:
+    """Make a stand-in for the host's trainer, with all of its arguments."""
+    return SimpleNamespace(args=SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings}), model=None, callbacks={})
+
+
+# Installing -----------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_known_everywhere_and_unset() -> None:
+    from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, DEFAULT_CFG_KEYS
+
+    assert len(settings.ARGUMENTS) > 20
+    for name in settings.ARGUMENTS:
+        assert DEFAULT_CFG_DICT[name] is None
+        assert getattr(DEFAULT_CFG, name) is None
+        assert name in DEFAULT_CFG_KEYS
+
+
+def test_installing_twice_changes_nothing() -> None:
+    import ultralytics.engine.model
+    import ultralytics.engine.trainer
+    import ultralytics.nn.tasks
+    import ultralytics.utils.callbacks.platform
+    from ultralytics.utils.callbacks import default_callbacks
+
+    def state() -> tuple[object, ...]:
+        return (
+            dict(cfg.DEFAULT_CFG_DICT),
+            cfg.check_cfg,
+            copy.deepcopy(default_callbacks),
+            ultralytics.nn.tasks.parse_model,
+            ultralytics.engine.trainer.generate_ddp_command,
+            ultralytics.nn.tasks.BaseModel.load,
+            ultralytics.utils.callbacks.platform._send,
+            ultralytics.engine.model.Model.export,
+            ultralytics.engine.model.Model.train,
+            ultralytics.engine.model.Model.benchmark,
+            ultralytics.engine.model.Model.track,
+            sys.excepthook,
+        )
+
+    before = state()
+    assert {"ultralytics.engine.trainer", "ultralytics.nn.tasks"} <= install.installed
+    for name in tuple(install.installed):
+        install.install(name, sys.modules[name])
+    assert state() == before
+    assert not install.faults
+
+
+def test_a_changed_host_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "faults", [])
+    platform = SimpleNamespace(_send=lambda event, payload: None)
+    with pytest.raises(HostError, match=r"platform\._send takes \(event, payload\)"):
+        install.install("ultralytics.utils.callbacks.platform", platform)  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=r"ultralytics 8\.\d+\.\d+ changed: parse_model takes \(cfg, ch\), not"):
+        install.install("ultralytics.nn.tasks", SimpleNamespace(parse_model=lambda cfg, ch: None))  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=r"no event on_pretrain_routine_start, .*teardown any more"):
+        install.install("ultralytics.utils.callbacks.base", SimpleNamespace(default_callbacks={}))  # type: ignore[arg-type]
+    with pytest.raises(HostError, match="generate_ddp_command"):
+        install.install("ultralytics.engine.trainer", SimpleNamespace())  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=r"could not be installed into 8.*parse_model takes.*pip install"):
+        install.check_arguments({"prune": 0.5, "mode": "train", "epochs": 100})
+
+
+def test_an_argument_of_the_hosts_own_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "faults", [])
+    module = SimpleNamespace(DEFAULT_CFG_DICT={"prune": 0.3}, DEFAULT_CFG=SimpleNamespace(), check_cfg=lambda c: None)
+    with pytest.raises(HostError, match="arguments of its own called prune"):
+        install.install("ultralytics.cfg", module)  # type: ignore[arg-type]
+    assert module.DEFAULT_CFG_DICT == {"prune": 0.3}
+
+
+# The version ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_range_is_the_one_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"ultralytics>={install.LOWEST},<{install.BELOW}"' in text
+
+
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [("8.4.0", True), ("8.4.190", True), ("8.4.999", True), ("8.3.250", False), ("8.5.0", False), ("9.0.0rc1", False)],
+)
+def test_supported(version: str, good: bool) -> None:
+    assert install.supported(version) is good
+
+
+def test_an_unsupported_host_is_refused_only_when_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "version", lambda: "8.5.3")
+    install.check_arguments(cfg.DEFAULT_CFG_DICT)
+    with pytest.raises(HostError) as caught:
+        install.check_arguments({**cfg.DEFAULT_CFG_DICT, "prune": 0.5})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "8.5.3" in message
+    assert yolo_prune.__version__ in message
+
+
+# The arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_unset_arguments_pass() -> None:
+    for unset in (None, False):
+        for mode in ("train", "predict", "export"):
+            assert cfg.get_cfg(overrides={"prune": unset, "mode": mode}).mode == mode
+
+
+def test_a_plain_run_has_the_arguments_of_the_host_alone(wheel_env: Environment, stock_env: Environment) -> None:
+    code = "from ultralytics.cfg import get_cfg; print(sorted(vars(get_cfg(overrides={'epochs': 3}))))"
+    with_plugin, without = (environment.run("python", "-c", code) for environment in (wheel_env, stock_env))
+    assert with_plugin.out.splitlines()[-1] == without.out.splitlines()[-1], with_plugin.text
+
+
+def test_the_hosts_defaults_keep_the_arguments() -> None:
+    cfg.get_cfg()
+    cfg.get_cfg(cfg.DEFAULT_CFG)
+    assert set(settings.ARGUMENTS) <= set(cfg.DEFAULT_CFG_DICT)
+    assert set(settings.ARGUMENTS) <= set(vars(cfg.DEFAULT_CFG))
+
+
+def test_a_good_request_passes() -> None:
+    assert cfg.get_cfg(overrides={"prune": 0.5, "prune_flops": "40%"}).prune == 0.5
+
+
+@pytest.mark.parametrize("mode", ["predict", "val", "track", "export"])
+def test_outside_train_it_is_refused(mode: str) -> None:
+    with pytest.raises(HostError) as caught:
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_flops": "40%", "mode": mode})
+    message = str(caught.value)
+    assert message.startswith(f"prune=0.5 prune_flops=40%: pruning happens in `yolo train`, not in `yolo {mode}`")
+    assert "\n" not in message
+
+
+def test_wrong_values_are_refused_by_get_cfg() -> None:
+    with pytest.raises(RecipeError, match=r"prune=1\.5"):
+        cfg.get_cfg(overrides={"prune": 1.5})
+    with pytest.raises(RecipeError, match=r"prune_steps=9 .*epochs=4"):
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4})
+    with pytest.raises(HostError, match=r"compile=True .*time=1\.0 .*"):
+        cfg.get_cfg(overrides={"prune": 0.5, "prune_steps": 9, "epochs": 4, "time": 1.0, "compile": True})
+
+
+def test_a_run_past_its_start_does_not_read_the_recipe_again() -> None:
+    settings = {"prune": "a-recipe-file-that-has-moved.yaml"}
+    with pytest.raises(RecipeError):
+        cfg.get_cfg(overrides=settings)
+    assert cfg.get_cfg({**cfg.DEFAULT_CFG_DICT, **settings, "save_dir": "runs/x"}).save_dir == "runs/x"
+
+
+@pytest.mark.parametrize("mode", ["benchmark", "export", "track"])
+def test_some_modes_refuse_before_they_start(mode: str) -> None:
+    from ultralytics import YOLO
+
+    model = YOLO("yolov8n.yaml")
+    with pytest.raises(HostError, match=f"not in `yolo {mode}`"):
+        getattr(model, mode)(prune=0.5)
+
+
+# The callbacks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a session in place that notes its events."""
+    events: list[str] = []
+    names = [callback.__name__ for callback in install.CALLBACKS]
+    session = SimpleNamespace(CALLBACKS={name: (lambda _, name=name: events.append(name)) for name in names[:-1]})
+    monkeypatch.setitem(sys.modules, "yolo_prune.training.session", session)
+    monkeypatch.setattr(yolo_prune, "session", session, raising=False)
+    return events
+
+
+def test_a_plain_run_does_not_reach_the_session(seen: list[str]) -> None:
+    for callback in install.CALLBACKS:
+        callback(_trainer())
+    assert seen == []
+
+
+def test_a_plain_run_does_not_even_import_it(wheel_env: Environment) -> None:
+    code = """
+import sys
+from types import SimpleNamespace
+from ultralytics.utils.callbacks import default_callbacks
+import ultralytics.cfg as cfg
+from yolo_prune import host
+trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
+for callback in host.CALLBACKS:
+    assert callback in default_callbacks[callback.__name__]
+    callback(trainer)
+print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
+print("torch_pruning" in sys.modules)
+"""
+    done = wheel_env.run("python", "-c", code)
+    modules, pruning = done.out.splitlines()[-2:]
+    assert pruning == "False", done.text
+    assert "session" not in modules
+    assert "architecture" not in modules
+
+
+def test_a_pruning_run_reaches_it(seen: list[str]) -> None:
+    for callback in install.CALLBACKS:
+        callback(_trainer(prune=0.5))
+    assert seen == [callback.__name__ for callback in install.CALLBACKS[:-1]]  # the stand-in has none for teardown
+
+
+def test_callbacks_survive_what_the_host_does_to_them() -> None:
+    from ultralytics.utils.callbacks import get_default_callbacks
+
+    assert get_default_callbacks() == get_default_callbacks()
+    for callback in install.CALLBACKS:
+        assert copy.deepcopy(callback) is callback
+        assert pickle.loads(pickle.dumps(callback)) is callback
+        assert callback in get_default_callbacks()[callback.__name__]
+
+
+def test_callbacks_survive_cloudpickle() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    from ultralytics.utils.callbacks import get_default_callbacks
+
+    data = cloudpickle.dumps(dict(get_default_callbacks()))
+    code = "import pickle, sys; from yolo_prune import host; c = pickle.loads(sys.stdin.buffer.read())"
+    check = "print(sum(f in c[f.__name__] for f in host.CALLBACKS))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; {check}"], input=data, check=True, cwd=ROOT, capture_output=True
+    )
+    assert int(done.stdout.split()[-1]) == len(install.CALLBACKS) > 5
+
+
+# parse_model and the workers ------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_the_one_of_architecture() -> None:
+    from yolo_prune.surgery import widths
+
+    assert widths.SPEC_KEY == install.SPEC_KEY
+
+
+def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolo_prune.surgery import widths
+
+    calls: list[tuple[Any, ...]] = []
+
+    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> str:
+        calls.append((d, ch, verbose))
+        return "stock"
+
+    module = SimpleNamespace(parse_model=parse_model, BaseModel=SimpleNamespace(load=lambda self, weights: "loaded"))
+    install.install("ultralytics.nn.tasks", module)  # type: ignore[arg-type]
+    assert module.BaseModel.load(None, {"model": SimpleNamespace(yaml={"nc": 2})}) == "loaded"
+    assert module.parse_model({"nc": 2}, ch=3, verbose=False) == "stock"
+    assert calls == [({"nc": 2}, 3, False)]
+
+    monkeypatch.setattr(widths, "build", lambda stock, d, ch, verbose: (stock, d, ch, verbose))
+    pruned = {install.SPEC_KEY: {}}
+    assert module.parse_model(pruned, 3) == (parse_model, pruned, 3, True)
+
+
+def test_a_plain_ddp_run_is_the_hosts_own() -> None:
+    started: list[object] = []
+    module = SimpleNamespace(generate_ddp_command=started.append)
+    install.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
+    module.generate_ddp_command(plain := _trainer(device="0,1"))
+    assert started == [plain]
+    with pytest.raises(RecipeError):
+        module.generate_ddp_command(_trainer(prune=1.5, device="0,1"))
+    assert started == [plain]
+
+
+def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks() -> None:
+    """The hosts before 8.4.140 write a script for the workers that has the arguments alone."""
+    code = "def generate_ddp_file(trainer): ...\ndef generate_ddp_command(trainer): started.append(trainer)\n"
+    old = types.ModuleType("an_old_dist")
+    old.started = []  # type: ignore[attr-defined]
+    sys.modules["an_old_dist"] = old
+    exec(compile(code, "an_old_dist.py", "exec"), vars(old))
+    module = SimpleNamespace(generate_ddp_command=old.generate_ddp_command)  # type: ignore[attr-defined]
+    linecache.cache["an_old_dist.py"] = (len(code), None, code.splitlines(keepends=True), "an_old_dist.py")
+    install.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
+    trainer = _trainer(device="0,1", model="yolov8n.yaml")
+    trainer.epochs, trainer.resume, trainer.model = 10, False, YOLO("yolov8n.yaml").model
+    trainer.callbacks = {"on_pretrain_routine_start": [lambda trainer: None]}
+    trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = settings.load("balanced")
+    with pytest.raises(HostError, match=r"attach\(\) with device=0,1: ultralytics .* gives its workers no callbacks"):
+        module.generate_ddp_command(trainer)
+    assert old.started == []  # type: ignore[attr-defined]
+
+
+def test_a_model_that_cannot_be_pruned_is_refused_before_the_run_touches_its_folder(
+    wheel_env: Environment, tiny_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.csv").write_text("an earlier run's\n")
+    torch.save({"model": YOLO("yolov8s-worldv2.yaml").model}, tmp_path / "world.pt")
+    torch.save({"model": YOLO("yolov8n.yaml").model}, tmp_path / "eight.pt")
+    words = (f"data={tiny_data}", f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64", "device=cpu")
+    for model, bound, reason in (("world.pt", "50%", "WorldModel"), ("eight.pt", "0.1%", "out of reach")):
+        line = _one_line(
+            wheel_env, "yolo", "train", f"model={tmp_path / model}", f"prune_flops={bound}", *words, cwd=tmp_path
+        )
+        assert reason in line
+        assert [path.name for path in run.iterdir()] == ["results.csv"]
+        assert (run / "results.csv").read_text() == "an earlier run's\n"
+
+
+# One line, no traceback -----------------------------------------------------------------------------------------------
+
+
+def _one_line(environment: Environment, *words: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that must fail with one line of ours, and return that line."""
+    done = environment.run(*words, cwd=cwd)
+    assert done.code == 1, done.text
+    assert "Traceback" not in done.text
+    lines = [line for line in done.err.splitlines() if line.startswith("yolo-prune: ")]
+    assert len(lines) == 1, done.text
+    assert done.err.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize("mode", ["predict", "val", "export", "track", "benchmark"])
+def test_yolo_refuses_other_modes_in_one_line(wheel_env: Environment, mode: str) -> None:
+    line = _one_line(wheel_env, "yolo", mode, "model=yolov8n.yaml", "source=none.jpg", "data=none.yaml", "prune=0.5")
+    assert f"prune=0.5: pruning happens in `yolo train`, not in `yolo {mode}`" in line
+
+
+def test_yolo_train_refuses_a_wrong_value_and_leaves_nothing(wheel_env: Environment, tmp_path: Path) -> None:
+    words = ("yolo", "train", "model=yolov8n.yaml", "data=none.yaml", "epochs=1", "prune=1.5")
+    assert "prune=1.5" in _one_line(wheel_env, *words, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all\n", b"PK\x03\x04 cut off"])
+def test_a_model_file_that_is_none(wheel_env: Environment, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.pt").write_bytes(content)
+    line = _one_line(
+        wheel_env, "yolo", "train", "model=broken.pt", "data=none.yaml", "epochs=1", "prune=0.5", cwd=tmp_path
+    )
+    assert "model=broken.pt: cannot be pruned" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        (("prune=0.5", "device=0,1"), "device=0,1: "),
+        (("prune=0.5", "prune_steps=2", "device=cpu"), "data=none.yaml: "),
+        (("prune=",), "prune"),
+    ],
+)
+def test_what_the_host_cannot_read_is_one_line_too(
+    wheel_env: Environment, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    if said.startswith("device") and torch.cuda.device_count() > 1:
+        pytest.skip("this machine has the two GPUs that are asked for")
+    line = _one_line(wheel_env, "yolo", "train", "model=yolov8n.yaml", "data=none.yaml", *words, cwd=tmp_path)
+    assert said in line
+
+
+def test_the_hosts_errors_stay_as_they_are(wheel_env: Environment, stock_env: Environment, tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no model at all\n")
+    words = ("yolo", "predict", "model=broken.pt", "source=none.jpg")
+    with_plugin, without = (environment.run(*words, cwd=tmp_path) for environment in (wheel_env, stock_env))
+    assert with_plugin.code == without.code == 1
+    assert with_plugin.err.splitlines()[-1] == without.err.splitlines()[-1]
+    assert re.search(r"^Traceback", with_plugin.err, re.MULTILINE)
+
+
+def test_python_gets_an_exception_to_catch() -> None:
+    from ultralytics import YOLO
+
+    with pytest.raises(PruneError):
+        YOLO("yolov8n.yaml").train(data="none.yaml", epochs=1, prune="abc")
+    with pytest.raises(ValueError, match="prune"):
+        YOLO("yolov8n.yaml").train(data="none.yaml", epochs=1, prune=1.5)

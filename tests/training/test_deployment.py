@@ -1,0 +1,54 @@
+# yolo-prune, AGPL-3.0 license
+"""`deploy:` of a recipe: a run ends with proven artifacts, and ends well where they cannot be made."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.runs import train
+from yolo_prune.errors import PruneError
+from yolo_prune.training import deployment
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("flops: 60%\nimportance: l2\ncompensate: none\ndeploy: [torchscript, engine]\n", encoding="utf-8")
+    return path
+
+
+def test_a_run_ends_with_proven_artifacts(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=3, prune=str(recipe))
+    weights = tmp_path / "run" / "weights"
+    told = json.loads((weights / "export.json").read_text(encoding="utf-8"))
+    assert told["passed"]
+    assert {"best.torchscript", "best.onnx"} <= set(told["artifacts"])  # an engine is built of the ONNX file, elsewhere
+    assert {(row["role"], row["format"]) for row in told["rows"]} == {
+        (role, kind) for role in ("dense", "pruned") for kind in ("pt", "onnx", "torchscript")
+    }
+    sizes = {row["role"]: row["params"] for row in told["rows"]}
+    assert sizes["pruned"] < sizes["dense"]
+    assert {"best-tensorrt.py", "best-dense.onnx", "export.png"} <= {path.name for path in weights.iterdir()}
+    assert not list((tmp_path / "run" / "pruning").glob("*.pt"))
+
+
+def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
+    recipe: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise PruneError("no luck")
+
+    monkeypatch.setattr(deployment.export, "export", fails)
+    with caplog.at_level(logging.WARNING, "ultralytics"):
+        train(tiny_data, tmp_path, epochs=2, prune=str(recipe))
+    assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text
+    assert (tmp_path / "run" / "weights" / "best.pt").is_file()
+    assert (tmp_path / "run" / "pruning" / "record.json").is_file()

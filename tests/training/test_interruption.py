@@ -1,0 +1,77 @@
+# yolo-prune, AGPL-3.0 license
+"""Ctrl-C, a full disk and a second run in the same folder: one line each, and nothing of the run is lost."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics import YOLO
+
+from tests.runs import SMALL
+from yolo_prune.errors import PruneError
+from yolo_prune.host import console
+from yolo_prune.training import exclusive
+
+
+def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise error
+
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback(event, stop)
+    words = {**SMALL, "data": str(data), "project": str(folder), "name": "run", "epochs": 3, "prune": 0.5}
+    return yolo.train(**words, prune_start=0.7)
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt) as caught:
+        start(tiny_data, tmp_path, "on_train_batch_end", KeyboardInterrupt())
+    last = tmp_path / "run" / "weights" / "last.pt"
+    assert f"stopped. To go on: yolo train resume model={last}" in caplog.text
+    assert getattr(caught.value, "yolo_prune_said", False), "so that no traceback follows"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PruneError, match=r"cannot be written: No space left on device.*resume model=") as refused:
+        start(tiny_data, tmp_path / "full", "on_fit_epoch_end", full)
+    assert "\n" not in str(refused.value)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from yolo_prune import exclusive
+exclusive.hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of this kind are of POSIX")
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(PruneError, match=r"another run is training in .*another name="):
+        exclusive.hold(tmp_path)
+    holder.kill()
+    holder.wait()
+    exclusive.hold(tmp_path)  # a killed run holds nothing
+    exclusive.hold(tmp_path)
+    exclusive.release(tmp_path)
+
+
+def test_a_traceback_is_left_out_of_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    error = KeyboardInterrupt()
+    error.yolo_prune_said = True  # type: ignore[attr-defined]
+    console.install([])
+    sys.excepthook(KeyboardInterrupt, error, None)
+    assert capsys.readouterr().err == ""

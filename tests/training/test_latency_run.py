@@ -1,0 +1,110 @@
+# yolo-prune, AGPL-3.0 license
+"""A run of the host's real trainer that aims at milliseconds: measured on the spot, kept to, resumed, told."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics import YOLO
+from ultralytics.nn.tasks import load_checkpoint
+
+import yolo_prune
+from tests.device.test_latency import FEW
+from tests.runs import record_of, train
+from yolo_prune.cost import model_size, profile_file
+from yolo_prune.device import measurement, probe_kit, profile, timing
+from yolo_prune.errors import PruneError
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was asked for a latency without a profile, ended in its third epoch, and resumed."""
+    folder = tmp_path_factory.mktemp("latency")
+    yolo = YOLO("yolov8n.yaml")
+
+    def end(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise KilledError
+
+    yolo.add_callback("on_train_epoch_end", end)
+    settings = {"prune_latency": "85%", "prune_scope": "latency", "prune_steps": 2, "prune_end": 0.8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_kit, "_NETWORKS", FEW)
+        patch.setattr(timing, "_clock", time.perf_counter)  # on a made-up one all networks cost the same
+        patch.setattr(measurement, "_MOST_SECONDS", 1.0)
+        with pytest.raises(KilledError):
+            train(tiny_data, folder, yolo, epochs=5, **settings)
+    before = (folder / "run" / "pruning" / "device.json").read_bytes()
+    YOLO(folder / "run" / "weights" / "last.pt").train(resume=True)
+    assert (folder / "run" / "pruning" / "device.json").read_bytes() == before  # measured once
+    return folder / "run"
+
+
+def test_the_bound_is_met_by_best_and_last(run: Path) -> None:
+    found = profile_file.read(run / "pruning" / "device.json")
+    dense = model_size.latency_of(load_checkpoint(str(run / "pruning" / "dense.pt"))[0].float(), found)
+    for name in ("best.pt", "last.pt"):
+        model, _ = load_checkpoint(str(run / "weights" / name))
+        assert 0.5 * dense < model_size.latency_of(model.float(), found) <= 0.85 * dense * (1 + 1e-6)
+
+
+def test_the_record_tells_bound_prediction_and_measurement(run: Path) -> None:
+    record = record_of(run)
+    entry = record["latency"]
+    assert record["bounds"]["latency"] == pytest.approx(entry["bound_ms"], rel=1e-3)
+    assert entry["bound_ms"] == pytest.approx(0.85 * entry["predicted_ms"]["baseline"], rel=1e-3)
+    assert entry["predicted_ms"]["final"] <= entry["bound_ms"] * 1.0001
+    assert record["baseline"]["latency_ms"] == entry["measured_ms"]["baseline"] > 0
+    assert record["final"]["latency_ms"] == entry["measured_ms"]["final"] > 0
+    speed = entry["measured_speedup"]
+    assert entry["kept"] is ((1 / speed["median"] <= 0.85 * 1.02) if speed["steady"] else None)
+    assert entry["profile"]["format"] == "onnx"
+    assert entry["profile"]["error"]["networks"]["count"] == 2
+    predicted = [row["predicted_ms"] for row in record["steps"]]
+    assert len(predicted) == 2
+    assert predicted == sorted(predicted, reverse=True)
+
+
+def test_a_profile_that_is_given_is_used(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_kit, "make", lambda *a, **k: said.append("measured again"))
+        train(
+            tiny_data,
+            tmp_path,
+            epochs=2,
+            prune_latency="90%",
+            prune_profile=str(run / "pruning" / "device.json"),
+            prune_schedule="oneshot",
+        )
+    assert said == []
+    entry = record_of(tmp_path / "run")["latency"]
+    assert entry["predicted_ms"]["final"] <= 0.9 * entry["predicted_ms"]["baseline"] * 1.0001
+    assert entry["note"] == "on this machine"
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.89, True), (0.91, True), (0.93, False), (1.1, False)])
+def test_a_missed_bound_is_said_loudly(
+    share: float, kept: bool, run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
+    monkeypatch.setattr(profile, "beside", lambda *models: (10.0, 10.0 * share))
+    yolo = YOLO(run / "pruning" / "dense.pt")
+    with caplog.at_level("INFO", logger="ultralytics"):
+        told = yolo_prune.prune(yolo, latency="90%", profile=str(run / "pruning" / "device.json"))
+    assert told["latency"]["kept"] is kept
+    assert ("THE LATENCY BOUND IS MISSED" in caplog.text) is not kept
+    assert "model   bound, ms  predicted, ms  measured, ms" in caplog.text
+
+
+def test_a_profile_that_is_missing_is_refused_before_the_run(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PruneError, match=r"prune_profile=nothing.json: there is no such file"):
+        train(tiny_data, tmp_path, epochs=2, prune_latency="80%", prune_profile="nothing.json")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,233 @@
+# yolo-prune, AGPL-3.0 license
+"""What helps a model after a cut: a learning rate that comes back, its dense self as a teacher, limits by layer."""
+
+from __future__ import annotations
+
+import csv
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.tasks import load_checkpoint
+
+from tests.runs import record_of, train
+from yolo_prune.errors import HostError, PruneError, RecipeError
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import sensitivity
+from yolo_prune.recipe.settings import Recipe, from_arguments
+from yolo_prune.training import distill
+from yolo_prune.training.warmup import Rewarm
+
+ONE_STEP: dict[str, Any] = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.5, "prune_end": 0.5}
+
+
+def rates(rewarm: Rewarm, count: int) -> list[float]:
+    """The rate that each of so many steps was taken at, of an optimizer whose own rate is 1."""
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    optimizer.register_step_pre_hook(lambda *_: rewarm.before(optimizer))
+    optimizer.register_step_post_hook(lambda *_: rewarm.after(optimizer))
+    found = []
+    for _ in range(count):
+        weight.grad = torch.ones(1)
+        before = float(weight.detach())
+        optimizer.step()
+        found.append(before - float(weight.detach()))
+        assert optimizer.param_groups[0]["lr"] == 1.0  # what the host's schedule set is as it was
+    return found
+
+
+def test_the_rate_comes_back_in_a_straight_line_and_then_stays() -> None:
+    assert rates(Rewarm(3), 6) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert rates(Rewarm(0), 2) == pytest.approx([1, 1])
+
+
+def test_a_factor_stays() -> None:
+    rewarm = Rewarm(1)
+    rewarm.factor = 2.0
+    assert rates(rewarm, 3) == pytest.approx([1, 2, 2])
+
+
+def test_a_warm_up_goes_on_where_it_was_put_away() -> None:
+    first, second = Rewarm(3), Rewarm()
+    before = rates(first, 2)
+    assert second.load_state(first.state())
+    assert before + rates(second, 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert not second.load_state({"steps": 2, "factor": 1.0, "taken": 9})
+
+
+def seen_rates(yolo: YOLO) -> list[tuple[int, float]]:
+    """Note (epoch, rate) at which every step of a training is taken, from its start."""
+    seen: list[tuple[int, float]] = []
+    handles: list[Any] = []
+
+    def watch(trainer: Any) -> None:
+        def hook(optimizer: Any, *_: Any) -> None:
+            seen.append((trainer.epoch, optimizer.param_groups[0]["lr"]))
+
+        for handle in handles:
+            handle.remove()
+        handles[:] = [trainer.optimizer.register_step_pre_hook(hook)]  # anew, to come after what a cut has put there
+
+    yolo.add_callback("on_train_batch_start", watch)
+    return seen
+
+
+def of_epoch(seen: list[tuple[int, float]], epoch: int) -> list[float]:
+    return [rate for at, rate in seen if at == epoch]
+
+
+def test_a_run_warms_up_again_and_goes_through_the_schedule_once_more(tiny_data: Path, tmp_path: Path) -> None:
+    stock, pruned = YOLO("yolov8n.yaml"), YOLO("yolov8n.yaml")
+    plain, again = seen_rates(stock), seen_rates(pruned)
+    settings = {"epochs": 8, "nbs": 4, "warmup_epochs": 0, "val": False}
+    train(tiny_data, tmp_path / "a", stock, **settings)
+    train(tiny_data, tmp_path / "b", pruned, prune_rewarm=2, prune_restart=True, **ONE_STEP, **settings)
+    assert [of_epoch(again, epoch) for epoch in range(4)] == [of_epoch(plain, epoch) for epoch in range(4)]
+    whole = [of_epoch(plain, epoch)[0] for epoch in range(8)]
+    for epoch in range(6, 8):  # from step at 4 to the end at 8 the schedule from 0 to 8 passes
+        assert of_epoch(again, epoch)[-1] == pytest.approx(whole[2 * (epoch - 4)])
+    first = of_epoch(again, 4) + of_epoch(again, 5)
+    assert len(first) == 4  # two batches an epoch: over two epochs the rate comes back
+    assert first == pytest.approx([n / 5 * whole[2 * (n > 2)] for n in range(1, 5)])
+    with (tmp_path / "b" / "run" / "results.csv").open() as file:
+        logged = [float({key.strip(): value for key, value in row.items()}["lr/pg0"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx([of_epoch(again, epoch)[-1] for epoch in range(8)], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dense")
+    train(tiny_data, folder, epochs=1)
+    return folder / "run" / "weights" / "best.pt"
+
+
+def test_a_run_learns_from_its_own_dense_self(dense: Path, tiny_data: Path, tmp_path: Path) -> None:
+    yolo, seen = YOLO(dense), {}
+
+    def look(trainer: Any) -> None:
+        kept = tmp_path / "run" / "pruning" / "teacher.pt"
+        teacher = {name: value.clone() for name, value in trainer.model.teacher_model.state_dict().items()}
+        average = {name: value.clone() for name, value in trainer.ema.ema.student_model.state_dict().items()}
+        seen[trainer.epoch] = (trainer.model.dis, kept.is_file(), teacher, average, dict(trainer.loss_items))
+
+    yolo.add_callback("on_train_epoch_end", look)
+    train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
+    assert [seen[epoch][:2] for epoch in range(4)] == [(0, False), (0, False), (6, True), (6, True)]
+    for epoch in (2, 3):  # what the average was when the step came
+        assert all(
+            torch.equal(value, seen[1][3][name]) for name, value in seen[epoch][2].items() if "num_b" not in name
+        )
+        assert float(seen[epoch][4]["dis_loss"]) > 0
+    assert float(seen[1][4]["dis_loss"]) == 0
+    assert not (tmp_path / "run" / "pruning" / "teacher.pt").exists()  # a run that has ended is not resumed
+    told = record_of(tmp_path / "run")
+    assert told["final"]["gflops"] <= 0.5 * told["baseline"]["gflops"] * 1.001
+    best = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")[0]
+    assert type(best).__name__ == "DetectionModel"
+
+
+def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_path: Path) -> None:
+    class StopError(Exception):
+        """The process is gone."""
+
+    yolo, teachers = YOLO(dense), []
+
+    def stop(trainer: Any) -> None:
+        teachers.append(deepcopy(trainer.model.teacher_model.state_dict()))
+        if trainer.epoch == 3:
+            raise StopError
+
+    yolo.add_callback("on_train_epoch_start", stop)
+    with pytest.raises(StopError):
+        train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
+    resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
+    seen: dict[str, Any] = {}
+
+    def look(trainer: Any) -> None:
+        seen.update(dis=trainer.model.dis, teacher=deepcopy(trainer.model.teacher_model.state_dict()))
+
+    resumed.add_callback("on_train_start", look)
+    resumed.train(resume=True)
+    assert isinstance(resumed.trainer.model, DistillationModel)
+    assert seen["dis"] == 6
+    for name, value in teachers[-1].items():
+        assert torch.allclose(seen["teacher"][name].float(), value.float(), atol=2e-3), name  # kept in half precision
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        ({"distill_model": "other.pt"}, {}, "name two teachers"),
+        ({"model": "yolov8n.yaml"}, {}, r"only a trained model"),
+        ({"task": "classify"}, {}, r"task=classify has none"),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(arguments: Any, settings: Any, words: str) -> None:
+    own = {"task": "detect", "model": "best.pt", "distill_model": None, **arguments}
+    wanted = from_arguments({"prune": 0.5, "prune_distill": 6, **settings})
+    assert wanted is not None
+    with pytest.raises(PruneError, match=words):
+        distill.arrange(SimpleNamespace(args=SimpleNamespace(**own), resume=False), wanted)
+
+
+def test_a_host_without_distillation_is_told() -> None:
+    wanted = from_arguments({"prune": 0.5, "prune_distill": 6})
+    assert wanted is not None
+    with pytest.raises(HostError, match="needs an ultralytics that has distill_model="):
+        distill.arrange(SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False), wanted)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.05, 0.3], 0.25 + 0.25 * 0.2),  # between the two that were measured
+        ([0.2, 0.3], 0.125),  # before the first
+        ([0.02, 0.06], 0.5 + 0.25),  # beyond the last, as it rose before it
+        ([0.0, -0.1], 1.0),  # it costs nothing
+        ([-0.1, 0.3], 0.25 + 0.25 * 0.5),
+    ],
+)
+def test_how_far_a_layer_may_be_cut_by_its_measured_loss(losses: list[float], expected: float) -> None:
+    assert sensitivity._within(0.1, [0, 0.25, 0.5], [0, *losses]) == pytest.approx(expected)
+
+
+def test_layers_are_not_cut_below_what_was_measured(tmp_path: Path) -> None:
+    import json
+
+    import yolo_prune
+
+    yolo = YOLO("yolov8n.yaml")
+    found = channel_groups.build(yolo.model)
+    spared = "model.4.m.0.cv1.conv"
+    rows = {
+        (group.tie or group.name): {"size": group.size // group.times, "losses": [0.0, 0.01], "weight": 1.0}
+        for group in found.groups
+    }
+    firsts = {}
+    for group in found.groups:
+        firsts.setdefault(group.tie or group.name, group.name)
+    rows = {firsts[key]: row for key, row in rows.items()}
+    rows[spared]["losses"] = [0.5, 2.0]
+    path = tmp_path / "sensitivity.json"
+    path.write_text(json.dumps({"kind": sensitivity.KIND, "loss": 2.0, "shares": [0.25, 0.5], "groups": rows}))
+    before = yolo.model.get_submodule(spared).out_channels
+    record = yolo_prune.prune(yolo, flops="40%", sensitivity=str(path), layer_loss=0.1)
+    after = yolo.model.get_submodule(spared).out_channels
+    assert after >= before * 0.9  # 0.1 of 2.0 is 0.2: two fifths of the way to a quarter
+    assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"] * 1.001
+    other = YOLO("yolov8n.yaml")
+    yolo_prune.prune(other, flops="40%", sensitivity=str(path))
+    assert other.model.get_submodule(spared).out_channels < after
+
+
+def test_a_limit_without_measurements_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"prune_layer_loss=0\.1 needs what was measured"):
+        from_arguments({"prune": 0.5, "prune_layer_loss": 0.1})
+    assert Recipe.model_fields["layer_loss"].default is None

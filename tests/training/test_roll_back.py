@@ -1,0 +1,274 @@
+# yolo-prune, AGPL-3.0 license
+"""A floor: as far as fitness allows, and back to the last good state where it does not."""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import ModelEMA
+
+from tests import task_data
+from tests.runs import SMALL, record_of, train
+from yolo_prune import api
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import choice
+from yolo_prune.recipe import settings
+from yolo_prune.training import roll_back, session, step
+
+FLOOR: dict[str, Any] = {"prune": 0.6, "prune_floor": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
+
+
+def test_what_came_back_is_the_best_since_the_step() -> None:
+    history = [{"epoch": n + 1, "fitness": value} for n, value in enumerate((0.5, 0.6, None, 0.3, 0.4))]
+    assert roll_back.recovered(history, 3) == 0.4
+    assert roll_back.recovered(history, 1) == 0.6
+    assert roll_back.recovered(history, 6) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "expected"),
+    [([2, 4], 10, 7), ([4], 9, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)],
+)
+def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: int, expected: int | None) -> None:
+    assert roll_back.check_epoch(steps, epochs) == expected
+
+
+def _trainer(model: Any, optimizer: Any, folder: Path) -> SimpleNamespace:
+    def get_model(cfg: Any, weights: Any, verbose: bool) -> DetectionModel:
+        return DetectionModel(cfg, nc=2, verbose=verbose)
+
+    return SimpleNamespace(
+        model=model,
+        ema=ModelEMA(model),
+        optimizer=optimizer,
+        save_dir=folder,
+        device=torch.device("cpu"),
+        get_model=get_model,
+    )
+
+
+class RunsCode:
+    """Unpickled without restriction, it leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    trainer = _trainer(model, torch.optim.SGD(model.parameters(), 0.1), tmp_path)
+    (tmp_path / "pruning").mkdir()
+    roll_back.keep(trainer)
+    good = tmp_path / "pruning" / "good.pt"
+    state = torch.load(good, weights_only=True)
+    mark = tmp_path / "ran"
+    torch.save({**state, "more": RunsCode(mark)}, good)
+    with pytest.raises(PruneError, match=r"good\.pt is not loaded, .*more than plain data") as caught:
+        roll_back.go_back(trainer)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    for content in (b"", b"PK", torch.zeros(1).numpy().tobytes()):
+        good.write_bytes(content)
+        with pytest.raises(PruneError, match=r"good\.pt"):
+            roll_back.go_back(trainer)
+    torch.save({**state, "live": {}}, good)
+    with pytest.raises(PruneError, match=r"good\.pt is not of this run"):
+        roll_back.go_back(trainer)
+
+
+@pytest.mark.parametrize("name", ["yolo26n-pose", "yolo26n", "yolov10n"])
+def test_what_trains_after_going_back_is_the_new_model_alone(
+    name: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = task_data.make(tmp_path / "data", "pose") if name.endswith("pose") else tiny_data
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    seen: dict[str, Any] = {}
+
+    def after(trainer: Any) -> None:
+        steps = session.of(trainer).record["steps"]
+        if not steps or "undone" not in steps[-1] or seen:
+            return
+        model, loss = trainer.model, trainer.model.criterion
+        inside = {id(part) for part in model.parameters()}
+        parts = [one for half in (loss.one2many, loss.one2one) for one in vars(half).values()]
+        held = [p for one in parts if isinstance(one, torch.nn.Module) for p in one.parameters()]
+        seen["strangers"] = [part for part in held if id(part) not in inside]
+        seen["updates"], seen["epoch"] = getattr(loss, "updates", None), trainer.epoch
+        seen["flow"] = {n: p.detach().clone() for n, p in model.named_parameters() if "flow_model" in n}
+
+    def last(trainer: Any) -> None:
+        now = dict(trainer.model.named_parameters())
+        seen["still"] = [name for name, was in seen["flow"].items() if torch.equal(was, now[name])]
+
+    yolo = YOLO(f"{name}.yaml")
+    yolo.add_callback("on_train_batch_end", after)
+    yolo.add_callback("on_train_end", last)
+    arguments = {"epochs": 8, "nbs": 4, **FLOOR, "prune_steps": 3, "prune_end": 0.8}
+    train(data, tmp_path, yolo, **arguments)
+    assert "undone" in record_of(tmp_path / "run")["steps"][1]
+    assert not seen["strangers"]
+    assert seen["updates"] == seen["epoch"], "an end-to-end loss goes on where it was"
+    assert bool(seen["flow"]) == name.endswith("pose")
+    assert not [name for name in seen["still"] if name.endswith("weight")]
+
+
+def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
+    """The next training step is the one that would have been without the cut, to the last bit."""
+    torch.manual_seed(0)
+    model = DetectionModel("yolov8n.yaml", nc=2, verbose=False).train()
+    model.model[-1].dfl.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+
+    def learn(network: Any) -> None:
+        torch.manual_seed(1)
+        raw = network(torch.rand(2, 3, 64, 64))
+        sum(value.float().pow(2).mean() for value in (raw["boxes"], raw["scores"])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    learn(model)
+    (tmp_path / "pruning").mkdir()
+    trainer = _trainer(model, optimizer, tmp_path)
+    for parameter in trainer.ema.ema.parameters():
+        parameter.data *= 0.5  # the average is not the live model
+    roll_back.keep(trainer)
+    expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
+    wanted = settings.from_arguments({"prune": 0.5})
+    assert wanted is not None
+    baseline = choice.Baseline.of(model, channel_groups.build(model))
+    step.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
+    learn(model)
+    roll_back.go_back(trainer)
+    assert trainer.model is not model
+    for (name, one), other in zip(trainer.model.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    for (name, one), other in zip(trainer.model.named_parameters(), expected.parameters(), strict=True):
+        assert one.requires_grad == other.requires_grad, name
+    own = optimizer.state_dict()
+    assert own["param_groups"][0]["params"] == state["param_groups"][0]["params"]
+    for key, entry in own["state"].items():
+        assert all(torch.equal(entry[k], v) for k, v in state["state"][key].items())
+    learn(trainer.model)
+    other = torch.optim.AdamW([p for p in expected.parameters() if p.requires_grad])
+    other.load_state_dict(state)
+    optimizer = other
+    learn(expected)
+    assert torch.equal(trainer.model.model[0].conv.weight, expected.model[0].conv.weight)
+
+
+def test_a_floor_that_holds_changes_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=5, **FLOOR)
+    record = record_of(tmp_path / "run")
+    assert len(record["steps"]) == 2
+    assert record["floor"]["undone"] is None
+    assert record["floor"]["kept"] is True
+    assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"]
+    assert not (tmp_path / "run" / "pruning" / "good.pt").exists()
+
+
+def test_a_step_that_breaks_it_is_undone_and_the_last(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        yolo = train(tiny_data, tmp_path, epochs=8, **{**FLOOR, "prune_steps": 3, "prune_end": 0.8})
+    record = record_of(tmp_path / "run")
+    first, second = record["steps"]
+    assert second["undone"] > second["epoch"]
+    assert record["final"]["params"] == first["params"] > second["params"]
+    assert record["floor"]["undone"]["step"] == 2
+    assert record["floor"]["epoch"] == second["undone"]
+    assert [row["params"] for row in record["history"]][-1] == first["params"]
+    assert len(record["history"]) == 8
+    assert "step 2 is undone at epoch" in caplog.text
+    for name in ("best", "last"):
+        found = YOLO(tmp_path / "run" / "weights" / f"{name}.pt")
+        assert sum(p.numel() for p in found.model.parameters()) == first["params"]
+    assert sum(p.numel() for p in yolo.model.parameters()) == first["params"]
+
+
+@pytest.mark.parametrize("undone", [1, 2])
+def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
+    undone: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == undone)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 7:
+            raise KilledError
+
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_epoch_end", kill)
+    arguments = {**SMALL, **FLOOR, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
+    with pytest.raises(KilledError):
+        yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
+    before = record_of(tmp_path / "run")
+    assert before["floor"]["undone"]["step"] == undone
+    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    record = record_of(tmp_path / "run")
+    assert len(record["history"]) == 9
+    assert record["floor"]["undone"]["step"] == undone
+    assert len(record["steps"]) == undone
+    assert record["final"]["params"] == before["final"]["params"]
+
+
+def test_a_final_model_below_the_floor_is_said_loudly(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = session._validate
+    monkeypatch.setattr(session, "_validate", lambda trainer: max(real(trainer) or 0, 0.9))
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.01)
+    assert "THE FLOOR IS NOT KEPT" in caplog.text
+    assert record_of(tmp_path / "run")["floor"]["kept"] is False
+
+
+def test_a_floor_below_nothing_is_said_loudly(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.5)
+    assert "prune_floor=0.5 PROTECTS NOTHING" in caplog.text
+
+
+def test_auto_goes_as_far_as_it_can(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=9, prune="auto", prune_floor=0.9)
+    record = record_of(tmp_path / "run")
+    assert record["recipe"]["flops"] is None
+    assert len(record["steps"]) == 7  # eight steps from the first to the sixth epoch are seven
+    gflops = [row["gflops"] for row in record["steps"]]
+    assert gflops == sorted(gflops, reverse=True)
+    assert record["final"]["gflops"] < 0.2 * record["baseline"]["gflops"]
+    assert record["bounds"]["flops"] >= 1e9 * record["final"]["gflops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"val": False}, "prune_floor=0.01 with val=False: a floor is of fitness, so write val=True"),
+        ({"distill_model": "yolov8s.pt"}, "prune_floor=0.01 with distill_model=yolov8s.pt is not supported"),
+    ],
+)
+def test_what_does_not_go_with_a_floor(arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=words):
+        train(tiny_data, tmp_path, epochs=5, prune=0.5, prune_floor=0.01, **arguments)
+
+
+def test_one_cut_has_no_floor() -> None:
+    with pytest.raises(PruneError, match=r"floor=0.01 is kept by a training .* one cut wants a bound"):
+        api.prune(YOLO("yolov8n.yaml"), flops="50%", floor=0.01)

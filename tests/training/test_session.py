@@ -1,0 +1,291 @@
+# yolo-prune, AGPL-3.0 license
+"""The host's real trainer, small: what a run that prunes leaves behind, and how it meets the host's own turns."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils.torch_utils import get_flops, get_num_params
+
+import yolo_prune
+from tests.conftest import needs
+from tests.runs import record_of, train
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.recipe import settings
+from yolo_prune.training import session
+
+# Uniform, for its widths follow from the bound alone; those of other scopes from weights and gradients, too.
+TWO_STEPS: dict[str, Any] = {
+    "prune": 0.5,
+    "prune_scope": "uniform",
+    "prune_steps": 2,
+    "prune_start": 0.2,
+    "prune_end": 0.6,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth."""
+    folder = tmp_path_factory.mktemp("session")
+    train(tiny_data, folder, epochs=5, **TWO_STEPS)
+    return folder / "run"
+
+
+def test_best_and_last_have_half_the_flops(run: Path) -> None:
+    record = record_of(run)
+    dense = YOLO("yolov8n.yaml").model
+    for name in ("best.pt", "last.pt"):
+        model, _ = load_checkpoint(run / "weights" / name)
+        gflops = get_flops(model, 640)
+        assert 0.48 * record["baseline"]["gflops"] <= gflops <= 0.5 * record["baseline"]["gflops"]
+        assert gflops == pytest.approx(record["final"]["gflops"])
+        assert get_num_params(model) == record["final"]["params"] < get_num_params(dense)
+
+
+def test_the_record_tells_the_run(run: Path) -> None:
+    record = record_of(run)
+    assert {"recipe", "baseline", "steps", "final", "layers", "versions"} <= set(record)
+    for key in ("baseline", "final"):
+        assert set(record[key]) == {"params", "gflops", "fitness", "latency_ms"}
+        assert record[key]["fitness"] is not None
+    assert [row["epoch"] for row in record["steps"]] == [2, 4]
+    for row in record["steps"]:
+        assert {"epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds"} <= set(row)
+        assert row["fitness_before"] is not None
+        assert row["fitness_after"] is not None
+        assert row["seconds"] > 0
+    gflops = [record["baseline"]["gflops"], *(row["gflops"] for row in record["steps"])]
+    assert gflops == sorted(gflops, reverse=True)
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]
+    assert record["recipe"]["steps"] == 2
+    assert record["versions"]["torch"] == str(torch.__version__)
+
+
+def test_the_layers_of_the_record_are_those_of_the_checkpoint(run: Path) -> None:
+    model, _ = load_checkpoint(run / "weights" / "best.pt")
+    found = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    layers = record_of(run)["layers"]
+    assert {row["name"]: row["after"] for row in layers} == found
+    assert sum(row["after"] < row["before"] for row in layers) > 40
+    for row in layers:
+        assert row["after"] == row["before"] or row["after"] % 8 == 0, row
+
+
+def test_csv_and_picture_stand_beside(run: Path) -> None:
+    with (run / "pruning" / "record.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["gflops"]) == pytest.approx(record_of(run)["final"]["gflops"])
+    assert (run / "pruning.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not [path for path in run.rglob(".*") if path.is_file()], "a half-written file was left"
+
+
+def test_the_hosts_own_csv_shows_params_and_gflops_change(run: Path) -> None:
+    with (run / "results.csv").open() as file:
+        rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+    gflops = [float(row["model/GFLOPs"]) for row in rows]
+    assert len(gflops) == 5
+    assert gflops[0] > gflops[1] == gflops[2] > gflops[3] == gflops[4]
+    assert float(rows[0]["model/parameters"]) > float(rows[4]["model/parameters"])
+
+
+def test_the_hosts_loggers_see_params_and_gflops(tiny_data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from ultralytics.utils.callbacks import tensorboard
+
+    scalars: dict[tuple[str, int], float] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            scalars[name, epoch] = float(value)
+
+    monkeypatch.setattr(tensorboard, "WRITER", Writer(), raising=False)  # absent without tensorboard
+    yolo = YOLO("yolov8n.yaml")
+
+    def integrate(trainer: Any) -> None:  # where the host adds its integrations: behind the default callbacks
+        trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
+
+    yolo.add_callback("on_pretrain_routine_start", integrate)
+    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5)
+    assert scalars["model/GFLOPs", 2] <= 0.5 * scalars["model/GFLOPs", 1]
+    assert scalars["model/parameters", 2] < scalars["model/parameters", 1]
+
+
+def test_the_checkpoint_holds_stock_classes_only(run: Path) -> None:
+    model, _ = load_checkpoint(run / "weights" / "best.pt")
+    assert {type(m).__module__.split(".")[0] for m in model.modules()} <= {"torch", "ultralytics"}
+
+
+class StoppedError(Exception):
+    """Stands for a kill: it ends a run in the middle of an epoch."""
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == killed_in:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", kill)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=5, **TWO_STEPS)
+    last = tmp_path / "run" / "weights" / "last.pt"
+    YOLO(last).train(resume=True)
+    again, expected = record_of(tmp_path / "run"), record_of(run)
+    assert [row["epoch"] for row in again["steps"]] == [2, 4]
+    assert [row["epoch"] for row in again["history"]] == [1, 2, 3, 4, 5]
+    assert again["baseline"]["gflops"] == expected["baseline"]["gflops"]
+    assert again["final"]["params"] == expected["final"]["params"]
+    assert [(r["name"], r["after"]) for r in again["layers"]] == [(r["name"], r["after"]) for r in expected["layers"]]
+
+
+def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_first(
+    run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    yolo = YOLO(run / "weights" / "best.pt")
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", kill)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=4, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
+    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    record = record_of(tmp_path / "run")
+    assert record["baseline"]["params"] == record_of(run)["final"]["params"]
+    assert [row["epoch"] for row in record["steps"]] == [3]
+    assert 0.68 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.7
+
+
+def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+
+    def level(trainer: Any) -> None:  # a fitness that never improves: patience=1 would stop in the second epoch
+        validate = trainer.validate
+        trainer.validate = lambda: (validate()[0], 0.5)
+
+    yolo.add_callback("on_train_start", level)
+    arguments = {"epochs": 12, "patience": 1, "val": True}
+    train(tiny_data, tmp_path, yolo, prune=0.3, prune_steps=2, prune_start=0.1, prune_end=0.5, **arguments)
+    record = record_of(tmp_path / "run")
+    assert len(record["steps"]) == 2
+    assert len(record["history"]) < 12, "after the last step patience counts again"
+
+
+def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
+    seen: dict[int, float | None] = {}
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_epoch_end", lambda trainer: seen.update({trainer.epoch: trainer.best_fitness}))
+
+    def claim(trainer: Any) -> None:  # a dense epoch so good that no pruned one can beat it
+        if trainer.epoch == 0:
+            trainer.best_fitness = 99.0
+
+    yolo.add_callback("on_fit_epoch_end", claim)
+    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
+    assert seen[1] is None, "the best of the dense width is forgotten at the cut"
+    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    record = record_of(tmp_path / "run")
+    assert get_num_params(model) == record["final"]["params"]
+
+
+def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot", prune_start=0)
+    record = record_of(tmp_path / "run")
+    assert record["baseline"]["fitness"] is not None
+    assert record["steps"][0]["epoch"] == 1
+    assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
+
+
+@pytest.mark.parametrize("name", ["aggressive", "balanced", "gentle", "oneshot", "raspberry-pi-5"])
+def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.deployment, "at_end", lambda *_: None)  # tests/training/test_deployment.py has it
+    train(tiny_data, tmp_path, epochs=16, val=False, prune=name)
+    record, wanted = record_of(tmp_path / "run"), settings.load(name)
+    assert record["recipe"]["name"] == name
+    assert wanted.flops is not None
+    bound = wanted.flops.limit(record["baseline"]["gflops"])
+    points = 100 * (bound - record["final"]["gflops"]) / record["baseline"]["gflops"]
+    assert 0 <= points <= 2
+
+
+def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
+    train(tiny_data, tmp_path / "a", yolo, epochs=1)
+    train(tiny_data, tmp_path / "b", epochs=1)
+    yolo.overrides.setdefault("model", "yolov8n.yaml")  # the lowest host forgets it in a training
+    train(tiny_data, tmp_path / "c", yolo, epochs=1)
+    assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
+    assert (
+        record_of(tmp_path / "a" / "run")["final"]["gflops"]
+        <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
+    )
+    assert not (tmp_path / "b" / "run" / "pruning").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"compile": True}, "compile=True"),
+        pytest.param({"quantize": 8}, "quantize=8", marks=needs("quantize")),
+        ({"time": 0.1}, "time=0.1"),
+        ({"prune_flops": "0.1%", "prune": None}, "out of reach"),
+        ({"prune_importance": "hessian"}, "prune_importance=hessian is unknown"),
+        ({"prune_steps": 9}, "more steps than epochs"),
+        ({"prune_start": 0.9, "prune_end": 0.1}, "prune_start=0.9"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_training(
+    arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    started = []
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_train_start", started.append)
+    with pytest.raises(PruneError) as caught:
+        train(tiny_data, tmp_path, yolo, **{"epochs": 6, "prune": 0.5, **arguments})
+    assert words in str(caught.value)
+    assert not started
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_another_family_is_refused_by_name_before_its_data_is_read(tmp_path: Path) -> None:
+    yolo = YOLO("yolov8s-worldv2.yaml")
+    with pytest.raises(PruneError, match="WorldModel"):
+        train(Path("nowhere.yaml"), tmp_path, yolo, epochs=6, prune=0.5)
+
+
+def test_a_met_bound_trains_on_and_says_so(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        train(tiny_data, tmp_path, epochs=1, prune_flops="20G", prune_schedule="oneshot")
+    assert "already meets every bound" in caplog.text
+    record = record_of(tmp_path / "run")
+    assert record["steps"] == []
+    assert record["final"]["params"] == record["baseline"]["params"]
+
+
+def test_prune_in_python_without_training() -> None:
+    yolo = YOLO("yolov8n.yaml")
+    record = yolo_prune.prune(yolo, flops="50%")
+    assert 0.48 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.5
+    assert get_num_params(yolo.model) == record["final"]["params"]
+    assert len(yolo.predict(torch.zeros(1, 3, 64, 64), verbose=False)) == 1
+    with pytest.raises(PruneError, match="nothing to aim at"):
+        yolo_prune.prune(YOLO("yolov8n.yaml"))
+    with pytest.raises(PruneError, match="unknown setting"):
+        yolo_prune.prune(YOLO("yolov8n.yaml"), flops="50%", colour="red")
+
+
+def test_the_session_is_only_on_the_trainer(run: Path) -> None:
+    assert session.of(object()) is None
+    assert issubclass(HostError, PruneError)

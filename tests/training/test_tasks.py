@@ -1,0 +1,53 @@
+# yolo-prune, AGPL-3.0 license
+"""Every family and task through the host's real trainer: pruned, trained again, exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics import RTDETR, YOLO
+
+from tests import task_data
+from tests.graph.test_families import SMALLEST
+from tests.runs import SMALL, record_of, widths
+from yolo_prune.recipe import support
+from yolo_prune.surgery import widths as architecture
+
+# One step, an epoch, and then an epoch of training again at the width.
+RUN = {**SMALL, "epochs": 1, "prune": "oneshot", "prune_start": 0.0, "prune_round": 4, "prune_min_channels": 4}
+
+
+@pytest.fixture(scope="module")
+def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def data(task: str) -> Path:
+        if task not in made:
+            made[task] = task_data.make(tmp_path_factory.mktemp(task) / "data", task)
+        return made[task]
+
+    return data
+
+
+@pytest.mark.parametrize("row", SMALLEST)
+def test_a_run_prunes_and_the_next_keeps_its_widths(
+    row: support.Row, data_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = str(data_of(row.task))
+    torch.manual_seed(0)
+    detr = row.family == "RT-DETR"
+    where = {"project": str(tmp_path), "data": data}
+    yolo = (RTDETR if detr else YOLO)(row.file)
+    yolo.train(name="first", **where, **{**RUN, "imgsz": 160 if detr else 64})
+    record = record_of(tmp_path / "first")
+    assert 0.45 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.501
+    best = tmp_path / "first" / "weights" / "best.pt"
+    pruned = (RTDETR if detr else YOLO)(best)
+    before = widths(pruned.model)
+    assert architecture.is_pruned(pruned.model)
+    pruned.train(name="again", **where, **{**SMALL, "epochs": 1, "imgsz": 160 if detr else 64})
+    again = (RTDETR if detr else YOLO)(tmp_path / "again" / "weights" / "last.pt")
+    assert widths(again.model) == before

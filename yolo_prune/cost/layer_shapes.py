@@ -1,0 +1,212 @@
+# yolo-prune, AGPL-3.0 license
+"""The layers of a network as far as their cost is concerned: what each does to how large a tensor.
+
+What counts is what is deployed. The host's exporter fuses a copy before it writes a file (ultralytics 8.4.190,
+engine/exporter.py, `model.fuse`): BatchNorm goes into convolutions, the branches of RepConv and RepVGGDW become one
+convolution, one of the two branches of an end-to-end head (YOLOv10, YOLO26) goes, and so does what only training needs.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from yolo_prune.cost.latency_model import Row
+from yolo_prune.errors import HostError
+
+Operation = Literal["conv", "depthwise", "deconv", "linear"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network, as far as its cost is concerned.
+
+    Attributes:
+        name: in the model. kernel, stride, padding: (height, width). size, made: (height, width) of input and output;
+            of a linear layer (1, rows). inp, out: channels. groups: 1 but for grouped convolutions.
+        activation: "silu", "relu", or "none" for none and for those that are not told apart.
+        image: whether it is the first, which reads the image.
+    """
+
+    name: str
+    operation: Operation
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    size: tuple[int, int]
+    made: tuple[int, int]
+    inp: int
+    out: int
+    groups: int = 1
+    activation: str = "none"
+    image: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What layers of equal cost share, such as `conv 3x3/1 40x40 silu`."""
+        grouped = f" groups {self.groups}" if self.groups > 1 else ""
+        shape = "x".join(map(str, self.kernel)) + f"/{self.stride[0]} " + "x".join(map(str, self.made))
+        return f"{self.operation}{' image' * self.image}{grouped} {shape} {self.activation}"
+
+    @property
+    def row(self) -> Row:
+        """The layer in a model of latency."""
+        return Row(self.kind, self.inp, self.out, self.made[0] * self.made[1])
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds."""
+        shared = self.inp if self.operation == "depthwise" else self.groups
+        return self.out * self.inp // shared * self.kernel[0] * self.kernel[1] * self.made[0] * self.made[1]
+
+
+_ACTIVATIONS = {"SiLU": "silu", "ReLU": "relu"}
+
+
+def exports_end2end(model: nn.Module) -> bool:
+    """Whether the host's exporter, asked for nothing else, writes the one-to-one branch of a head that has both.
+
+    It sets the branch by its argument `nms` (8.4.190, engine/exporter.py: `model.end2end = self.args.nms is False`),
+    whose default is None there; older hosts (8.4.0) cannot set it, and write what the head is.
+    """
+    if not _can_choose(model):
+        return bool(getattr(model, "end2end", False))
+    return DEFAULT_CFG_DICT.get("nms") is False and _has_both(model)
+
+
+def _can_choose(model: nn.Module) -> bool:
+    return getattr(getattr(type(model), "end2end", None), "fset", None) is not None
+
+
+def _has_both(model: Any) -> bool:
+    return getattr(model.model[-1], "one2one_cv2", None) is not None
+
+
+def deployed(model: nn.Module, end2end: bool | None = None) -> nn.Module:
+    """A copy of a stock model as the host's exporter makes it: fused, with one branch of its head, in eval mode.
+
+    Args:
+        model: it is not changed. end2end: whether the one-to-one branch stays, of a head that has both; None asks the
+            host's exporter.
+    """
+    fused: Any = copy_of(model).float().eval()  # heads remember the last image size
+    if _can_choose(fused) and _has_both(fused):
+        fused.end2end = exports_end2end(fused) if end2end is None else end2end
+    result: nn.Module = fused.fuse(verbose=False)
+    return result
+
+
+def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list[Layer]:
+    """Every convolution and linear layer of the deployed model that an image of imgsz x imgsz passes, in order.
+
+    Args:
+        model: a stock YOLO model on any device; it is not changed. A layer that is passed several times comes as often.
+        imgsz: pixels. end2end: as of `deployed`.
+
+    Returns:
+        The layers, with the names that they have in `model`; one that is fused of several has that of the largest.
+
+    Raises:
+        HostError: the host fuses layers of this model in a way that is not known here.
+    """
+    wanted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    own = {name for name, module in model.named_modules() if isinstance(module, wanted)}
+    model = deployed(model, end2end)
+    places = {module: name for name, module in model.named_modules() if isinstance(module, wanted)}
+    found: list[Layer] = []
+
+    def note(
+        module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> None:
+        name = _own_name(places[module], own)
+        taken, made = inputs[0], output
+        if isinstance(module, nn.Linear):
+            rows = (1, taken.numel() // max(module.in_features, 1))
+            one = (1, 1)
+            found.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
+            return
+        deep = module.groups == module.in_channels == module.out_channels > 1
+        act = "none"
+        block, _, last = places[module].rpartition(".")
+        if last == "conv":
+            act = _ACTIVATIONS.get(type(getattr(model.get_submodule(block), "act", None)).__name__, act)
+        operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
+        padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
+        found.append(
+            Layer(
+                name,
+                operation,
+                _two(module.kernel_size),
+                _two(module.stride),
+                _two(padding),
+                _two(taken.shape[-2:]),
+                _two(made.shape[-2:]),
+                module.in_channels,
+                module.out_channels,
+                1 if deep else module.groups,
+                act,
+                image=not found,
+            )
+        )
+
+    for module in places:
+        module.register_forward_hook(note)
+    first = next(model.parameters())
+    with torch.no_grad():
+        model(torch.zeros(1, image_channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
+    return found
+
+
+def _own_name(name: str, own: set[str]) -> str:
+    """The name in the model of a layer of its fused copy.
+
+    RepConv makes `conv` of `conv1.conv` and `conv2.conv` (nn/modules/conv.py, `fuse_convs`), RepVGGDW puts the layer in
+    the place of its block `conv` (nn/modules/block.py, `fuse`).
+    """
+    for known in (name, f"{name}.conv", f"{name.removesuffix('.conv')}.conv1.conv"):
+        if known in own:
+            return known
+    raise HostError(f"ultralytics fuses a layer {name} of this model, which is not known here: bound its FLOPs instead")
+
+
+def image_channels(model: nn.Module) -> int:
+    """How many channels the images of a model have: what its yaml says, which no weight does.
+
+    Focus reads four pixels as one of four times the channels, and a grouped convolution's weight has fewer columns than
+    inputs. A model without a yaml is taken to read what its first convolution does.
+    """
+    yaml = getattr(model, "yaml", None)
+    if isinstance(yaml, dict):
+        return int(yaml.get("channels") or yaml.get("ch") or 3)
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy without the loss, which holds the model: copying that would copy all twice."""
+    criterion = model.__dict__.pop("criterion", None)
+    computed = [  # at each call, such as the weight of torch.nn.utils.weight_norm; torch does not copy these
+        (vars(module), key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+    ]
+    try:
+        for holder, key, value in computed:
+            holder[key] = value.detach()
+        with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
+            return deepcopy(model)
+    finally:
+        for holder, key, value in computed:
+            holder[key] = value
+        if criterion is not None:
+            model.criterion = criterion
+
+
+def _two(values: object) -> tuple[int, int]:
+    height, width = cast("tuple[int, int]", values)
+    return int(height), int(width)

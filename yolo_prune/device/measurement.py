@@ -1,0 +1,241 @@
+# yolo-prune, AGPL-3.0 license
+"""Measure a device: time the networks of a kit in their runtime, fit a model of latency, write a device profile.
+
+A kit (probe_kit.py) is a folder of small networks and manifest.json. This file runs on the device, in the kit's .pyz
+too, so it needs the standard library, numpy and the runtime, and it is written for Python 3.8.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_prune import files
+from yolo_prune.cost import latency_model
+from yolo_prune.device import runtimes, timing
+from yolo_prune.errors import PruneError
+
+KIND = "yolo-prune device profile"
+VERSION = 2  # from 2 on networks are counted as they are exported: of YOLOv10 and 26 one branch of the head
+_WARM_UP = 3  # calls that are not counted
+_SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
+_QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
+_EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
+_ROUNDS, _MOST_SECONDS = 8, 4.0  # of each network in turns with the dense one: at least, and at most
+
+
+def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Time all networks of a kit.
+
+    Args:
+        folder: where the kit's manifest.json lies. threads: CPU threads. say: what progress is told to.
+
+    Returns:
+        The profile: plain data, see docs/profiles.md.
+
+    Raises:
+        PruneError: the runtime is missing or cannot open the kit's networks.
+    """
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kind, precision = manifest["format"], manifest["precision"]
+    runtimes.require(kind)
+    began = time.time()
+    progress = _Progress(say, manifest)
+
+    def layer(file: str) -> float:
+        call = runtimes.load(folder / file, kind, threads, precision)
+        progress.one()
+        return _median(call)
+
+    early = layer(manifest["empty"])
+    sweeps = [
+        {"kind": s["kind"], "side": s["side"], "channels": s["channels"], "ms": _twice(layer, s["files"])}
+        for s in manifest["sweeps"]
+    ]
+    shapes = manifest["shapes"]
+    layer_ms = _twice(layer, [shape["file"] for shape in shapes])
+    keys = ("kind", "inp", "out", "held_out")
+    rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
+    networks, turns, unsteady = _networks(folder, manifest, threads, progress)
+    call_ms = min(early, _median(runtimes.load(folder / manifest["empty"], kind, threads, precision)))
+    measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
+    fitted = latency_model.fit(measured)
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch", "end2end")},
+        "threads": threads,
+        "dense_ms": networks[0]["ms"],
+        "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
+        "unsteady": unsteady,
+        **fitted,
+        "machine": runtimes.machine(),
+        "versions": runtimes.versions(kind),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) + " UTC",
+        "seconds": round(time.time() - began, 1),
+        "measured": measured,
+    }
+
+
+def noise(profile: dict[str, Any]) -> str:
+    """In what the machine was too busy to be measured; empty where nothing speaks for that."""
+    least, most = profile.get("dense_ms_between") or (1, 1)
+    if most > _QUIET * least:
+        return f"the same network took {least:.2f} to {most:.2f} ms"
+    unsteady = profile.get("unsteady") or []
+    if unsteady:
+        return (
+            f"{len(unsteady)} networks could not be told from the dense one to {timing.NARROW:.0%}, the worst to "
+            f"{max(unsteady):.0%}"
+        )
+    return ""
+
+
+def doubts(profile: dict[str, Any]) -> str:
+    """Why a profile is not to be trusted; empty where nothing speaks against it."""
+    error = profile["error"]
+    words = noise(profile)
+    if words:
+        return words
+    for what, most_error in (("networks", _EXACT), ("shapes", _EXACT_LAYERS)):
+        if error[what]["mean"] > most_error:
+            return f"what was held out is predicted {error[what]['mean']:.0f}% off ({what})"
+    return ""
+
+
+def summary(profile: dict[str, Any]) -> str:
+    """What a profile says, in three lines; a fourth where it is not to be trusted."""
+    steps, error = profile["steps"], profile["error"]
+    words = doubts(profile)
+    doubt = f"\nNOT TO BE TRUSTED: {words}; measure again on a machine that does nothing else" if words else ""
+    return (
+        f"{profile['model']} at {profile['imgsz']} in {profile['format']} {profile['precision']}, {profile['threads']} "
+        f"thread(s) of {profile['machine']['name']}: {profile['dense_ms']:.2f} ms\n"
+        f"channels work in steps of {steps['out']} outputs and {steps['inp']} inputs\n"
+        f"held out, predicted and measured differ by {error['shapes']['mean']:.1f}% for {error['shapes']['count']} "
+        f"single layers (largest {error['shapes']['largest']:.1f}%), by {error['networks']['mean']:.1f}% for "
+        f"{error['networks']['count']} whole networks (largest {error['networks']['largest']:.1f}%)"
+        f"{doubt}"
+    )
+
+
+def write(profile: dict[str, Any], out: Path) -> None:
+    """Write a profile in one step.
+
+    Raises:
+        PruneError: the file cannot be written.
+    """
+    files.replace(out, json.dumps(profile, indent=1) + "\n")
+
+
+class _Progress:
+    """A line for each tenth of the way; networks count as many layers."""
+
+    def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
+        layers = 1 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
+        self.total = layers + _WEIGHT * len(manifest["networks"])
+        self.done, self.told, self.say = 0, -1, say
+
+    def one(self, weight: int = 1) -> None:
+        self.done += weight
+        tenth = 10 * self.done // self.total
+        if tenth > self.told:
+            self.told = tenth
+            self.say(f"measuring: {10 * tenth}%")
+
+
+_WEIGHT = 10
+
+
+def _twice(layer: Callable[[str], float], files: list[str]) -> list[float]:
+    """Milliseconds of each file: the lower of two medians that were taken at different times."""
+    first = [layer(file) for file in files]
+    return [min(ms, layer(file)) for ms, file in zip(first, files)]  # noqa: B905 (Python 3.8 has no strict)
+
+
+def _median(call: Callable[[], object]) -> float:
+    """Milliseconds a call, the median."""
+    for _ in range(_WARM_UP):
+        call()
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < _LEAST or (time.perf_counter() - began < _SECONDS and len(found) < _MOST):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(found))
+
+
+def _networks(
+    folder: Path, manifest: dict[str, Any], threads: int, progress: _Progress
+) -> tuple[list[dict[str, Any]], list[float], list[float]]:
+    """Time whole networks, each in turns with the dense one, until its share of the dense one's time is known.
+
+    A network's time is that share, times the median of the dense one's.
+
+    Returns:
+        `rows`, `held_out` and `ms` of each; the dense one's milliseconds beside each of them; the half-widths of the
+        shares that did not get narrow in time.
+    """
+    kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
+    dense = runtimes.load(folder / nets[0]["file"], kind, threads, precision)
+    shares, dense_ms, unsteady = [1.0], [], []
+    progress.one(_WEIGHT)
+    for net in nets[1:]:
+        call = runtimes.load(folder / net["file"], kind, threads, precision)
+        turns = timing.in_turns({"dense": dense, "net": call}, _ROUNDS, _MOST_SECONDS)
+        ratio = turns.ratio("dense", "net")
+        shares.append(1 / ratio.median)
+        dense_ms.append(turns.timing("dense").median)
+        if not ratio.steady:
+            wide = (ratio.high - ratio.low) / 2 / ratio.median
+            unsteady.append(round(min(wide, 9.99), 4))  # too few rounds leave infinity, which JSON does not know
+        progress.one(_WEIGHT)
+        del call
+        gc.collect()
+    dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
+    whole = float(np.median(dense_ms))
+    return (
+        [
+            {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
+            for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
+        ],
+        dense_ms,
+        unsteady,
+    )
+
+
+def main(words: list[str], folder: Path) -> int:
+    """The kit's own command: `python3 profile.pyz [out=device.json] [threads=1]`.
+
+    Returns:
+        The exit code: 0; 1 with one line on stderr; 3 where the machine was too busy, which the profile says too.
+    """
+    import sys
+
+    given = dict(word.partition("=")[::2] for word in words)
+    unknown = [word for word in given if word not in ("out", "threads")]
+    out, threads = Path(given.get("out") or "device.json"), given.get("threads") or "1"
+    try:
+        if unknown or not threads.isdigit() or int(threads) < 1:
+            raise PruneError(f"{' '.join(words)}: write out=device.json threads=1, both may be left out")
+        if out.suffix != ".json":
+            raise PruneError(f"out={out}: a file that ends in .json is needed")
+        files.require_place("out", out, "device.json")
+        profile = measure(folder, int(threads))
+        write(profile, out)
+    except PruneError as error:
+        sys.stderr.write(f"profile: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("profile: stopped; nothing was written\n")
+        return 130
+    print(summary(profile))
+    print(f"saved {out}; on the training machine: yolo train ... prune_profile={out.name} prune_latency=50%")
+    return 3 if noise(profile) else 0

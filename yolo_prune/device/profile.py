@@ -1,0 +1,193 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune profile`: measure this device with a model, or pack what another device is to run. And on the spot:
+measure this machine where a run is asked for a latency and given no profile, and time a model beside its dense parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.utils import LOGGER
+
+from yolo_prune import files, scratch
+from yolo_prune.cost import profile_file
+from yolo_prune.cost.profile_file import Profile
+from yolo_prune.device import measurement, probe_kit, runtimes, timing
+from yolo_prune.device.timing import Ratio
+from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.host import checkpoint, exporter
+from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe.settings import Recipe
+
+_ROUNDS = 20  # of two models, at least
+
+
+def profile(
+    model: str,
+    format: str = "onnx",  # noqa: A002 (the host's name for it)
+    imgsz: int | None = None,
+    out: str | None = None,
+    kit: str | None = None,
+    threads: int = 1,
+    precision: str = "fp32",
+    safe: bool = True,
+) -> dict[str, Any] | None:
+    """`yolo-prune profile`: measure what each layer shape of a model costs on this machine, and write it to a file.
+
+    Args:
+        model: the checkpoint. format: the runtime, one of onnx, openvino, ncnn, engine (TensorRT).
+        imgsz: side of the input in pixels; default: the one the model was trained with.
+        out: the file to write; default device.json. kit: write a .pyz file instead, which measures another device:
+            `python3 profile.pyz out=device.json` there, with Python 3.8 or newer, numpy and the runtime.
+        threads: CPU threads. precision: fp32 or fp16. safe: as in `apply`.
+
+    Returns:
+        The profile; None where a kit was written.
+
+    Raises:
+        PruneError: an argument is wrong, a package is missing, or the model cannot be exported. NoisyError: the machine
+            was too busy; the profile is written, and says so itself.
+    """
+    runtimes.check(format, precision)
+    argument_checks.whole(imgsz=imgsz, threads=threads)
+    argument_checks.switch(safe=safe)
+    source = argument_checks.path("model", model, "best.pt")
+    if kit is not None and out is not None:
+        raise PruneError(
+            f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
+        )
+    name, example = ("out", "device.json") if kit is None else ("kit", "profile.pyz")
+    given = out if kit is None else kit
+    target = Path(example) if given is None else argument_checks.path(name, given, example, (Path(example).suffix,))
+    if kit is None:
+        runtimes.require(format)
+    network, ckpt = checkpoint.load(source, safe=safe)
+    checkpoint.require_supported(network, str(source))
+    files.require_place(name, target, example)
+    side = _side(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
+    with scratch.folder() as folder, exporter.restrained(safe):
+        _make(network, source.name, folder, format, precision, side)
+        if kit is not None:
+            _pack(folder, target)
+            LOGGER.info(
+                f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
+                f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
+            )
+            return None
+        found = measurement.measure(folder, threads, LOGGER.info)
+    measurement.write(found, target)
+    LOGGER.info(measurement.summary(found))
+    LOGGER.info(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    if measurement.noise(found):
+        raise NoisyError(f"{target} was measured on a machine that was too busy: {measurement.noise(found)}", found)
+    return found
+
+
+def _pack(folder: Path, target: Path) -> None:
+    probe_kit.pack(folder, target)
+
+
+def _require_exporter(kind: str) -> None:
+    exporter.require("onnx" if kind == "engine" else kind)
+
+
+def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:
+    _require_exporter(kind)
+    probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=LOGGER.info)
+
+
+def _side(network: nn.Module, imgsz: int) -> int:
+    """A legal input size: the host rounds up to the stride too."""
+    stride = getattr(network, "stride", None)
+    step = max(int(stride.max()) if stride is not None else 32, 32)
+    return -(-int(imgsz) // step) * step
+
+
+def asked(recipe: Recipe) -> Profile | None:
+    """The profile that a recipe names, or None.
+
+    Raises:
+        PruneError: it cannot be read, or is of another runtime or precision than the recipe says.
+    """
+    if recipe.profile is None:
+        return None
+    found = profile_file.read(recipe.profile)
+    for key in ("format", "precision"):
+        wanted = getattr(recipe, key)
+        if wanted is not None and wanted != getattr(found, key):
+            raise PruneError(
+                f"prune_{key}={wanted}, but prune_profile={recipe.profile} was measured with {getattr(found, key)}: "
+                "leave one of them out"
+            )
+    return found
+
+
+def require_here(recipe: Recipe) -> tuple[str, str]:
+    """The format and precision that a recipe without a profile is measured in on this machine.
+
+    Raises:
+        PruneError: the runtime or the exporter is missing here, or they do not go together.
+    """
+    kind, precision = recipe.format or "onnx", recipe.precision or "fp32"
+    runtimes.check(kind, precision)
+    runtimes.require(kind)
+    _require_exporter(kind)
+    return kind, precision
+
+
+def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, say: Callable[[str], None]) -> Profile:
+    """Measure this machine with a model that is about to be pruned.
+
+    Args:
+        network: a stock model. name: how the user named it. recipe: its format and precision are measured.
+        imgsz: pixels. say: what is told to the user.
+
+    Raises:
+        PruneError: the runtime or the exporter is missing here.
+    """
+    kind, precision = require_here(recipe)
+    say(
+        f"no prune_profile= is given: measuring this machine through {runtimes.PACKAGES[kind][1]}, one thread, at "
+        f"{_side(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
+    )
+    with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
+        _make(network, name, folder, kind, precision, _side(network, imgsz))
+        content = measurement.measure(folder, 1, say)
+    for line in measurement.summary(content).splitlines():
+        say(line)
+    return profile_file.of(content, "this machine")
+
+
+def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, float, Ratio]:
+    """Export two models as a profile's device runs them and time them in turns, on this machine.
+
+    Args:
+        dense, pruned: stock models. found: its format, precision, size and threads are used.
+
+    Returns:
+        Milliseconds a call, the medians of the dense and of the pruned model; and how many times as fast it is.
+
+    Raises:
+        PruneError: they cannot be exported or run here.
+    """
+    runtimes.require(found.format)
+    calls = {}
+    with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
+        for name, network in (("dense", dense), ("pruned", pruned)):
+            calls[name] = runtimes.load(
+                export(network, folder / name, found), found.format, found.threads, found.precision
+            )
+        turns = timing.in_turns(calls, _ROUNDS)
+    return turns.timing("dense").median, turns.timing("pruned").median, turns.ratio("dense", "pruned")
+
+
+def export(network: nn.Module, folder: Path, found: Profile) -> Path:
+    """Export a model as a profile's device runs it; see deploy.export. An engine is built from the ONNX file."""
+    kind = "onnx" if found.format == "engine" else found.format
+    artifact = exporter.export(network, folder, kind, imgsz=found.imgsz, precision=found.precision)
+    if kind == "ncnn":
+        probe_kit.note_input(artifact, network, found.imgsz)
+    return artifact

@@ -1,0 +1,2 @@
+# yolo-prune, AGPL-3.0 license
+"""Artifacts and their proof."""

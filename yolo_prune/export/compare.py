@@ -1,0 +1,127 @@
+# yolo-prune, AGPL-3.0 license
+"""What torch and an artifact of it put out for the same images, in one form.
+
+Torch runs the model as the host's exporter prepares it (ultralytics 8.4.190, engine/exporter.py, "Update model"):
+fused, with the head's `export` set, so that its outputs are those of the artifact. Artifacts run in
+device/runtimes.py, told how precisely to compute; engines, on a GPU, in the host's own backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.autobackend import AutoBackend
+
+from yolo_prune.cost.layer_shapes import deployed
+from yolo_prune.device import runtimes
+from yolo_prune.errors import PruneError
+from yolo_prune.export import prove
+from yolo_prune.host import exporter
+
+Call = Callable[[Tensor], list[Tensor]]  # a batch (n, channels, height, width) -> its outputs, each (n, ...)
+
+
+def of_torch(network: nn.Module, end2end: bool, side: int, kind: str = "torchscript") -> Call:
+    """A copy of a stock model, as the exporter makes it.
+
+    Args:
+        network: it is not changed. end2end: whether a head that has final boxes puts them out. side: pixels.
+        kind: the format, for heads that put out other things in some: classes in place of logits, for one.
+    """
+    model: Any = deployed(network, end2end)
+    head = model.model[-1]
+    head.export, head.format = True, kind
+    if hasattr(head, "max_det"):
+        places = sum(int(side / stride) ** 2 for stride in model.stride.tolist())
+        head.max_det = min(int(head.max_det), int(getattr(head, "num_queries", places)))
+
+    @torch.inference_mode()
+    def call(images: Tensor) -> list[Tensor]:
+        return _listed(model(images))
+
+    return call
+
+
+def of_artifact(artifact: Path, kind: str, precision: str, threads: int) -> Call:
+    """An artifact in its runtime.
+
+    Raises:
+        PruneError: the runtime cannot open it, or fails on an image.
+    """
+    if kind == "engine":
+        backend = AutoBackend(str(artifact), device=torch.device("cuda:0"), verbose=False)
+        return lambda images: [found.cpu() for found in _listed(backend(images.cuda()))]
+    run = runtimes.runner(exporter.opened(artifact, kind), kind, threads, precision)
+    scale = _scale(artifact) if kind == "litert" else None
+
+    def call(images: Tensor) -> list[Tensor]:
+        try:
+            found = [torch.from_numpy(np.asarray(one)) for one in run(np.ascontiguousarray(images.numpy()))]
+        except Exception as error:  # every runtime has its own
+            raise PruneError(f"{artifact.name} fails on an image in {kind}: {error}".partition("\n")[0]) from error
+        return [scale(one, images.shape) for one in found] if scale else found
+
+    return call
+
+
+def _scale(artifact: Path) -> Callable[[Tensor, torch.Size], Tensor] | None:
+    """Undo what the host does to LiteRT files alone: boxes and keypoints as shares of the image.
+
+    As nn/backends/litert.py does (8.4.190).
+    """
+    told = metadata(artifact)
+    if (
+        told.get("end2end")
+        or told.get("head") == "RTDETRDecoder"
+        or told.get("task") in {"classify", "semantic", "depth"}
+    ):
+        return None
+    classes, points = len(told["names"]), told.get("kpt_shape")
+
+    def undo(output: Tensor, shape: torch.Size) -> Tensor:
+        if output.ndim != 3:
+            return output
+        output = output.clone()
+        height, width = shape[2:]
+        output[:, [0, 2]] *= width
+        output[:, [1, 3]] *= height
+        if points:
+            output[:, 4 + classes :: points[1]] *= width
+            output[:, 5 + classes :: points[1]] *= height
+        return output
+
+    return undo
+
+
+def metadata(artifact: Path) -> dict[str, Any]:
+    """What the host wrote into an artifact: task, end2end, imgsz, names and more."""
+    with exporter.quiet():
+        backend: Any = AutoBackend(str(artifact), device=torch.device("cpu"), verbose=False)
+    inner = getattr(backend, "backend", backend)
+    return {**dict(getattr(inner, "metadata", None) or {}), "end2end": bool(getattr(backend, "end2end", False))}
+
+
+def view(network: nn.Module, end2end: bool, side: int) -> prove.View:
+    """How the outputs of a stock model are to be read, as `of_torch` makes them."""
+    model: Any = network
+    head = model.model[-1]
+    task = str(getattr(model, "task", "detect"))
+    if type(head).__name__ == "RTDETRDecoder":
+        return prove.View("queries", None if hasattr(head, "postprocess") else int(head.nc), side=side)  # 8.4.0 has not
+    if task in {"classify", "semantic", "depth"}:
+        return prove.View({"classify": "classes", "semantic": "pixels"}.get(task, "map"))
+    return prove.View("final" if end2end else "raw", int(head.nc), task == "obb" and not end2end, side)
+
+
+def _listed(found: Any) -> list[Tensor]:
+    """The tensors of an output that may be one, or a tuple."""
+    if isinstance(found, Tensor):
+        return [found]
+    if isinstance(found, np.ndarray):
+        return [torch.from_numpy(found)]
+    return [one for part in found for one in _listed(part)]

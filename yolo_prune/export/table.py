@@ -1,0 +1,205 @@
+# yolo-prune, AGPL-3.0 license
+"""What an export found -> export.json, the one table on the screen, and export.png."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import ultralytics
+from ultralytics.utils import LOGGER
+from ultralytics.utils.files import file_size
+
+from yolo_prune import __version__
+from yolo_prune.device.timing import Ratio, Timing
+from yolo_prune.export import artifact, prove
+from yolo_prune.host import validation
+from yolo_prune.recipe import formats
+from yolo_prune.report import text
+
+
+def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]) -> dict[str, Any]:
+    """Put an export into plain data.
+
+    Args:
+        subjects: `export.Subject`s, the one that was asked for last. results: `export.Result`s. told: what was asked.
+    """
+    main = subjects[-1]
+    task = str(getattr(main.network, "task", "detect"))
+    rows = [_torch_row(subject) for subject in subjects]
+    rows += [_row(result, result.subject is main) for result in results]
+    kept = [result for result in results if result.subject is main]
+    return {
+        "yolo_prune": __version__,
+        **told,
+        "task": task,
+        "metrics": list(validation.names(task)),
+        "artifact": kept[0].file.name,
+        "sha256": artifact.sha256(kept[0].file),
+        "artifacts": {result.file.name: artifact.sha256(result.file) for result in kept},
+        "tolerance": {name: asdict(limits) for name, limits in prove.LIMITS.items()},
+        "passed": not told["failed"] and not any(result.faults for result in results),
+        "timing_settled": not any(result.doubts for result in results),
+        "rows": rows,
+        "versions": _versions(sorted({result.kind for result in results})),
+    }
+
+
+def _torch_row(subject: Any) -> dict[str, Any]:
+    return {
+        **_figures(subject, subject.metrics, subject),
+        "format": "pt",
+        "precision": "int8" if subject.trained_int8 else "fp32",
+        "file": subject.path.name,
+        "kept": False,
+        "megabytes": round(file_size(subject.path), 3),
+        "parity": None,
+        "faults": [],
+        "doubts": [],
+        "_parity": "-",
+    }
+
+
+def _row(result: Any, kept: bool) -> dict[str, Any]:
+    """One artifact; its speed-up is over the dense FP32 artifact of the same format."""
+    return {
+        **_figures(result.subject, result.metrics, result),
+        "format": result.kind,
+        "precision": result.precision,
+        "file": result.file.name,
+        "kept": kept,
+        "megabytes": result.megabytes,
+        "parity": result.parity.as_dict(),
+        "faults": result.faults,
+        "doubts": result.doubts,
+        "_parity": "FAILED" if result.faults else str(result.parity),
+    }
+
+
+def _figures(subject: Any, metrics: tuple[float, float] | None, timed: Any) -> dict[str, Any]:
+    """What a torch model and an artifact share. timed: the one of the two that has `timing` and `speed`.
+
+    A speed-up that is not known is None, and only its interval is told.
+    """
+    timing: Timing | None = timed.timing
+    speed: Ratio | None = timed.speed
+    return {
+        "role": subject.role,
+        "params": subject.size.params,
+        "gflops": subject.size.gflops,
+        "gflops_deployed": subject.deployed and round(subject.deployed, 4),
+        "map50_95": metrics and metrics[0],
+        "map50": metrics and metrics[1],
+        "latency_ms": timing and {key: _finite(value, 4) for key, value in asdict(timing).items()},
+        "speedup": round(speed.median, 3) if speed and speed.steady else None,
+        "speedup_interval": speed and [_finite(speed.low, 3), _finite(speed.high, 3)],
+        "speedup_rounds": speed and speed.rounds,
+        "speedup_verdict": speed and speed.verdict,
+    }
+
+
+def _finite(value: float, digits: int) -> float | None:
+    """A rounded figure; None for the infinity that too few rounds leave, which JSON does not know."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def show(told: dict[str, Any]) -> None:
+    """Log the one table, and a line on what it cannot show."""
+    first, second = told["metrics"]
+    ms = "ms (median)" if told["batch"] == 1 else f"ms a batch of {told['batch']} (median)"
+    cells = []
+    for row in told["rows"]:
+        times = row["latency_ms"]
+        precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
+        cells.append(
+            {
+                "model": f"{row['role']} {'.pt' if row['format'] == 'pt' else row['format']}{precision}",
+                "params": f"{row['params']:,}",
+                "GFLOPs": f"{row['gflops']:.2f}",
+                first: _figure(row["map50_95"], ".4f"),
+                second: _figure(row["map50"], ".4f"),
+                ms: f"{times['median']:.2f}",
+                "p10-p90": f"{times['p10']:.2f}-{times['p90']:.2f}",
+                "speed-up": _speed(row),
+                "MB": f"{row['megabytes']:.1f}",
+                "parity": row.pop("_parity"),
+            }
+        )
+    LOGGER.info(f"\n{text.table(cells)}")
+    if told["data"] is None:
+        LOGGER.info(
+            f"no data= was given: {first} is not measured, and outputs are compared on {told['images']['source']}"
+        )
+    if not any(row["parity"] and row["parity"]["boxes"] for row in told["rows"]) and told["task"] not in {
+        "semantic",
+        "depth",
+    }:
+        LOGGER.info("no image has a box that survives NMS: only raw outputs could be compared")
+
+
+def _speed(row: dict[str, Any]) -> str:
+    """A speed-up with its interval; without a figure where it is not known."""
+    if row["speedup_verdict"] is None:
+        return "-"
+    if row["role"] == "dense" and row["speedup"] == 1.0:
+        return "1.00x"
+    low, high = (_figure(value, ".2f") for value in row["speedup_interval"])
+    return f"too noisy ({low}-{high})" if row["speedup"] is None else f"{row['speedup']:.2f}x ({low}-{high})"
+
+
+def _figure(value: float | None, how: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{how}}{unit}"
+
+
+def picture(told: dict[str, Any]) -> bytes:
+    """Draw export.png: milliseconds of every model, and its metric where it was measured.
+
+    Returns:
+        The content of the PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: a user's own figures stay untouched
+    from matplotlib.figure import Figure
+
+    rows = [row for row in told["rows"] if row["latency_ms"]]
+    places = range(len(rows))
+    figure = Figure(figsize=(max(7.0, 0.9 * len(rows) + 2), 5), layout="constrained")
+    axes = figure.subplots()
+    colors = ["#c9d3df" if row["role"] == "dense" else "#1f6feb" for row in rows]
+    axes.bar(places, [row["latency_ms"]["median"] for row in rows], color=colors)
+    for place, row in zip(places, rows, strict=True):
+        low, high = row["latency_ms"]["p10"], row["latency_ms"]["p90"]
+        axes.plot([place, place], [low, high], color="#57606a", lw=1)
+        if row["speedup"] is not None:
+            axes.annotate(f"{row['speedup']:.2f}x", (place, high), ha="center", va="bottom", fontsize=8)
+    names = [f"{row['role']}\n{row['format']}\n{row['precision']}" for row in rows]
+    axes.set_xticks(list(places), names, fontsize=8)
+    axes.set_ylabel(f"ms a call, batch {told['batch']}, {told['threads']} thread(s)")
+    axes.set_title(f"{told['model']} at {told['imgsz']} x {told['imgsz']}", fontsize=10)
+    seen = [(place, row["map50_95"]) for place, row in zip(places, rows, strict=True) if row["map50_95"] is not None]
+    if seen:
+        right = axes.twinx()
+        right.plot(*zip(*seen, strict=True), "o", color="#d1570a", ms=5)
+        right.set_ylabel(told["metrics"][0], color="#d1570a")
+        right.set_ylim(bottom=0)
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
+    return png.getvalue()
+
+
+def _versions(kinds: list[str]) -> dict[str, str]:
+    packages = {name for kind in kinds for name in (*formats.FORMATS[kind].export, *formats.FORMATS[kind].run)}
+    modules = {name: importlib.import_module(name) for name in sorted(packages)}
+    return {
+        "ultralytics": str(ultralytics.__version__),
+        "torch": str(torch.__version__),
+        **{name: str(getattr(module, "__version__", "unknown")) for name, module in modules.items()},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }

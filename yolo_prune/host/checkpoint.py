@@ -1,0 +1,170 @@
+# yolo-prune, AGPL-3.0 license
+"""Reading a .pt file that a user names, and saying in one line why it cannot be used.
+
+Files are read through the host's restricted loading (ultralytics 8.4.190, nn/tasks.py: `torch_safe_load` with
+`safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused,
+unless the user says safe=False of a file that they trust.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics import RTDETR, YOLO
+from ultralytics.nn import tasks
+
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.recipe.argument_checks import shown
+from yolo_prune.recipe.support import TASKS
+
+_LONGEST = 300  # characters of the host's own words that a message repeats
+
+
+def restricted() -> bool:
+    """Whether this host has restricted loading.
+
+    Before it had `_SafeLoad` (8.4.60 has not, 8.4.140 has) its `safe_only` put stand-ins for unknown classes, those
+    of the model among them, and let builtins through; with a torch older than 2.6 it loads without restriction.
+    """
+    return bool(getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False))
+
+
+def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the model of a checkpoint.
+
+    Args:
+        path: a .pt file that ultralytics wrote. argument: what the user's argument is called, for the message.
+        safe: refuse a file that holds more than classes of torch and ultralytics.
+
+    Returns:
+        The stock model in float32, in eval mode, on the CPU (its EMA where there is one), and the checkpoint's dict.
+
+    Raises:
+        PruneError: no such file, not a .pt, damaged, or not a YOLO model.
+    """
+    file = require_file(path, argument)
+    if safe and not restricted():
+        raise HostError(
+            f"{argument}={path}: this ultralytics, or a torch older than 2.6, has no restricted loading; update them, "
+            "or say safe=False of a file that you trust"
+        )
+    try:
+        ckpt, _ = tasks.torch_safe_load(str(file), safe_only=safe)
+    except Exception as error:  # the host has one exception for each way in which a file can be wrong
+        if not zipfile.is_zipfile(file):
+            raise PruneError(
+                f"{argument}={path}: no PyTorch checkpoint, or a damaged one; copy it anew, or name another"
+            ) from None
+        if isinstance(error, AttributeError):  # the host takes a dict, or an object with the attributes of a network
+            raise PruneError(f"{argument}={path}: the file holds no YOLO model. {_first_line(error)}") from None
+        right = ". If you trust where it comes from: safe=False" if safe and _unsafe(file, error) else ""
+        raise PruneError(
+            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}{right}"
+        ) from None
+    held = [ckpt.get(key) for key in ("ema", "model")] if isinstance(ckpt, dict) else []
+    model = next((one for one in held if isinstance(one, nn.Module)), None)
+    if model is None:
+        what = f"a {type(ckpt).__name__}" + (f" with {', '.join(map(shown, list(ckpt)[:5]))}" if held and ckpt else "")
+        raise PruneError(f"{argument}={path}: the file holds no YOLO model, but {what}")
+    return model.float().eval(), ckpt
+
+
+def require_file(path: str | Path, argument: str = "model") -> Path:
+    """The file of a checkpoint, before it is read.
+
+    Raises:
+        PruneError: a folder, of another suffix, not there, or empty.
+    """
+    file = Path(path)
+    if os.path.isdir(file):
+        raise PruneError(
+            f"{argument}={path}: this is a folder; name a .pt file, such as {file / 'weights' / 'best.pt'}"
+        )
+    if file.suffix != ".pt":
+        raise PruneError(f"{argument}={path}: a PyTorch checkpoint of ultralytics is needed, a file that ends in .pt")
+    if not os.path.isfile(file):  # False, where Path.is_file raises, for a name the file system refuses
+        raise PruneError(f"{argument}={shown(path)}: there is no such file")
+    if not file.stat().st_size:
+        raise PruneError(f"{argument}={path}: the file is empty")
+    return file
+
+
+def requantize(model: nn.Module, ckpt: dict[str, Any], path: str | Path) -> bool:
+    """Put the INT8 quantizers of a training with quantize=8 (QAT) back into its model, as the host does when it loads.
+
+    The host keeps them beside the model, as data (ultralytics 8.4.190, nn/tasks.py, `load_checkpoint`).
+
+    Args:
+        model, ckpt: of `load`; the model is changed. path: how the user named it.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        PruneError: there are, and the package or the host that knows them is missing.
+    """
+    state = ckpt.get("modelopt")
+    if not state:
+        return False
+    if not hasattr(tasks, "restore_qat"):
+        raise PruneError(f"{path} was trained with quantize=8, which this ultralytics does not know; update it")
+    missing = [name for name in ("modelopt", "huggingface_hub") if find_spec(name) is None]
+    if missing:
+        raise PruneError(
+            f"{path} was trained with quantize=8 and cannot be read without {', '.join(missing)}: "
+            "pip install nvidia-modelopt huggingface_hub"
+        )
+    tasks.restore_qat(model, state)
+    model.eval()
+    return True
+
+
+def has_quantizers(model: nn.Module) -> bool:
+    """Whether a model carries the quantizers of quantize=8, by the name of their class, as the host asks (`is_qat`)."""
+    return any(type(module).__name__ == "TensorQuantizer" for module in model.modules())
+
+
+_MODELS = {
+    *("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "ClassificationModel"),
+    *("RTDETRDetectionModel", "SemanticModel", "SemanticSegmentationModel", "DepthModel"),
+}
+
+
+def require_supported(model: nn.Module, path: str) -> None:
+    """Raise unless this version can prune the model.
+
+    Args:
+        model: a stock model. path: how the user named it.
+
+    Raises:
+        PruneError: its class is not one of the host's supported ones (open vocabulary, for example, is not).
+    """
+    kind = type(model)
+    if kind.__name__ not in _MODELS or not kind.__module__.startswith("ultralytics."):
+        raise PruneError(
+            f"model={path} is a {kind.__name__}, which this version does not prune; it prunes the stock YOLO models of "
+            f"the tasks {', '.join(TASKS)}, and RT-DETR"
+        )
+
+
+def family(model: nn.Module) -> Any:
+    """The host's class that trains, validates and exports a stock model: YOLO, or RTDETR."""
+    return RTDETR if type(model).__name__.startswith("RTDETR") else YOLO
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    line = line if len(line) > 8 else f"{type(error).__name__} {line}"
+    line = line.removeprefix("ERROR").strip(" ❌️")
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
+
+
+def _unsafe(file: Path, error: BaseException) -> bool:
+    """Whether a load failed because of what the file holds, and not because the file is damaged."""
+    return zipfile.is_zipfile(file) and isinstance(error.__cause__, pickle.UnpicklingError)

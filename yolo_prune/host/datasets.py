@@ -1,0 +1,142 @@
+# yolo-prune, AGPL-3.0 license
+"""Images to calibrate on: few, of the training split, without augmentation, as the host's val would show them.
+
+They are of the training split because what is fitted to them must not have seen what the model is judged on.
+
+Host internals, read in ultralytics 8.4.190: engine/validator.py (data sets and `preprocess`), data/base.py and
+data/dataset.py (`build_transforms`, `collate_fn`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset, default_collate
+from ultralytics.data.augment import classify_transforms
+from ultralytics.data.utils import check_cls_dataset, check_det_dataset
+
+from yolo_prune.errors import PruneError, first_line
+from yolo_prune.host import checkpoint
+from yolo_prune.training import training_state
+
+_BATCH = 8
+_PIXELS = 48 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory
+_FEWEST, _MOST = 8, 64
+
+
+def count(imgsz: int) -> int:
+    """How many images of this size are enough, and not too many for memory."""
+    return min(max(_PIXELS // imgsz**2, _FEWEST), _MOST)
+
+
+def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: str = "train") -> list[dict[str, Any]]:
+    """Labelled batches of a data set, by default of its training split.
+
+    Args:
+        network: of which task they are. data: what the host's data= takes. imgsz: pixels. images: how many at most.
+        split: "train" or "val".
+
+    Raises:
+        PruneError: the data set cannot be read.
+    """
+    validator = opened(network, data, imgsz)
+    dataset = of_split(validator, network, data, split)
+    with _one_line(network, data):
+        return [validator.preprocess(batch) for batch in _batches(dataset, images)]
+
+
+def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
+    """The host's validator of a model's task, which knows a data set as `.data` and has read no image of it.
+
+    Raises:
+        PruneError: the data set cannot be read.
+    """
+    task = str(getattr(network, "task", "detect"))
+    # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
+    classes = vars(checkpoint.family(network))["task_map"].fget(None)
+    arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
+    arguments |= {"data": str(data), "device": "cpu"}
+    with _one_line(network, data):
+        with tempfile.TemporaryDirectory() as folder:  # a validator makes its folder of results, else in runs/
+            validator = classes[task]["validator"](save_dir=Path(folder), args=arguments)
+        validator.device, validator.stride = torch.device("cpu"), 32
+        check = check_cls_dataset if task == "classify" else check_det_dataset
+        validator.data = check(str(data))  # split= is newer than the oldest host, 8.4.0
+    return validator
+
+
+def of_split(validator: Any, network: nn.Module, data: str | Path, split: str) -> Dataset[Any]:
+    """The host's data set of one split, of `opened`.
+
+    Raises:
+        PruneError: it cannot be read.
+    """
+    with _one_line(network, data):
+        more = {} if getattr(network, "task", "detect") == "classify" else {"mode": "val", "batch": _BATCH}
+        found: Dataset[Any] = validator.build_dataset(validator.data[split], **more)
+        return found
+
+
+@contextmanager
+def _one_line(network: nn.Module, data: str | Path) -> Iterator[None]:
+    """The host has many errors for a data set that is not there or not whole."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        words = first_line(error) if len(lines) < 2 else f"{lines[0]} {lines[1]}"
+        task = getattr(network, "task", "detect")
+        raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
+
+
+def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
+    """Labelled batches of the images that a run trains on, on its device.
+
+    Args:
+        trainer: the host's trainer, with its data loader. images: how many at most.
+
+    Raises:
+        PruneError: its data set is none of the host's own.
+    """
+    size = int(trainer.args.imgsz)
+    dataset = copy(trainer.train_loader.dataset)  # labels are shared with it, its augmentation is not
+    if hasattr(dataset, "torch_transforms"):
+        dataset.torch_transforms = classify_transforms(size=size)
+    elif hasattr(dataset, "build_transforms"):
+        dataset.augment = dataset.rect = False
+        dataset.transforms = dataset.build_transforms(trainer.args)
+    else:
+        raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
+    with training_state.drawing_apart():
+        found = _batches(dataset, images)
+    for batch in found:
+        pixels = batch["img"]
+        batch["img"] = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        for key, value in batch.items():
+            batch[key] = value.to(trainer.device) if isinstance(value, torch.Tensor) else value
+    return found
+
+
+def pixels(batches: list[dict[str, Any]]) -> torch.Tensor:
+    """The images of some batches, (n, channels, imgsz, imgsz), as many as `count` says, spread evenly."""
+    images = torch.cat([batch["img"] for batch in batches])
+    few = min(len(images), count(images.shape[-1]))
+    return images[torch.linspace(0, len(images) - 1, few).round().long()]
+
+
+def _batches(dataset: Dataset[Any], images: int) -> list[dict[str, Any]]:
+    """Images spread evenly over a data set, in batches."""
+    total = len(dataset)  # type: ignore[arg-type]
+    picks = np.unique(np.linspace(0, total - 1, min(images, total)).round().astype(int)).tolist()
+    collate = getattr(dataset, "collate_fn", default_collate)
+    return [
+        collate([dataset[pick] for pick in picks[start : start + _BATCH]]) for start in range(0, len(picks), _BATCH)
+    ]

@@ -1,0 +1,80 @@
+# yolo-prune, AGPL-3.0 license
+"""What channels are worth where no training has shown it yet: gradients of a few labelled batches (see
+gradients.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune.errors import PruneError, first_line
+from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.host.memory import give_back, is_out_of_memory
+from yolo_prune.importance import gradients
+from yolo_prune.planning.sensitivity import evaluating
+
+IMAGES = 64  # that are looked at, in batches of host/datasets.py
+
+
+def gather(
+    network: nn.Module, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Run labelled batches through a model and back; it is copied, and nothing is learned.
+
+    Args:
+        network: a stock model. found: its groups. kind: one of gates.KINDS. batches: of host/datasets.py.
+
+    Returns:
+        group name -> (size,) what each channel is worth, see `gates.Gates.scores`.
+
+    Raises:
+        PruneError: the loss of this model cannot be computed on these labels, or says nothing of any channel.
+    """
+    device = next(network.parameters()).device
+    try:
+        return _gather(deepcopy(network), found, kind, batches)
+    except (PruneError, RuntimeError) as error:
+        if not is_out_of_memory(error) or device.type == "cpu":
+            raise
+        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to look at gradients; the CPU does it")
+    give_back(device)
+    network.cpu()  # a copy on a full device would be one too many
+    try:
+        copy = deepcopy(network)
+    finally:
+        network.to(device)
+    return _gather(copy, found, kind, batches)
+
+
+def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(".dfl." not in name)
+    device = next(copy.parameters()).device
+    seen = gradients.Gates(found, copy, kind)
+    with evaluating(copy), torch.enable_grad():
+        if kind == "activation":
+            seen.attach(None)
+        for batch in batches:
+            here = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            copy.zero_grad()
+            try:
+                loss, _ = copy.loss(here, copy(here["img"]))
+                loss.sum().backward()
+            except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+                words = first_line(error)
+                raise PruneError(f"the loss of a {type(copy).__name__} says nothing on this data: {words}") from error
+            if kind != "activation":
+                seen.look()
+        seen.detach()
+    if not seen.seen:  # looks with inf or NaN in them are not counted
+        raise PruneError(f"the gradients of this {type(copy).__name__} on this data are no finite numbers")
+    worth = seen.scores()
+    if not any(value.any() for value in worth.values()):
+        raise PruneError(f"the gradients of this {type(copy).__name__} on this data are all 0")
+    return worth

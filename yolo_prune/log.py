@@ -1,0 +1,24 @@
+# yolo-prune, AGPL-3.0 license
+"""Lines in the host's log, each under `prune:`, as the host marks its own."""
+
+from __future__ import annotations
+
+import logging
+
+_LOGGER = logging.getLogger("ultralytics")  # LOGGING_NAME, read in ultralytics 8.4.190, utils/__init__.py
+_MARK = "\033[34m\033[1mprune:\033[0m"  # as the host's colorstr("prune:")
+
+
+def say(line: str) -> None:
+    """One line for who watches a run."""
+    _LOGGER.info(f"{_MARK} {line}")
+
+
+def warn(line: str) -> None:
+    """One line that must not be missed."""
+    _LOGGER.warning(f"{_MARK} {line}")
+
+
+def show(text: str) -> None:
+    """A table, or what a command answers, as it stands."""
+    _LOGGER.info(text)

@@ -1,0 +1,64 @@
+# yolo-prune, AGPL-3.0 license
+"""What was asked for and is not done: patterns that mean no layer, whole parts that nothing was removed of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yolo_prune.errors import PruneError
+from yolo_prune.graph.channel_groups import ChannelGraph, matches
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe.settings import Recipe
+
+
+def require_protected(found: ChannelGraph, patterns: Sequence[str]) -> None:
+    """Raise where a pattern protects nothing: what it was to protect would be cut.
+
+    Args:
+        found: the groups of the model. patterns: of layer names.
+
+    Raises:
+        PruneError: names every such pattern, with the nearest names.
+    """
+    layers = [layer.name for layer in found.layers if layer.kind != "product"]
+    faults = []
+    for pattern in patterns:
+        if any(matches(name, pattern) for name in layers):
+            continue
+        names = [name.removesuffix(".conv") for name in layers]
+        blocks = sorted({".".join(name.split(".")[:end]) for name in names for end in (2, 3)})
+        near = difflib.get_close_matches(pattern, [*dict.fromkeys(names), *(f"{block}.*" for block in blocks)], n=2)
+        right = f"did you mean {' or '.join(near)}?" if near else f"a layer is called as {names[0]}, a block model.2.*"
+        faults.append(f"{pattern} ({right})")
+    if faults:
+        raise PruneError(
+            f"protect: {', '.join(patterns)}: no layer of this model is called {'; or '.join(faults)} "
+            "See all names: yolo-prune inspect model=..."
+        )
+
+
+def not_removed(recipe: Recipe, baseline: Baseline, removed: Mapping[str, Any]) -> list[str]:
+    """A line each for `depth` and `heads` that were asked for, where nothing went.
+
+    Args:
+        recipe: what was asked for. baseline: the model before its first cut. removed: of the record.
+    """
+    lines = []
+    several = sum(count > 1 for count in baseline.heads.values())
+    for name, share, there, what, gone in (
+        ("depth", recipe.depth, baseline.blocks, "residual blocks", removed["blocks"]),
+        ("heads", recipe.heads, several, "attentions of several heads", removed["heads"]),
+    ):
+        if not share or gone:
+            continue
+        if not there:
+            why = f"this model has no {what} that can go whole"
+        else:
+            why = f"none of its {there} {what} had something removed: to cut channels costs less"
+            most = share * (baseline.blocks if name == "depth" else max(baseline.heads.values()))
+            if most < 1:
+                why = f"{share:g} of its {there} {what} is less than one, so none may go: raise it"
+        lines.append(f"{name}={share:g} removed nothing: {why}")
+    return lines

@@ -1,0 +1,393 @@
+# yolo-prune, AGPL-3.0 license
+"""The choice of one pruning step: groups, scores, bounds, allocation. What both a training run and `apply` do."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from yolo_prune.allocation import allocate, costs
+from yolo_prune.allocation.scopes import legal
+from yolo_prune.cost import model_size
+from yolo_prune.cost.model_size import Size
+from yolo_prune.cost.profile_file import Profile
+from yolo_prune.errors import BoundError, PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.importance import gradients, scoring
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.report import text
+
+STAND_IN = "l2"  # for an importance of gradients where there are none
+_MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
+CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The model before its first cut.
+
+    Attributes:
+        size: params and GFLOPs. channels: group name -> channels; the floors of a recipe are shares of these.
+        layers: name of each convolution and linear layer -> output channels.
+        blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
+        profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
+        weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
+        limits: group name -> the largest share of its channels that may go in all; a group that is not named has none.
+        deployed_gflops: of the model as it is exported, or None where that is not known.
+        least: FLOPs of the narrowest legal model, where a recipe has a floor and no bound: it goes that far at most.
+    """
+
+    size: Size
+    channels: dict[str, int]
+    layers: dict[str, int]
+    blocks: int = 0
+    heads: dict[str, int] = field(default_factory=dict)
+    profile: Profile | None = None
+    latency: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    least: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    deployed_gflops: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        channel_graph: channel_groups.ChannelGraph,
+        profile: Profile | None = None,
+        weights: Mapping[str, float] | None = None,
+        limits: Mapping[str, float] | None = None,
+    ) -> Baseline:
+        """Measure a model. Arguments are as the attributes.
+
+        Raises:
+            PruneError: the profile does not fit the model.
+        """
+        return cls(
+            model_size.size_of(model),
+            {group.name: group.size for group in channel_graph.groups},
+            {layer.name: layer.out for layer in channel_graph.layers if layer.makes},
+            len(channel_graph.blocks),
+            dict(channel_graph.heads),
+            profile,
+            None if profile is None else model_size.latency_of(model, profile),
+            weights or {},
+            limits=limits or {},
+            deployed_gflops=model_size.deployed_gflops(model),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """What bounds are shares of: "flops", "params" and, with a profile, "latency" in ms."""
+        found = {"flops": self.size.flops, "params": float(self.size.params)}
+        return found if self.latency is None else {**found, "latency": self.latency}
+
+    def meets(self, bounds: Mapping[str, float]) -> bool:
+        """Whether every bound (as of `limits`) holds before any cut."""
+        figures = self.figures()
+        return all(value >= figures[key] for key, value in bounds.items())
+
+
+def wants_latency(recipe: Recipe) -> bool:
+    """Whether a recipe cannot be followed without a device profile."""
+    return recipe.latency is not None or recipe.scope == "latency"
+
+
+def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, float]:
+    """The bounds of a step: `share` of the way from the baseline to each of the recipe's bounds.
+
+    Returns:
+        "flops" (FLOPs), "params" and "latency" (ms) -> upper bound, for the bounds that the recipe has; a bound on
+        latency without a profile is left out.
+    """
+    bounds = {"flops": recipe.flops, "params": recipe.params, "latency": recipe.latency}
+    found = {}
+    for key, full in baseline.figures().items():
+        bound = bounds[key]
+        if bound is not None:
+            found[key] = full - share * max(full - bound.limit(full), 0.0)
+    if baseline.least is not None:
+        full = baseline.size.flops
+        found["flops"] = full - share * max(full - baseline.least, 0.0)
+    return found
+
+
+def _lowest(recipe: Recipe, original: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+    """Group name -> the least count that a recipe, and what was measured, let stay of the original one."""
+    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
+    return {
+        name: max(count, math.ceil(original[name] * (1 - limits[name]) - 1e-9)) if name in limits else count
+        for name, count in lowest.items()
+    }
+
+
+def least_flops(
+    model: nn.Module,
+    channel_graph: channel_groups.ChannelGraph,
+    recipe: Recipe,
+    limits: Mapping[str, float] | None = None,
+) -> float | None:
+    """FLOPs of the narrowest legal model, for a recipe with a floor and nothing else to go for; None for any other."""
+    if recipe.floor is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
+        return None
+    original = {group.name: group.size for group in channel_graph.groups}
+    lowest = _lowest(recipe, original, limits or {})
+    flat = {name: np.ones(size) for name, size in original.items()}
+    found = units(channel_graph, flat, original, lowest)
+    cost = model_size.flops_cost(channel_graph, found, model_size.size_of(model), math.inf)
+    step_of = multiple(recipe, None)
+    narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in found], dtype=float)
+    return cost(narrowest) * (1 + 1e-6)
+
+
+def multiple(recipe: Recipe, profile: Profile | None) -> int:
+    """What channel counts become multiples of: the recipe's, else the device's, else CHUNK."""
+    return recipe.round or (CHUNK if profile is None else profile.multiple)
+
+
+def plan(
+    model: nn.Module,
+    channel_graph: channel_groups.ChannelGraph,
+    recipe: Recipe,
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+    scores: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> allocate.PrunePlan:
+    """Choose what stays so that every bound holds.
+
+    Args:
+        model: the stock model that the groups are of. bounds: as of `limits`.
+        scores: group name -> (size,) scores; None asks the recipe's importance, or l2 where that is of gradients.
+        weights: group name -> how much the model suffers from a loss in it, where the baseline does not say.
+
+    Raises:
+        BoundError: a bound is out of reach of the legal widths.
+    """
+    if scores is None:
+        recipe = by_weights(recipe)
+        scores = scoring.score(channel_graph, model, recipe.importance)
+    original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
+    lowest = _lowest(recipe, original, baseline.limits)
+    found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
+    parts = [*_heads(found, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
+    size = model_size.size_of(model)
+    profile = baseline.profile
+
+    def latency(limit: float) -> costs.Latency:
+        if profile is None:
+            raise PruneError("a bound on latency, or the latency scope, needs a device profile")
+        return model_size.latency_cost(channel_graph, found, model, profile, limit, parts)
+
+    makers: dict[str, Callable[[float], costs.Costing]] = {
+        "flops": lambda limit: model_size.flops_cost(channel_graph, found, size, limit, parts),
+        "params": lambda limit: model_size.params_cost(channel_graph, found, size, limit, parts),
+        "latency": latency,
+    }
+    gone = baseline.blocks - len(channel_graph.blocks)
+    most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
+    try:
+        return allocate.allocate(
+            found,
+            [makers[key](bound) for key, bound in bounds.items()],
+            scope=recipe.scope,
+            multiple=multiple(recipe, profile),
+            parts=parts,
+            most_blocks=max(most, 0),
+            guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
+        )
+    except BoundError as error:
+        raise _because(error, channel_graph) from error
+
+
+def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> BoundError:
+    """An error of a bound that is out of reach, with what keeps layers whole where that is much."""
+    reasons = {why: share for why, share in channel_graph.held().items() if channel_groups.FROZEN not in why}
+    if sum(reasons.values()) < _MUCH:
+        return error
+    words = str(error).partition("; raise the bound")[0]
+    return BoundError(
+        f"{words}; of its convolution weights stay: {text.held(reasons, channel_graph.untaught)}. Raise the bound, "
+        "replace what stops it, or teach the block (docs/adding-a-block.md)"
+    )
+
+
+def check_reachable(
+    model: nn.Module, channel_graph: channel_groups.ChannelGraph, recipe: Recipe, baseline: Baseline, slack: float = 1.0
+) -> None:
+    """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
+    flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
+    bounds = {key: slack * bound for key, bound in limits(recipe, baseline).items()}
+    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
+        plan(model, channel_graph, recipe, baseline, bounds, flat)
+
+
+def choose(
+    model: nn.Module,
+    recipe: Recipe,
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+    worth: Callable[[channel_groups.ChannelGraph], dict[str, np.ndarray]] | None = None,
+    avoid: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
+) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
+    """Trace and score a model and choose what stays; the model is not changed.
+
+    Args:
+        worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
+            where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
+        avoid: block -> why what goes into it and what it makes stays; see graph.build.
+        frozen: layers that a training leaves as they are; they stay whole.
+
+    Returns:
+        The groups, without the copy they were traced on (it is as large as the model), and the plan.
+    """
+    channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen)
+    weights = None
+    raw = worth(channel_graph) if recipe.importance in gradients.KINDS and worth is not None else None
+    if raw:
+        raw = _without_gaps(raw, channel_graph, model)
+        scores, weights = scoring.comparable(channel_graph, raw), gradients.weights(raw, channel_graph)
+    else:
+        recipe = by_weights(recipe)
+        scores = scoring.score(channel_graph, model, recipe.importance)
+    channel_graph = channel_graph.without_trace()
+    gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
+    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
+        return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
+
+
+def by_weights(recipe: Recipe) -> Recipe:
+    """A recipe where weights are all there is: l2 in place of an importance of gradients.
+
+    Then the same share of every layer leaves most (docs/decisions/0004), so channels go by it unless a scope was asked
+    for: by an argument, in a recipe that was named, or in `Recipe(scope=...)`.
+    """
+    if recipe.importance not in gradients.KINDS:
+        return recipe
+    scope = recipe.scope if "scope" in recipe.model_fields_set else "uniform"
+    return recipe.model_copy(update={"importance": STAND_IN, "scope": scope})
+
+
+def _without_gaps(
+    raw: Mapping[str, np.ndarray], channel_graph: channel_groups.ChannelGraph, model: nn.Module
+) -> dict[str, np.ndarray]:
+    """What channels are worth, of all groups: those that no gradient spoke of are typical, and l2 orders them."""
+    if all(group.name in raw for group in channel_graph.groups):
+        return dict(raw)
+    typical = float(np.median([values.mean() for values in raw.values()]))
+    ordered = scoring.score(channel_graph, model, STAND_IN)  # with mean 1
+    return {group.name: raw.get(group.name, typical * ordered[group.name]) for group in channel_graph.groups}
+
+
+@contextmanager
+def _naming_what_is_frozen(
+    model: nn.Module,
+    channel_graph: channel_groups.ChannelGraph,
+    recipe: Recipe,
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+) -> Iterator[None]:
+    """Where a bound is out of reach that would not be if nothing were frozen, say so."""
+    try:
+        yield
+    except BoundError as error:
+        count = sum(channel_groups.FROZEN in reason for reason in channel_graph.protected.values())
+        if not count:
+            raise
+        free = channel_groups.build(model, recipe.protect)
+        try:
+            plan(model, free, recipe, baseline, bounds, {group.name: np.ones(group.size) for group in free.groups})
+        except BoundError:
+            raise error from None
+        raise BoundError(
+            f"{error}; it is out of reach because {count} layers are frozen and keep their channels: freeze fewer, or "
+            "ask for less"
+        ) from None
+
+
+def units(
+    channel_graph: channel_groups.ChannelGraph,
+    scores: Mapping[str, np.ndarray],
+    original: Mapping[str, int],
+    lowest: Mapping[str, int],
+    weights: Mapping[str, float] | None = None,
+) -> list[allocate.Unit]:
+    """Groups that are tied are one unit; every other group is its own.
+
+    Args:
+        scores, original, lowest, weights: of each group, by name; see allocate.Unit.
+    """
+    layers = {layer.name: layer for layer in channel_graph.layers}
+    together: dict[str, list[channel_groups.ChannelGroup]] = {}
+    for group in channel_graph.groups:
+        together.setdefault(group.tie or group.name, []).append(group)
+    return [
+        allocate.Unit(
+            tuple(group.name for group in groups),
+            groups[0].size // groups[0].times,
+            original[groups[0].name] // groups[0].times,
+            max(-(-lowest[group.name] // group.times) for group in groups),
+            [scores[group.name] for group in groups],
+            tuple(group.times for group in groups),
+            tuple(group.head for group in groups),
+            (weights or {}).get(groups[0].name, 1.0),
+            _kind(groups[0], layers),
+        )
+        for groups in together.values()
+    ]
+
+
+def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_groups.Layer]) -> str:
+    """Where a group stands: kernel and resolution of every layer that makes or reads its channels."""
+    found = {
+        (member.side, layers[member.module].kind, layers[member.module].kernel, layers[member.module].area)
+        for member in group.members
+        if member.module in layers and layers[member.module].makes
+    }
+    return str(sorted(found))
+
+
+def _blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[allocate.Part]:
+    """The residual blocks that may go."""
+    if depth == 0:
+        return []
+    return [allocate.Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
+
+
+def _heads(
+    units: list[allocate.Unit], heads: Mapping[str, int], baseline: Baseline, most: float
+) -> list[allocate.Part]:
+    """The heads that may go: of each unit one of every attention at a time, the least important first.
+
+    Attentions whose values feed one stream lose heads together, for they keep one count.
+    """
+    parts = []
+    for unit in units if most else []:
+        values = {
+            (head.attention, head.number): float(scores.sum())
+            for _, scores, _, head in unit.rows()
+            if head is not None and head.side == "value"
+        }
+        attentions = sorted({attention for attention, _ in values})
+        counts = {heads[attention] for attention in attentions}
+        if len(counts) != 1:
+            continue  # none, or attentions of unequal heads on one stream
+        (now,) = counts
+        original = max(baseline.heads.get(attention, now) for attention in attentions)
+        allowed = min(math.floor(most * original + 1e-9) - (original - now), now - 1)
+        order: dict[str, list[int]] = {}  # attention -> its heads, the least important first
+        for attention, number in sorted(values, key=lambda head: values[head]):
+            order.setdefault(attention, []).append(number)
+        total = sum(values.values())
+        for gone in range(1, allowed + 1):
+            leaving = tuple((attention, order[attention][gone - 1]) for attention in attentions)
+            share = sum(values[head] for head in leaving) / max(total, 1e-12)
+            name = f"{unit.groups[0]}#{gone}"
+            parts.append(allocate.Part(name, unit.groups[0], share, leaving, unit.groups[0], 1 - gone / now))
+    return parts

@@ -1,0 +1,262 @@
+# yolo-prune, AGPL-3.0 license
+"""How much does a trained model lose when one channel group is cut by itself? Measured on few labelled images.
+
+A worked example: a group of 64 channels is cut to 32 by its importance, by making what feeds the other 32 compute 0
+(which is what a cut does, see DESIGN's oracle in tests/oracle.py), and the host's own loss on 16 images rises from 3.1
+to 3.4: its sensitivity at a half is 0.3. Then the group is given back, and the next one is cut.
+
+Host internals, read in ultralytics 8.4.190: nn/tasks.py (`loss`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.cfg import get_cfg
+
+from yolo_prune import files
+from yolo_prune.allocation import units
+from yolo_prune.cost import measured_file
+from yolo_prune.cost.measured_file import SensitivityFile
+from yolo_prune.errors import PruneError, first_line
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import choice
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.surgery.reconstruct import undisturbed
+
+KIND = "yolo-prune sensitivity"
+SHARES = (0.25, 0.5)  # of a group's channels that are cut
+_LEAST = 0.05  # of the median weight: what seems to cost nothing is not for free
+
+
+def measure(
+    network: nn.Module,
+    found: channel_groups.ChannelGraph,
+    scores: Mapping[str, np.ndarray],
+    batches: Sequence[Mapping[str, Any]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Cut each group by itself and see what the loss does.
+
+    Args:
+        network: a trained stock model; it comes back as it was. found: its groups. scores: group name -> (size,), the
+            channels of low score go. batches: of calibration.read. progress: told how many of how many groups are done.
+
+    Returns:
+        `loss` of the model as it is, `shares`, and `groups`: name -> `size`, `losses` (what the loss rises by at each
+        share) and `weight` (1 for a typical group; see Unit.weight). Groups that are cut together count as their first.
+
+    Raises:
+        PruneError: the loss of this model cannot be computed on these labels.
+    """
+    sizes = {group.name: group.size for group in found.groups}
+    decided = choice.units(found, scores, sizes, dict.fromkeys(sizes, 1))
+    members = {group.name: group.members for group in found.groups}
+    rows: dict[str, Any] = {}
+    with evaluating(network):
+        dense = _loss(network, batches)
+        for number, unit in enumerate(decided):
+            losses = []
+            for share in SHARES:
+                count = max(1, round(unit.size * (1 - share)))
+                gone = {
+                    name: np.argsort(-values, kind="stable")[count * times :] for name, values, times, _ in unit.rows()
+                }
+                with _dead(network, members, gone):
+                    losses.append(_loss(network, batches) - dense)
+            rows[unit.groups[0]] = {"size": unit.size, "losses": [round(loss, 6) for loss in losses]}
+            progress(number + 1, len(decided))
+    for unit in decided:
+        rows[unit.groups[0]]["weight"] = _slope(unit, rows[unit.groups[0]]["losses"])
+    typical = float(np.median([row["weight"] for row in rows.values()])) if rows else 1.0
+    typical = typical if typical > 0 else 1.0
+    for row in rows.values():
+        row["weight"] = round(max(row["weight"] / typical, _LEAST), 4)
+    return {"kind": KIND, "loss": round(dense, 6), "shares": list(SHARES), "groups": rows}
+
+
+def _slope(unit: units.Unit, losses: Sequence[float]) -> float:
+    """What one of allocation's units of loss costs of the host's, by least squares through the origin."""
+    own = np.array([unit.losses()[max(1, round(unit.size * (1 - share)))] for share in SHARES])
+    return max(float(own @ np.array(losses)) / max(float(own @ own), 1e-12), 0.0)
+
+
+def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows for the terminal, the most sensitive group first."""
+    groups = sorted(result["groups"].items(), key=lambda item: -item[1]["losses"][-1])
+    return [
+        {
+            "group": name,
+            "channels": row["size"],
+            **{f"loss, {share:.0%} cut": f"{loss:+.4f}" for share, loss in zip(SHARES, row["losses"], strict=True)},
+            "weight": f"{row['weight']:.2f}",
+        }
+        for name, row in groups
+    ]
+
+
+def picture(result: Mapping[str, Any], path: Path) -> None:
+    """Draw what each group loses when half of it is cut, in the order of the model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(result["groups"])
+    figure = Figure(figsize=(10, 1 + 0.16 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    losses = [row["losses"][-1] for row in result["groups"].values()]
+    axes.barh(range(len(names)), losses, color="#1f6feb")
+    axes.set_yticks(range(len(names)), [name.removeprefix("model.") for name in names], fontsize=6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=110)
+    files.replace(path, png.getvalue())
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a file that `yolo-prune inspect data=... out=` wrote.
+
+    Raises:
+        PruneError: no such file, or another one; the message names prune_sensitivity=.
+    """
+    words = f"prune_sensitivity={path}"
+    content = measured_file.load(path, "prune_sensitivity", "there is no such file")
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise PruneError(
+            f"{words}: it is no sensitivity file; yolo-prune inspect model=... data=... out=sensitivity.json writes one"
+        )
+    again = "measure it again: yolo-prune inspect model=... data=... out=sensitivity.json"
+    measured_file.check(SensitivityFile, content, words, again)
+    return dict(content)
+
+
+def weights(result: Mapping[str, Any], found: channel_groups.ChannelGraph) -> dict[str, float]:
+    """Group name -> weight.
+
+    Raises:
+        PruneError: the groups of `found` are not those that were measured.
+    """
+    own: dict[str, channel_groups.ChannelGroup] = {}  # the first group of each unit: what was measured
+    for group in found.groups:
+        own.setdefault(group.tie or group.name, group)
+    here = {group.name: group.size // group.times for group in own.values()}
+    spared = found.protected.keys() - found.native  # by a recipe: the same model, and groups that stay whole
+    there = {n: row["size"] for n, row in result["groups"].items() if n in here or n.partition("[")[0] not in spared}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise PruneError(
+                f"prune_sensitivity= was measured of another model: {name} has {there.get(name, 'no')} channels to cut "
+                f"there and {here.get(name, 'no')} here; measure it again: yolo-prune inspect model=... data=... "
+                "out=sensitivity.json"
+            )
+    return {name: float(result["groups"][name]["weight"]) for name in here}
+
+
+def asked(recipe: Recipe, found: channel_groups.ChannelGraph) -> dict[str, float]:
+    """The weights that a recipe names, empty where it names none; see `weights`."""
+    return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), found)
+
+
+def limits(recipe: Recipe, found: channel_groups.ChannelGraph) -> dict[str, float]:
+    """Group name -> the largest share of its channels that may go, by a recipe's layer_loss; empty where it has none.
+
+    Between the shares that were measured the loss is taken to rise in straight lines, and beyond them as in the last.
+
+    Raises:
+        PruneError: as `load` and `weights`.
+    """
+    if recipe.sensitivity is None or recipe.layer_loss is None:
+        return {}
+    result = load(recipe.sensitivity)
+    allowed = recipe.layer_loss * float(result["loss"])
+    shares = [0.0, *map(float, result["shares"])]
+    return {
+        name: _within(allowed, shares, [0.0, *map(float, result["groups"][name]["losses"])])
+        for name in weights(result, found)
+    }
+
+
+def _within(allowed: float, shares: Sequence[float], losses: Sequence[float]) -> float:
+    """The largest share up to which the loss stays within what is allowed."""
+    for (left, low), (right, high) in pairwise(zip(shares, losses, strict=True)):
+        if high > allowed:
+            return left + (right - left) * max(allowed - low, 0.0) / (high - low)
+    slope = (losses[-1] - losses[-2]) / (shares[-1] - shares[-2])
+    return 1.0 if slope <= 0 else min(shares[-1] + (allowed - losses[-1]) / slope, 1.0)
+
+
+@contextlib.contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own.
+
+    Every attribute of every module comes back: modes, settings, the criterion, the anchors that heads remember.
+    """
+    arguments = getattr(network, "args", None)
+    own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
+    known = vars(get_cfg())
+    with undisturbed(network):
+        network.__dict__.pop("criterion", None)
+        network._modules.pop("criterion", None)
+        network.args = get_cfg(overrides={key: own[key] for key in own if key in known and own[key] is not None})
+        if not hasattr(network, "nc"):  # RTDETRDetectionModel.init_criterion reads what only the host's trainer sets
+            network.nc = len(getattr(network, "names", ()))
+        network.eval()
+        yield
+
+
+def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
+    """The sum of the host's loss items, the mean over batches."""
+    found = []
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                _, items = network.loss(dict(batch), network(batch["img"]))
+                values = items.values() if isinstance(items, dict) else [items]
+                found.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
+    except (ImportError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        words = first_line(error)
+        raise PruneError(
+            f"the loss of this {type(network).__name__} cannot be computed on this data: {words}"
+        ) from error
+    if not np.isfinite(found).all():
+        raise PruneError(f"the loss of this {type(network).__name__} on this data is not a finite number")
+    return float(np.mean(found))
+
+
+@contextlib.contextmanager
+def _dead(
+    network: nn.Module, members: Mapping[str, tuple[channel_groups.Member, ...]], gone: Mapping[str, np.ndarray]
+) -> Iterator[None]:
+    """Make channels compute 0: what makes and shifts them becomes 0, and is given back at the end.
+
+    Args:
+        members: group name -> its members. gone: group name -> the channels that die.
+    """
+    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    try:
+        for name, channels in gone.items():
+            for member in members[name]:
+                if member.side != "out":
+                    continue
+                rows = torch.as_tensor(member.positions[np.isin(member.channels, channels)])
+                module = modules.get(member.module)
+                own = [parameters[member.module]] if module is None else [module.weight, module.bias]
+                axis = 1 if isinstance(module, nn.ConvTranspose2d) and module.groups == 1 else 0
+                for tensor in own:
+                    if tensor is None:
+                        continue
+                    kept.append((tensor, tensor.detach().clone()))
+                    tensor.data.index_fill_(axis if tensor.ndim > 1 else 0, rows.to(tensor.device), 0)
+        yield
+    finally:
+        for tensor, before in reversed(kept):
+            tensor.data.copy_(before)

@@ -1,0 +1,2 @@
+# yolo-prune, AGPL-3.0 license
+"""What is asked for: settings, bounds, recipe files and arguments. No torch, no ultralytics."""

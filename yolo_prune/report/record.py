@@ -1,0 +1,161 @@
+# yolo-prune, AGPL-3.0 license
+"""The record of a pruning: plain data, the same from a training run and from one cut without training.
+
+yolo_prune, versions    what made it
+recipe, bounds          what was asked for; bounds in FLOPs, parameters and milliseconds
+baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
+                        branch of an end-to-end head), fitness or None, latency_ms or None: measured, side by side
+latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
+steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
+history                 epoch, fitness, params, gflops; one row an epoch
+removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
+layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import ultralytics
+from torch import nn
+
+import yolo_prune
+from yolo_prune.cost import model_size
+from yolo_prune.cost.model_size import Size
+from yolo_prune.device.timing import Ratio
+from yolo_prune.graph import blocks
+from yolo_prune.planning import choice
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.surgery import widths
+
+
+def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dict[str, Any]:
+    """A record before the first step.
+
+    Args:
+        recipe: what is asked for. baseline: the model before its first cut. fitness: its fitness, if it is known.
+    """
+    return {
+        "yolo_prune": yolo_prune.__version__,
+        "recipe": recipe.as_dict(),
+        "bounds": choice.limits(recipe, baseline),
+        "baseline": figures(baseline.size, fitness, baseline.deployed_gflops),
+        "steps": [],
+        "history": [],
+        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
+    }
+
+
+def add_step(
+    record: dict[str, Any],
+    epoch: int,
+    size: Size,
+    fitness: float | None,
+    seconds: float,
+    latency: float | None = None,
+) -> dict[str, Any]:
+    """Note a step that was just taken; its fitness afterwards is filled in when it is known.
+
+    Args:
+        epoch: counted from 1, 0 for a cut without training. size: of the model now. fitness: before the cut.
+        seconds: what the step took. latency: ms that the device profile predicts for the model now, if there is one.
+
+    Returns:
+        The step's row.
+    """
+    row = {
+        "step": len(record["steps"]) + 1,
+        "epoch": epoch,
+        "params": size.params,
+        "gflops": size.gflops,
+        "fitness_before": fitness,
+        "fitness_after": None,
+        "seconds": round(seconds, 3),
+        **({} if latency is None else {"predicted_ms": round(latency, 4)}),
+    }
+    record["steps"].append(row)
+    return row
+
+
+def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
+    """Set `final`, `removed` and `layers` to what the model is now."""
+    record["final"] = figures(size, fitness, model_size.deployed_gflops(model))
+    heads = blocks.heads(model)
+    record["removed"] = {
+        "blocks": widths.removed(model),
+        "heads": {k: [n, heads.get(k, 0)] for k, n in baseline.heads.items() if heads.get(k, 0) < n},
+    }
+    now = dict(model.named_modules())
+    record["layers"] = [
+        {"name": name, "before": n, "after": _width(now.get(name))} for name, n in baseline.layers.items()
+    ]
+
+
+def latency(
+    record: dict[str, Any],
+    baseline: Baseline,
+    predicted: float,
+    measured: tuple[float, float, Ratio] | None,
+    note: str,
+) -> dict[str, Any]:
+    """Note what a device profile predicted and what was measured of it.
+
+    Args:
+        predicted: ms of the final model. measured: ms of the dense and of the final model in turns, and how many times
+            as fast the final one is; or None.
+        note: where that was measured, or why it was not.
+
+    Returns:
+        The entry: `bound_ms`, `predicted_ms`, `measured_ms`, `measured_speedup` (an interval, and whether it is known),
+        `kept` (None where nothing was measured or bound, or the machine was too busy), `note`.
+    """
+    assert baseline.profile is not None
+    assert baseline.latency is not None
+    bound = record["bounds"].get("latency")
+    kept = None
+    speed = None if measured is None else measured[2]
+    if measured is not None and bound is not None and measured[2].steady:
+        # The share is judged, not the milliseconds: machines have moods, and both models shared this one's.
+        # A bound in milliseconds is kept as well where those were measured.
+        kept = bool(1 / measured[2].median <= bound / baseline.latency * (1 + TOLERANCE))
+        asked = Recipe(**record["recipe"]).latency
+        if asked is not None and asked.kind == "absolute":
+            kept = kept or bool(measured[1] <= bound * (1 + TOLERANCE))
+    entry = {
+        "bound_ms": bound and round(bound, 4),
+        "predicted_ms": {"baseline": round(baseline.latency, 4), "final": round(predicted, 4)},
+        "measured_ms": measured and {"baseline": round(measured[0], 4), "final": round(measured[1], 4)},
+        "measured_speedup": speed and speed.as_dict(),
+        "kept": kept,
+        "note": note,
+        "profile": baseline.profile.brief(),
+    }
+    record["latency"] = entry
+    if measured is not None:
+        record["baseline"]["latency_ms"], record["final"]["latency_ms"] = map(
+            entry["measured_ms"].get, ("baseline", "final")
+        )
+    return entry
+
+
+TOLERANCE = 0.02  # of a bound on latency: what two timings of one model differ by on a quiet machine
+
+
+def _width(layer: nn.Module | None) -> int:
+    """Output channels of a convolution or a linear layer; 0 for one that went with its block."""
+    if layer is None:
+        return 0
+    return int(getattr(layer, "out_channels", None) or layer.out_features)  # type: ignore[arg-type]
+
+
+def figures(size: Size, fitness: float | None, deployed: float | None) -> dict[str, Any]:
+    """One model's entry. deployed: its GFLOPs as it is exported."""
+    return {
+        "params": size.params,
+        "gflops": size.gflops,
+        "gflops_deployed": deployed and round(deployed, 4),
+        "fitness": fitness,
+        "latency_ms": None,
+    }

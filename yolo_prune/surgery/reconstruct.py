@@ -1,0 +1,310 @@
+# yolo-prune, AGPL-3.0 license
+"""What a cut took, made up for in what stays, on a few images and without labels or gradients.
+
+    mean      channels that go were not 0: their mean, as their readers saw it, is added to the readers' bias, or taken
+              off the running mean of the BatchNorm that follows
+    bn        the running mean and variance of every BatchNorm are measured again, in the order of the layers
+    refit     before that, each layer's weights move to where its outputs are again those of the model before the cut,
+              by least squares with a ridge (He et al., arXiv 1707.06168; ZipLM, arXiv 2302.04089, goes further)
+
+Each includes those above it. `refit` takes two passes over the images. The first notes what each layer of the whole
+model puts out at some places of each image. The second runs the cut model on all images at once: a layer is solved when
+its inputs arrive, which come of layers that are solved already, so that it also mends what those could not. Its targets
+are the outputs of the model before the cut, its start the weights that are left, and the ridge holds it there where the
+images do not say.
+
+With n places, o outputs and d weights an output, a layer takes about n * d * min(n, d) + min(n, d) ** 3 operations;
+n is at most `_PLACES`, which bounds time and memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.host.memory import give_back, is_out_of_memory
+from yolo_prune.surgery import cut_channels
+
+PARTS = ("none", "mean", "bn", "refit")
+_PLACES = 4608  # at which a layer is fitted, in all images together
+_RIDGE = 0.1  # of the mean square of what a weight of the layer reads
+_FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
+
+Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of surgery.kept_positions
+
+
+@dataclass
+class Before:
+    """What a model put out before its cut.
+
+    Attributes:
+        kept: layer -> the positions that stay along its outputs and its inputs, None for all.
+        places: layer -> (p,) flat places of its output, the same in every image.
+        outputs: layer -> (n, p, rows that stay).
+        lost: layer -> (out,) what the inputs that go added to its outputs, on average.
+    """
+
+    kept: Kept
+    places: dict[str, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    lost: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torch.Tensor, part: str) -> Before:
+    """Note what a model does before it is cut; it comes back as it was.
+
+    Args:
+        model: a stock model. found, plan: its groups and what the cut will keep of them.
+        images: (n, channels, height, width), 0..1.
+        part: one of `PARTS` but none; what a lesser one needs not is not noted.
+    """
+    kept = cut_channels.kept_positions(found, plan)
+    before = Before(kept)
+    merged = {block.consumer for block in found.blocks if block.name in plan.blocks}  # their columns add up: not lost
+    layers = {name: module for name, module in model.named_modules() if name in kept and _plain(module)}
+    calls = dict.fromkeys(layers, 0)
+    means: dict[str, torch.Tensor] = {}
+    count = max(1, _PLACES // len(images))
+
+    def hook(name: str) -> Callable[..., None]:
+        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            x, y = inputs[0].detach(), _rows(module, output.detach())
+            calls[name] += 1
+            if kept[name][1] is not None and name not in merged:
+                mean = x.float().mean((0, 2, 3)) if x.ndim == 4 else x.float().flatten(0, -2).mean(0)
+                means[name] = mean
+            if part == "refit":
+                order = torch.Generator().manual_seed(len(before.places))
+                before.places[name] = torch.randperm(y.shape[1], generator=order)[:count].to(y.device)
+                noted = y[:, before.places[name]].float()
+                rows = kept[name][0]
+                before.outputs[name] = noted if rows is None else noted[..., torch.as_tensor(rows, device=y.device)]
+
+        return look
+
+    with undisturbed(model), torch.no_grad():
+        model.eval()
+        if not _statistics_hold(model, images[:_FEW]):  # early in a training: outputs by them would be of no use
+            _normalise(model, momentum=0.0)
+        handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+        try:
+            model(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+    for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
+        before.outputs.pop(name, None)
+        means.pop(name, None)
+    for name, mean in means.items():
+        before.lost[name] = _of_the_lost(layers[name], kept[name][1], mean)
+    return before
+
+
+def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, frozen: Collection[str] = ()) -> None:
+    """Make up for a cut, in place.
+
+    Args:
+        model: the model that was observed, cut. before: of `observe` with the same images and part.
+        frozen: names of parameters that are not trained: their layers and norms stay as they are.
+    """
+    modules = dict(model.named_modules())
+    held = {name.rpartition(".")[0] for name in frozen}
+    for name, lost in before.lost.items():
+        if name in modules and name not in held:
+            rows = before.kept[name][0]
+            _shift(name, modules, lost if rows is None else lost[torch.as_tensor(rows, device=lost.device)], held)
+    if part != "mean":
+        _where_there_is_room(lambda some: _refit(model, before, some, held), model, images)
+
+
+def _refit(model: nn.Module, before: Before, images: torch.Tensor, held: Collection[str]) -> None:
+    """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
+    modules = dict(model.named_modules())
+    solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
+
+    def hook(name: str) -> Callable[..., None]:
+        def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0].detach()
+            _fit(module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device))
+
+        return solve
+
+    with undisturbed(model), torch.no_grad():
+        handles = [module.register_forward_pre_hook(hook(name)) for name, module in solving.items()]
+        try:
+            _normalise(model, momentum=1.0, held=held)  # these images' statistics, and no others
+            model(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextlib.contextmanager
+def made_up(
+    model: nn.Module,
+    found: ChannelGraph,
+    plan: PrunePlan,
+    images: torch.Tensor | None,
+    part: str,
+    frozen: Collection[str] = (),
+) -> Iterator[None]:
+    """Make up for the cut that is done inside; see `observe` and `restore`. Without images nothing is done."""
+    if images is None or part == "none":
+        yield
+        return
+    before = _where_there_is_room(lambda some: observe(model, found, plan, some, part), model, images)
+    yield
+    restore(model, before, images, part, frozen)
+
+
+def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, images: torch.Tensor) -> Any:
+    """Do this on the model's device, or, where a training has filled that, with the model on the CPU for the time."""
+    device = next(model.parameters()).device
+    try:
+        return act(images.to(device))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to make up for the cut; the CPU does it")
+    give_back(device)
+    model.cpu()
+    try:
+        return act(images.cpu())
+    finally:
+        model.to(device)
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Give every module's attributes back at the end: modes, settings, what heads remember; not tensors' values."""
+    before = [(m, dict(vars(m)), dict(m._modules), dict(m._buffers)) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, children, buffers in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._modules.clear()
+            module._modules.update(children)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+def _statistics_hold(model: nn.Module, images: torch.Tensor) -> bool:
+    """Whether what reaches each norm has, by its running statistics, a mean square that is not far from 1."""
+    squares: list[torch.Tensor] = []
+
+    def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if module.running_mean is not None:
+            shape = (1, -1, 1, 1)
+            middle, spread = module.running_mean.view(shape), (module.running_var + module.eps).view(shape)
+            squares.append(((inputs[0].detach() - middle) ** 2 / spread).mean())
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    handles = [module.register_forward_pre_hook(look) for module in norms]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return not squares or bool(torch.stack(squares).max() < _FAR)
+
+
+def _normalise(model: nn.Module, momentum: float, held: Collection[str] = ()) -> None:
+    """Have norms use the statistics of the images of a pass, all others as in eval, and note them by `momentum`."""
+    model.eval()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and name not in held:
+            module.train()
+            module.momentum = momentum
+            module.num_batches_tracked = None  # not counted
+
+
+def _plain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _rows(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """(n, places, out) of a layer's output."""
+    if isinstance(module, nn.Conv2d):
+        return output.flatten(2).transpose(1, 2)
+    return output.reshape(len(output), -1, output.shape[-1])
+
+
+def _of_the_lost(module: Any, columns: np.ndarray | None, mean: torch.Tensor) -> torch.Tensor:
+    """(out,) what the inputs that are not in `columns` add to a layer's outputs when they are at their mean."""
+    gone = mean.clone()
+    gone[torch.as_tensor(columns, device=mean.device)] = 0
+    weight = module.weight.detach().float()
+    found: torch.Tensor = weight.reshape(*weight.shape[:2], -1).sum(2) @ gone
+    return found
+
+
+def _shift(name: str, modules: Mapping[str, nn.Module], lost: torch.Tensor, held: Collection[str]) -> None:
+    """Add a constant to a layer's outputs: in its bias, or in the running mean of the norm beside it."""
+    bias = getattr(modules[name], "bias", None)
+    beside = f"{name.rpartition('.')[0]}.bn"
+    norm = modules.get(beside) if name.endswith(".conv") and beside not in held else None
+    if bias is not None:
+        bias.data += lost.to(bias.device, bias.dtype)
+    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm.running_mean -= lost.to(norm.running_mean.device, norm.running_mean.dtype)
+
+
+def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(n * places, d) what each of a layer's weights reads, in the order of weight[o].flatten()."""
+    if isinstance(module, nn.Linear):
+        return x.reshape(len(x), -1, x.shape[-1])[:, places].flatten(0, 1)
+    (kh, kw), sw, (dh, dw) = module.kernel_size, module.stride[1], module.dilation
+    ph, pw = (0, 0) if isinstance(module.padding, str) else module.padding
+    wide = (x.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    x = functional.pad(x, (pw, pw, ph, ph))
+    rows, columns = places // wide * module.stride[0], places % wide * sw
+    y = rows[:, None, None] + torch.arange(kh, device=x.device)[None, :, None] * dh
+    z = columns[:, None, None] + torch.arange(kw, device=x.device)[None, None, :] * dw
+    found: torch.Tensor = x[:, :, y, z].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
+    return found
+
+
+def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Move a layer's weights to where they make `wanted` (n, places, out) of `read` (n * places, d)."""
+    weight = module.weight
+    left = weight.detach().reshape(len(weight), -1).float()
+    a, y = read.float(), wanted.flatten(0, 1).float()
+    middle_a, middle_y = a.mean(0), y.mean(0)
+    a = a - middle_a
+    error = y - middle_y - a @ left.T
+    if a.shape[1] <= len(a):
+        square = a.T @ a
+        square.diagonal().add_(_RIDGE * square.diagonal().mean() + 1e-12)
+        moved = _solve(square, a.T @ error)
+    else:  # fewer places than weights: the same solution through the places
+        square = a @ a.T
+        square.diagonal().add_(_RIDGE * square.diagonal().sum() / a.shape[1] + 1e-12)
+        moved = a.T @ _solve(square, error)
+    found = left + moved.T
+    if not bool((error - a @ moved).norm() <= error.norm()):
+        return  # numbers failed, or are not numbers: better the weights that were left
+    weight.data.copy_(found.reshape(weight.shape))
+    if module.bias is not None:
+        module.bias.data.copy_(middle_y - found @ middle_a)
+
+
+def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve with a matrix that is symmetric and positive; 0 where it turns out not to be."""
+    device = square.device
+    if device.type not in ("cpu", "cuda"):  # Apple's MPS knows Cholesky in part, and not in every torch
+        square, right = square.cpu(), right.cpu()
+    factor, failed = torch.linalg.cholesky_ex(square)
+    found: torch.Tensor = torch.cholesky_solve(right, factor)
+    return (torch.zeros_like(found) if bool(failed) else found).to(device)

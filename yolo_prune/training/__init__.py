@@ -1,0 +1,2 @@
+# yolo-prune, AGPL-3.0 license
+"""One training run that prunes."""

@@ -1,0 +1,76 @@
+# yolo-prune, AGPL-3.0 license
+"""`deploy:` of a recipe: a run that ends with artifacts, each proven and timed beside the dense model.
+
+The dense model is the average right before the first cut, kept as pruning/dense-trained.pt until then: it has learned
+the data, and its widths are those that the speed is compared with.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune import files
+from yolo_prune.cost.layer_shapes import copy_of
+from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.export import job
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.training import ddp, optimizer_state
+
+_DENSE = "dense-trained.pt"  # in the run's folder `pruning`
+
+
+def keep_dense(trainer: Any, wanted: Recipe) -> None:
+    """Right before the first cut: keep the average of the dense model for the comparison at the end.
+
+    Raises:
+        PruneError: it cannot be written.
+    """
+    if not wanted.deploy or not ddp.is_first():
+        return
+    network = copy_of(optimizer_state.student(trainer.ema.ema)).cpu().half()
+    buffer = io.BytesIO()
+    torch.save({"model": network, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
+    path = _path(trainer)
+    try:
+        files.replace(path, buffer.getvalue())
+    except PruneError as error:
+        raise PruneError(f"{error} (the dense model, which the artifacts are to be compared with)") from None
+
+
+def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
+    """Export best.pt to the recipe's formats and prove it. What goes wrong is said loudly; the run has ended well.
+
+    Returns:
+        For the record: what export.json says, or None where nothing was exported.
+    """
+    if not wanted.deploy or not ddp.is_first():
+        return None
+    weights = trainer.best if Path(trainer.best).is_file() else trainer.last
+    dense = _path(trainer)
+    settings: dict[str, Any] = {
+        "format": list(wanted.deploy),
+        "data": trainer.args.data,
+        "dense": dense if dense.is_file() else None,
+        "imgsz": int(trainer.args.imgsz),
+        "quantize": 16 if wanted.precision == "fp16" else None,
+        "safe": False,  # this run wrote both
+    }
+    try:
+        return job.export(weights, **settings)
+    except NoisyError as error:
+        LOGGER.warning(f"{colorstr('prune:')} {error}")
+        return error.record
+    except PruneError as error:
+        LOGGER.warning(f"{colorstr('prune:')} DEPLOYMENT IS NOT PROVEN. {error}")
+        return None
+    finally:
+        dense.unlink(missing_ok=True)
+
+
+def _path(trainer: Any) -> Path:
+    return Path(trainer.save_dir) / "pruning" / _DENSE

@@ -1,0 +1,102 @@
+# yolo-prune, AGPL-3.0 license
+"""`prune_distill=`: a pruned model learns from what it was before its first cut, through the host's DistillationModel.
+
+The host wraps model and teacher before it makes optimizer and average (ultralytics 8.4.190, engine/trainer.py), so it
+does here too, with the model's own file as a teacher whose loss counts nothing. Right before the first cut the average
+of the dense model takes the teacher's place, is kept as pruning/teacher.pt for a resume, and the loss counts.
+"""
+
+from __future__ import annotations
+
+import io
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo_prune import files
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.training import ddp, optimizer_state
+
+_TEACHER = "teacher.pt"  # in the run's folder `pruning`
+
+
+def arrange(trainer: Any, wanted: Recipe) -> None:
+    """Have the host build its DistillationModel; called before it builds the model, also in the parent of a DDP run.
+
+    Raises:
+        PruneError: another teacher is named as well, or the model is no trained file. HostError: this host cannot.
+    """
+    if not wanted.distill or trainer.resume:
+        return
+    given = f"prune_distill={wanted.distill:g}"
+    if trainer.args.task == "classify":
+        raise PruneError(f"{given} learns what a detection head sees, and task=classify has none: leave it out")
+    if not hasattr(trainer.args, "distill_model"):
+        raise HostError(f"{given} needs an ultralytics that has distill_model=")
+    if trainer.args.distill_model == str(trainer.args.model):
+        return  # the parent of a DDP run has said it
+    if trainer.args.distill_model is not None:
+        raise PruneError(
+            f"{given} and distill_model={trainer.args.distill_model} name two teachers, the model before its first cut "
+            "and this one: give one of them"
+        )
+    if Path(str(trainer.args.model)).suffix != ".pt":
+        raise PruneError(
+            f"{given} with model={trainer.args.model}: only a trained model, such as model=best.pt, has something to "
+            "teach; leave prune_distill= out"
+        )
+    trainer.args.distill_model = str(trainer.args.model)
+
+
+def begin(wrapper: Any, wanted: Recipe, cut: bool) -> None:
+    """Let the loss count nothing until the first cut, or, of a resumed run that has cut, what was asked for."""
+    if wanted.distill and hasattr(wrapper, "student_model"):
+        wrapper.dis = wanted.distill if cut else 0.0
+
+
+def take_over(trainer: Any, wrapper: Any, wanted: Recipe) -> None:
+    """Right before the first cut: the average becomes the teacher, and its loss counts.
+
+    Args:
+        trainer: of the run. wrapper: its unwrapped model.
+
+    Raises:
+        HostError: the host's DistillationModel is not what it was. PruneError: the teacher cannot be kept.
+    """
+    if not wanted.distill or not hasattr(wrapper, "student_model"):
+        return
+    teacher: Any = deepcopy(optimizer_state.student(trainer.ema.ema)).float().eval()
+    ddp.same(teacher)
+    try:
+        wrapper._remove_feature_hooks()
+        wrapper.teacher_model = teacher.to(trainer.device)
+        wrapper._freeze_teacher()
+        wrapper._register_feature_hooks()
+    except AttributeError as error:
+        raise HostError(f"this ultralytics keeps its teacher in another way than yolo-prune knows: {error}") from error
+    wrapper.dis = wanted.distill
+    path = _path(trainer)
+    if ddp.is_first():
+        plain = deepcopy(teacher).half()
+        for layer in plain.model:
+            layer._forward_hooks.clear()
+        buffer = io.BytesIO()
+        torch.save({"model": plain, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
+        try:
+            files.replace(path, buffer.getvalue())
+        except PruneError as error:
+            raise PruneError(f"{error} (the teacher, which a resumed run would learn from)") from None
+    trainer.args.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
+
+
+def forget(trainer: Any, wanted: Recipe) -> None:
+    """Remove the teacher that was kept: a run that has ended is not resumed."""
+    if wanted.distill and ddp.is_first():
+        _path(trainer).unlink(missing_ok=True)
+
+
+def _path(trainer: Any) -> Path:
+    return Path(trainer.save_dir) / "pruning" / _TEACHER

@@ -1,0 +1,133 @@
+# yolo-prune, AGPL-3.0 license
+"""What is refused before a run makes its folder: modes that cannot prune, other families, bounds out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from yolo_prune.device import profile
+from yolo_prune.errors import BoundError, HostError, PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import checkpoint, rebuild
+from yolo_prune.planning import asked_for, choice, sensitivity
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe import argument_checks, support
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.training import frozen
+
+_SLACK = 1.25  # the class count of the data moves the head's cost a little; what is closer than this is judged later
+
+
+def modes(settings: Mapping[str, Any]) -> None:
+    """Refuse, with what to do instead, the tasks and modes of the host that this version cannot prune in.
+
+    Args:
+        settings: the host's arguments; those that are absent count as unset.
+
+    Raises:
+        HostError: names every one that is set. PruneError: imgsz is no size; the host says so after the data were read.
+    """
+    side = settings.get("imgsz")
+    if not isinstance(side, (list, tuple)) and not str(side).isdecimal():  # the host takes a list's largest, and text
+        argument_checks.whole(imgsz=side)
+    task = settings.get("task")
+    if task not in (None, *support.TASKS):
+        raise HostError(f"prune= with task={task} is not supported; known are {', '.join(support.TASKS)}")
+    instead = {
+        "compile": (bool(settings.get("compile")), "train without compile=; compile or export the pruned best.pt"),
+        "quantize": (
+            str(settings.get("quantize")) in {"8", "int8"},
+            "prune first without quantize=, then train the pruned best.pt with quantize=8",
+        ),
+        "time": (settings.get("time") is not None, "give epochs=, the number that the pruning schedule counts in"),
+    }
+    faults = [f"{name}={settings.get(name)} ({right})" for name, (refused, right) in instead.items() if refused]
+    if faults:
+        raise HostError(f"prune= together with {' and '.join(faults)} is not supported by this version")
+
+
+def measurements(wanted: Recipe) -> None:
+    """Refuse measurements that cannot be read, and a latency without a profile where this machine cannot be measured.
+
+    Raises:
+        PruneError: one of these.
+    """
+    if wanted.sensitivity is not None:
+        sensitivity.load(wanted.sensitivity)
+    if profile.asked(wanted) is None and choice.wants_latency(wanted):
+        profile.require_here(wanted)
+
+
+def floor(settings: Mapping[str, Any], wanted: Recipe) -> None:
+    """Refuse a floor in a run that does not measure fitness, or whose state cannot be put back.
+
+    Raises:
+        HostError: names what does not go together.
+    """
+    if wanted.floor is None:
+        return
+    if not settings.get("val", True):
+        raise HostError(f"prune_floor={wanted.floor:g} with val=False: a floor is of fitness, so write val=True")
+    if settings.get("distill_model") or wanted.distill:
+        which = f"prune_distill={wanted.distill:g}" if wanted.distill else f"distill_model={settings['distill_model']}"
+        raise HostError(
+            f"prune_floor={wanted.floor:g} with {which} is not supported by this version: give a bound, such as "
+            f"prune_flops=50%, or leave {which.partition('=')[0]}= out"
+        )
+
+
+def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
+    """Refuse a checkpoint that the run would refuse later, after it has made or emptied its folder.
+
+    Args:
+        settings: the host's arguments; only a `model` that is a .pt file at hand is looked at. wanted: the recipe.
+
+    Raises:
+        PruneError: another family, weights that the run would lose, or a bound far out of reach. What cannot be read
+            is left to the host.
+    """
+    path = Path(str(settings.get("model")))
+    if path.suffix != ".pt" or not path.is_file():
+        return
+    try:
+        network, _ = checkpoint.load(path, safe=checkpoint.restricted())  # else as the host is about to load it anyway
+    except PruneError:
+        return
+    rebuild.require(network, str(path))
+    model(network, wanted, str(path), _SLACK, settings.get("freeze"))
+
+
+def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, freeze: object = None) -> None:
+    """Refuse a model of another family and bounds that none of its legal widths reaches.
+
+    Args:
+        network: a stock model. wanted: the recipe. name: how the user named the model. slack: how far out of reach a
+            bound may seem, as a factor. freeze: the host's argument.
+
+    Raises:
+        PruneError: one of the two, or a pattern of `protect` that means no layer.
+    """
+    checkpoint.require_supported(network, name)
+    found = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
+    asked_for.require_protected(found, wanted.protect)
+    weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
+    baseline = Baseline.of(network, found, profile.asked(wanted), weights, limits)
+    try:
+        choice.check_reachable(network, found, wanted, baseline)
+    except BoundError:
+        if slack == 1 or not _reachable(network, found, wanted, baseline, slack):
+            raise
+
+
+def _reachable(
+    network: nn.Module, found: channel_groups.ChannelGraph, wanted: Recipe, baseline: Baseline, slack: float
+) -> bool:
+    try:
+        choice.check_reachable(network, found, wanted, baseline, slack)
+    except BoundError:
+        return False
+    return True

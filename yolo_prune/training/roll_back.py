@@ -1,0 +1,146 @@
+# yolo-prune, AGPL-3.0 license
+"""How far a run may go: fitness, once recovered, stays within prune_floor of the dense model's; else it goes back.
+
+Before each step the state of the training is kept in the run's folder, as pruning/good.pt: the yaml that the model is
+rebuilt from, and tensors. A run that was killed finds it there too. Where the fitness that came back since the last
+step is not enough, the state from before that step is put in place again (weights, average, optimizer; the learning
+rate goes on by epochs) and no step follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yolo_prune.errors import PruneError, first_line
+from yolo_prune.training import ddp, optimizer_state, state_file
+
+_GOOD = "good.pt"  # in the run's folder `pruning`
+_USE = "to which the run was to go back"
+
+
+def recovered(history: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
+    """The best fitness since a step.
+
+    Args:
+        history: of the record. epoch: of the step, counted from 1.
+    """
+    return max(
+        (row["fitness"] for row in history if row["epoch"] >= epoch and row["fitness"] is not None), default=None
+    )
+
+
+def check_epoch(epochs: Sequence[int], last: int) -> int | None:
+    """When the last step is judged: half of the way from it to the end, so that going back has epochs left.
+
+    Args:
+        epochs: 0-based epochs of the steps. last: how many epochs the run has.
+
+    Returns:
+        A 0-based epoch; None where no epoch is left after the last step.
+    """
+    if not epochs or epochs[-1] >= last - 1:
+        return None
+    return epochs[-1] + (last - epochs[-1] + 1) // 2
+
+
+def keep(trainer: Any) -> None:
+    """Keep the state of a training, on the first process, in one file that is replaced whole.
+
+    Raises:
+        PruneError: it cannot be written.
+    """
+    if not ddp.is_first():
+        return
+    model = unwrap_model(trainer.model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    state = {
+        "yaml": model.yaml,
+        "average": trainer.ema.ema.state_dict(),
+        "live": model.state_dict(),
+        "groups": [[names[p] for p in group["params"]] for group in trainer.optimizer.param_groups],
+        "optimizer": {names[p]: value for p, value in trainer.optimizer.state.items() if p in names},
+    }
+    state_file.write(_path(trainer), state, _USE)
+
+
+def go_back(trainer: Any) -> None:
+    """Put the state that was kept in place, on every process.
+
+    Raises:
+        PruneError: the file is gone, damaged, or holds more than plain data.
+    """
+    path = _path(trainer)
+    state = state_file.read(path, _USE, trainer.device)
+    old: Any = unwrap_model(trainer.model)
+    try:
+        new, average = (_built(trainer, old, state["yaml"], state[key]) for key in ("live", "average"))
+        parameters = dict(new.named_parameters())
+        groups = [[parameters[name] for name in names] for names in state["groups"]]
+        kept = {parameters[name]: value for name, value in state["optimizer"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise PruneError(f"{path} is not of this run, {_USE}: {first_line(error)}") from error
+    trained = {name: parameter.requires_grad for name, parameter in old.named_parameters()}
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(trained.get(name, True))
+    new.criterion = _criterion(old, new)
+    new.train(old.training)
+    for group, own in zip(trainer.optimizer.param_groups, groups, strict=True):
+        group["params"] = own
+    trainer.optimizer.state.clear()
+    trainer.optimizer.state.update(kept)
+    trainer.ema.ema = average.eval().requires_grad_(False)
+    optimizer_state.carry_ema(trainer.ema)
+    if isinstance(trainer.model, DistributedDataParallel):
+        trainer.model.module = new
+        optimizer_state.carry_ddp(trainer)
+    else:
+        trainer.model = new
+
+
+def _built(trainer: Any, old: Any, yaml: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
+    """A model of the widths that a yaml carries, by the host's own way, with weights; all else is as of `old`."""
+    new: Any = trainer.get_model(cfg=yaml, weights=None, verbose=False)
+    own = {"yaml", "save", "criterion", *vars(nn.Module())}
+    vars(new).update({key: value for key, value in vars(old).items() if key not in own})
+    example = next(old.parameters())
+    new.to(example.device, example.dtype)
+    if any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in old.parameters()):
+        new.to(memory_format=torch.channels_last)  # what the host trains in on CUDA
+    new.load_state_dict(state)
+    return new
+
+
+def _criterion(old: Any, new: Any) -> Any:
+    """The loss, as far as it has come, of the new model's modules and parameters where it holds the old one's.
+
+    A pose loss of YOLO26 trains a flow that is a module of the head, and an end-to-end loss counts epochs (8.4.190,
+    utils/loss.py: `PoseLoss26`, `E2ELoss`).
+
+    Returns:
+        None where the host is to make a new one, at the next batch.
+    """
+    loss = getattr(old, "criterion", None)
+    memo: dict[int, Any] = {id(old): new}
+    for now, before in ((new.named_modules(), old.named_modules()), (new.named_parameters(), old.named_parameters())):
+        there = dict(now)
+        memo |= {id(one): there[name] for name, one in before if name in there}
+    memo[id(getattr(old, "args", None))] = getattr(old, "args", None)
+    return deepcopy(loss, memo)
+
+
+def forget(trainer: Any) -> None:
+    """Remove what was kept: at the end of a run nobody goes back any more."""
+    if ddp.is_first():
+        _path(trainer).unlink(missing_ok=True)
+
+
+def _path(trainer: Any) -> Path:
+    return Path(trainer.save_dir) / "pruning" / _GOOD

@@ -1,0 +1,127 @@
+# yolo-prune, AGPL-3.0 license
+"""One cut of a model in training: what channels are worth, what makes up for the cut, and what follows the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.cost import model_size
+from yolo_prune.errors import HostError, PruneError, first_line
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import datasets
+from yolo_prune.host.memory import is_out_of_memory
+from yolo_prune.importance import calibration
+from yolo_prune.importance.gradients import Gates
+from yolo_prune.planning import choice, dry_cut
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.surgery import cut_channels, reconstruct
+from yolo_prune.surgery.undo import Undo
+from yolo_prune.training import ddp, frozen, optimizer_state
+
+_OF_IMAGES = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
+
+
+def worth(trainer: Any, seen: Gates | None, wanted: Recipe, found: channel_groups.ChannelGraph) -> dict[str, Any]:
+    """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
+    if seen is not None and seen.fits(found):
+        return seen.scores()
+    try:
+        batches = datasets.of_trainer(trainer, calibration.IMAGES)
+    except _OF_IMAGES as error:
+        return _nothing(wanted, f"no images to look at: {first_line(error)}")
+    try:
+        return calibration.gather(optimizer_state.student(trainer.ema.ema), found, wanted.importance, batches)
+    except (PruneError, RuntimeError, MemoryError) as error:
+        short = "memory ran out: " if is_out_of_memory(error) else ""
+        return _nothing(wanted, f"{short}{first_line(error)}")
+
+
+def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
+    """No scores, with a word on what the step goes by instead."""
+    instead = choice.by_weights(wanted)
+    LOGGER.warning(
+        f"{colorstr('prune:')} this step goes by importance={instead.importance} and scope={instead.scope}, for "
+        f"importance={wanted.importance} has nothing to go by: {why}"
+    )
+    return {}
+
+
+def images(trainer: Any) -> torch.Tensor | None:
+    """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
+    try:
+        return datasets.pixels(datasets.of_trainer(trainer, datasets.count(int(trainer.args.imgsz))))
+    except _OF_IMAGES as error:
+        words = first_line(error)
+        LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
+        return None
+
+
+def note(undo: Undo, models: Sequence[nn.Module], found: channel_groups.ChannelGraph, chosen: PrunePlan) -> None:
+    """Tell `undo` which weights of some models a cut replaces: the others may be changed in place."""
+    merged = {block.consumer for block in found.blocks if block.name in chosen.blocks}  # their columns add up in place
+    replaced = set(cut_channels.kept_positions(found, chosen)) - merged
+    for model in models:
+        undo.weights(model, replaced)
+
+
+def cut_training(
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: Any,
+    wanted: Recipe,
+    baseline: Baseline,
+    bounds: dict[str, float],
+    images: torch.Tensor | None = None,
+    worth: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
+    avoid: dict[str, str] | None = None,
+    undo: Undo | None = None,
+) -> tuple[channel_groups.ChannelGraph, list[str]]:
+    """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
+
+    Of several processes the first scores, plans and makes up for the cut, and all cut. Training goes on from the
+    average, which was made up for: to fit the live model as well would cost as much again.
+
+    Args:
+        images: what the cut is made up for on; None where nothing does. worth: see step.choose.
+        avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
+
+    Returns:
+        The groups as they were before the cut, and the blocks that were removed whole.
+    """
+    removed: list[str] = []
+    still = frozen.makers(optimizer_state.student(model))
+    scored = optimizer_state.student(ema)
+    untrained = {name for name, value in optimizer_state.student(model).named_parameters() if not value.requires_grad}
+    for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
+        found, chosen, known = ddp.from_first(
+            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid, still), avoid)
+        )
+        if avoid is not None:
+            avoid.update(known or {})
+        if undo is not None and number == 0:
+            note(undo, (scored, optimizer_state.student(model)), found, chosen)
+        removed += chosen.blocks
+        with reconstruct.made_up(scored, found, chosen, images, wanted.compensate, untrained):
+            optimizer_state.cut(ema, found, chosen)
+        dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, found, chosen))
+        if dropped:
+            kind = type(optimizer).__name__
+            LOGGER.warning(
+                f"{colorstr('prune:')} what {kind} knows of {dropped} of the cut tensors has another shape than they: "
+                "it is dropped, and made anew at the next step"
+            )
+        size = model_size.size_of(scored)
+        figures = {"flops": size.flops, "params": size.params}
+        if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
+            if images is not None:
+                optimizer_state.student(model).load_state_dict(scored.state_dict())
+            ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
+            return found, removed
+    raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")

@@ -1,0 +1,197 @@
+# yolo-prune, AGPL-3.0 license
+"""What last.pt does not carry: without it a run that is killed and resumed would take other steps than it had taken.
+
+The host saves the average alone, in half precision, and most of the optimizer's state so; a resumed run trains on from
+that, with random numbers, an order of images and sums of gradients that begin anew (ultralytics 8.4.190,
+engine/trainer.py: `save_model`, `resume_training`). As long as steps are to come, all of it is kept beside each last.pt
+as pruning/resume-ID.pt, where ID is of the very bytes of that last.pt: the two belong together whatever is killed when.
+
+    live, average, optimizer   in full precision     gradients, waiting   of batches that wait for a step
+    between                    gates, pressure, warm-up of the learning rate
+    avoid                      blocks that a dry cut has failed in
+    random, loader             of the first process; of images that worker processes load, only the order
+
+With worker processes (`workers=`, which the host sets to 0 on a CPU), and on several GPUs, how images are augmented
+after a resume is another draw than without one: there widths may differ a little.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yolo_prune.errors import PruneError, first_line
+from yolo_prune.training import ddp, state_file
+
+_NAME = "resume-{}.pt"
+_USE = "without which widths may come out another way than without the interruption"
+
+
+def of(trainer: Any, waiting: int, between: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a training between two epochs.
+
+    Args:
+        trainer: the host's. waiting: as of `Cadence`. between: as of `Between.state`.
+    """
+    model = unwrap_model(trainer.model)
+    return {
+        "live": _tensors(model),
+        "average": _tensors(trainer.ema.ema),
+        "optimizer": trainer.optimizer.state_dict(),
+        "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+        "waiting": waiting,
+        "between": between,
+        "random": _random(),
+        "loader": _loader(trainer.train_loader),
+    }
+
+
+def write(trainer: Any, state: Mapping[str, Any], checkpoint: Path) -> Path:
+    """Keep a state beside a checkpoint that is about to be put in place as last.pt.
+
+    Returns:
+        The file. Those of earlier ones are for `forget`, once the checkpoint is in place.
+
+    Raises:
+        PruneError: it cannot be written.
+    """
+    path = _folder(trainer) / _NAME.format(_identity(checkpoint))
+    state_file.write(path, state, _USE)
+    return path
+
+
+def forget(trainer: Any, but: Path | None = None) -> None:
+    """Remove the states that were kept, all but one."""
+    for path in _folder(trainer).glob(_NAME.format("*")):
+        if path != but:
+            path.unlink(missing_ok=True)
+
+
+def read(trainer: Any) -> dict[str, Any] | None:
+    """What was kept beside the checkpoint that a run is resumed from; None where nothing was.
+
+    Raises:
+        PruneError: it is damaged, or holds more than plain data.
+    """
+    path = _folder(trainer) / _NAME.format(_identity(Path(str(trainer.args.resume))))
+    return state_file.read(path, _USE) if path.is_file() else None
+
+
+def put(trainer: Any, state: Mapping[str, Any]) -> None:
+    """Put models and optimizer in place, all or nothing; `put_moment` follows when the first epoch begins.
+
+    Raises:
+        PruneError: the state is of another model.
+    """
+    try:
+        pairs = [(unwrap_model(trainer.model), state["live"]), (trainer.ema.ema, state["average"])]
+        for module, tensors in pairs:
+            own = {name: value.shape for name, value in _tensors(module).items()}
+            if {name: value.shape for name, value in tensors.items()} != own:
+                raise ValueError("its tensors are of another model")
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        for module, tensors in pairs:
+            module.load_state_dict(tensors, strict=False)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise PruneError(
+            f"the state beside {trainer.args.resume} does not fit it, {_USE}: {first_line(error)}"
+        ) from error
+
+
+def put_moment(trainer: Any, state: Mapping[str, Any]) -> None:
+    """Right before the first epoch: gradients that wait, and, in the first process, random numbers and images."""
+    for name, parameter in unwrap_model(trainer.model).named_parameters():
+        if name in state["gradients"]:
+            parameter.grad = state["gradients"][name].to(parameter.device, parameter.dtype)
+    if not ddp.is_first():
+        return
+    loader, kept = trainer.train_loader, state["loader"]
+    if kept.get("generator") is not None and getattr(loader, "generator", None) is not None:
+        loader.generator.set_state(kept["generator"])
+    dataset = loader.dataset
+    if loader.num_workers == 0 and kept.get("buffer") and hasattr(dataset, "buffer"):
+        for index in kept["buffer"]:
+            dataset.load_image(index)  # which puts it into the buffer that mosaics are drawn from
+    _put_random(state["random"])
+
+
+def begin_epoch(loader: Any) -> None:
+    """Let an epoch's order of images follow from the loader's generator as it is now, not from an iterator's past.
+
+    Only where images are loaded in this process: workers would be started anew in each epoch.
+    """
+    if getattr(loader, "num_workers", 1) == 0 and hasattr(loader, "reset"):
+        loader.reset()
+
+
+@contextmanager
+def drawing_apart() -> Iterator[None]:
+    """Random numbers of a fixed seed, and after it those that would have come without.
+
+    The host draws for an image even where it augments nothing (8.4.190, data/augment.py: `Format`); a resumed run reads
+    the images again that a run which was not interrupted still has.
+    """
+    before = _random()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    try:
+        yield
+    finally:
+        _put_random(before)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state without the teacher of the host's DistillationModel, which has a file of its own."""
+    return {name: value for name, value in module.state_dict().items() if not name.startswith("teacher_model.")}
+
+
+def _random() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, [int(key) for key in keys], position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def _put_random(state: Mapping[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _loader(loader: Any) -> dict[str, Any]:
+    generator = getattr(loader, "generator", None)
+    buffer = getattr(loader.dataset, "buffer", None) if getattr(loader, "num_workers", 1) == 0 else None
+    return {
+        "generator": None if generator is None else generator.get_state(),
+        "buffer": [int(index) for index in buffer or []],
+    }
+
+
+def _identity(checkpoint: Path) -> str:
+    found = hashlib.blake2b(digest_size=12)
+    with checkpoint.open("rb") as stream:
+        for part in iter(lambda: stream.read(1 << 22), b""):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _folder(trainer: Any) -> Path:
+    return Path(trainer.save_dir) / "pruning"
