@@ -603,7 +603,8 @@ def test_benchmark(best: Path, pictures: Path, device: Callable[..., Done], tmp_
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     done = device(script, "threads=1", "repeats=30", "seconds=1", f"image={pictures / 'bus.png'}", path=path)
     assert done.code == (3 if "THE MACHINE WAS TOO BUSY" in done.out else 0), done.text
-    assert re.search(r"measured    [3-9]\d+ times after 5, 1 thread\(s\)", done.out)
+    measured = re.search(r"measured    (\d+) times after 5, 1 thread\(s\)", done.out)
+    assert measured and int(measured[1]) >= 30
     rows = {
         line.split()[0]: [float(v) for v in line.split()[1:]]
         for line in done.out.splitlines()

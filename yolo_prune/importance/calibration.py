@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, colorstr
 
+from yolo_prune import log
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.memory import give_back, is_out_of_memory
@@ -42,7 +42,7 @@ def gather(
     except (PruneError, RuntimeError) as error:
         if not is_out_of_memory(error) or device.type == "cpu":
             raise
-        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to look at gradients; the CPU does it")
+        log.warn(f"no memory left on {device} to look at gradients; the CPU does it")
     give_back(device)
     network.cpu()  # a copy on a full device would be one too many
     try:

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, colorstr
 
+from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost.layer_shapes import copy_of, image_channels
 from yolo_prune.errors import BoundError, PruneError, first_line
@@ -140,8 +140,8 @@ def _settled(
         words = f"{_REASON}{blamed[0]} ({type(model.get_submodule(blamed[0])).__name__}) {fault.words}"
         avoid.update(dict.fromkeys(blamed, words))
         more = f" and into {len(blamed) - 1} more of its class" if len(blamed) > 1 else ""
-        LOGGER.info(
-            f"{colorstr('prune:')} {words}: what goes into it{more} and what it makes is protected. "
+        log.say(
+            f"{words}: what goes into it{more} and what it makes is protected. "
             "docs/adding-a-block.md says how to teach a block"
         )
     assert fault is not None

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from ultralytics.utils import LOGGER, colorstr
 
+from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.memory import give_back, is_out_of_memory
@@ -175,7 +175,7 @@ def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, i
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        LOGGER.warning(f"{colorstr('prune:')} no memory left on {device} to make up for the cut; the CPU does it")
+        log.warn(f"no memory left on {device} to make up for the cut; the CPU does it")
     give_back(device)
     model.cpu()
     try:

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, colorstr
 
+from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import blocks
 
@@ -184,8 +184,8 @@ def _build(
         setattr(modules[block], vector, nn.Parameter(parameter.detach()[:1].expand(size).clone()))
     blocks.settle(holder)
     if verbose:
-        LOGGER.info(
-            f"{colorstr('prune:')} built at the pruned widths that the checkpoint carries: {narrowed} of "
+        log.say(
+            f"built at the pruned widths that the checkpoint carries: {narrowed} of "
             f"{len(spec['widths'])} convolutions differ from {d.get('yaml_file', 'the stock model')}"
         )
     return layers, save
@@ -240,8 +240,8 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
     if SPEC_KEY not in given or SPEC_KEY in own:
         return False
     if type(model) is not type(weights) or _kind(given) != _kind(own):
-        LOGGER.warning(
-            f"{colorstr('prune:')} the pretrained weights are a pruned {_name(given)} and this model is {_name(own)}: "
+        log.warn(
+            f"the pretrained weights are a pruned {_name(given)} and this model is {_name(own)}: "
             "only tensors of equal shape are transferred"
         )
         return False
@@ -252,7 +252,7 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
     fresh.to(next(model.parameters()).device).train(model.training)
     kept = {key: value for key, value in vars(model).items() if key in {"names", "args", "task", "pt_path"}}
     vars(model).update({**vars(fresh), **kept})
-    LOGGER.info(f"{colorstr('prune:')} rebuilt at the pruned widths of the pretrained weights ({_name(given)})")
+    log.say(f"rebuilt at the pruned widths of the pretrained weights ({_name(given)})")
     return True
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.utils import LOGGER, colorstr
 
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
@@ -63,10 +62,10 @@ def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
     try:
         return job.export(weights, **settings)
     except NoisyError as error:
-        LOGGER.warning(f"{colorstr('prune:')} {error}")
+        log.warn(str(error))
         return error.record
     except PruneError as error:
-        LOGGER.warning(f"{colorstr('prune:')} DEPLOYMENT IS NOT PROVEN. {error}")
+        log.warn(f"DEPLOYMENT IS NOT PROVEN. {error}")
         return None
     finally:
         dense.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import LOGGER, RANK, colorstr
+from ultralytics.utils import RANK
 
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.cost.profile_file import Profile
@@ -65,10 +65,10 @@ def doubt(device: Profile, imgsz: int | None) -> None:
     """
     words = measuring.doubts(dict(device.content))
     if words:
-        LOGGER.warning(f"{colorstr('prune:')} the device profile is not to be trusted: {words}")
+        log.warn(f"the device profile is not to be trusted: {words}")
     if imgsz is not None and device.imgsz != imgsz:
-        LOGGER.warning(
-            f"{colorstr('prune:')} the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
+        log.warn(
+            f"the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
             f"latencies are those at {device.imgsz}"
         )
 
@@ -115,22 +115,19 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
     if bound is not None:
         line += f"bound {bound:.2f} ms ({bound / predicted['baseline']:.1%}), "
     line += f"predicted {predicted['final']:.2f} of {predicted['baseline']:.2f} ms ({share:.1%})"
-    LOGGER.info(text.table(_rows(entry)))
+    log.show(text.table(_rows(entry)))
     if measured is None:
-        LOGGER.warning(f"{colorstr('prune:')} {line}, {entry['note']}")
+        log.warn(f"{line}, {entry['note']}")
         return
     speed = entry["measured_speedup"]
     line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({1 / speed['median']:.1%}) "
     line += str(entry["note"])
     if not speed["steady"]:
         low, high = (end or 0 for end in speed["interval"])
-        LOGGER.warning(
-            f"{colorstr('prune:')} {line}; THE MACHINE WAS TOO BUSY TO TELL: {low:.2f} to {high:.2f} times as fast as "
-            "the dense model"
-        )
+        log.warn(f"{line}; THE MACHINE WAS TOO BUSY TO TELL: {low:.2f} to {high:.2f} times as fast as the dense model")
     elif entry["kept"] is False:
-        LOGGER.warning(
-            f"{colorstr('prune:')} THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "
+        log.warn(
+            f"THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "
             "(yolo-prune profile), or ask for a lower bound"
         )
     else:

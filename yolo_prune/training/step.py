@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, colorstr
 
+from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
 from yolo_prune.errors import HostError, PruneError, first_line
@@ -46,8 +46,8 @@ def worth(trainer: Any, seen: Gates | None, wanted: Recipe, found: channel_group
 def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
     """No scores, with a word on what the step goes by instead."""
     instead = choice.by_weights(wanted)
-    LOGGER.warning(
-        f"{colorstr('prune:')} this step goes by importance={instead.importance} and scope={instead.scope}, for "
+    log.warn(
+        f"this step goes by importance={instead.importance} and scope={instead.scope}, for "
         f"importance={wanted.importance} has nothing to go by: {why}"
     )
     return {}
@@ -59,7 +59,7 @@ def images(trainer: Any) -> torch.Tensor | None:
         return datasets.pixels(datasets.of_trainer(trainer, datasets.count(int(trainer.args.imgsz))))
     except _OF_IMAGES as error:
         words = first_line(error)
-        LOGGER.warning(f"{colorstr('prune:')} no images to make up for the cut on, so nothing does: {words}")
+        log.warn(f"no images to make up for the cut on, so nothing does: {words}")
         return None
 
 
@@ -113,8 +113,8 @@ def cut_training(
         dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, found, chosen))
         if dropped:
             kind = type(optimizer).__name__
-            LOGGER.warning(
-                f"{colorstr('prune:')} what {kind} knows of {dropped} of the cut tensors has another shape than they: "
+            log.warn(
+                f"what {kind} knows of {dropped} of the cut tensors has another shape than they: "
                 "it is dropped, and made anew at the next step"
             )
         size = model_size.size_of(scored)
