@@ -49,6 +49,7 @@ from yolo_prune.device import measurement, profile, runtimes
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
 from yolo_prune.graph import channel_groups
+from yolo_prune.host import datasets, yolo_object
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.recipe import resources, settings
 
@@ -233,7 +234,7 @@ def _no_work() -> Iterator[None]:
         raise Reached
 
     places: list[tuple[Any, str]] = [
-        *((api.graph, "build"), (api.calibration, "read"), (api, "_fitness"), (api.profile, "of_this_machine")),
+        *((channel_groups, "build"), (datasets, "read"), (yolo_object, "fitness"), (profile, "of_this_machine")),
         *((profile, "_make"), (job, "_samples"), (model_size, "size_of")),
     ]
     stock = [(holder, name, getattr(holder, name)) for holder, name in places]

@@ -15,7 +15,9 @@ from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
 from tests.runs import record_of, train
-from yolo_prune import api, files
+from yolo_prune import files
+from yolo_prune.commands.apply import apply
+from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.errors import PruneError
 
 
@@ -86,7 +88,7 @@ def _short(spec: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("damage", [_no_widths, _text, _negative, _short])
 def test_a_damaged_architecture_is_one_line(damage: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
-    path = api.write_yaml(str(_pruned(tmp_path)), safe=False)
+    path = write_yaml(str(_pruned(tmp_path)), safe=False)
     spec = yaml.safe_load(path.read_text())
     damage(spec)
     path.write_text(yaml.safe_dump(spec))
@@ -109,5 +111,5 @@ def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(PruneError, match=r"best-pruned.pt cannot be written.*No space"):
-        api.apply(str(best), flops="70%", safe=False)
+        apply(str(best), flops="70%", safe=False)
     assert not (tmp_path / "best-pruned.pt").exists()

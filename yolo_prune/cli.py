@@ -12,13 +12,8 @@ import difflib
 import importlib
 import inspect
 import os
-import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from yolo_prune import __version__, scratch
@@ -48,9 +43,9 @@ Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the
 # Where each command's function lives. Its signature is the list of arguments that the command takes.
 _COMMANDS = {
     "demo": ("yolo_prune.demo.run", "run"),
-    "apply": ("yolo_prune.api", "apply"),
-    "inspect": ("yolo_prune.api", "inspect"),
-    "yaml": ("yolo_prune.api", "write_yaml"),
+    "apply": ("yolo_prune.commands.apply", "apply"),
+    "inspect": ("yolo_prune.commands.inspect", "inspect"),
+    "yaml": ("yolo_prune.commands.write_yaml", "write_yaml"),
     "export": ("yolo_prune.export.job", "export"),
     "bundle": ("yolo_prune.export.bundle", "bundle"),
     "profile": ("yolo_prune.device.profile", "profile"),
@@ -66,17 +61,6 @@ _KEYWORDS = {
 _OTHERS = ("check", "train", "help", "version")
 # Arguments that name something, whose text is no Python literal whatever it looks like.
 _NAMES = {"model", "out", "kit", "data", "dense", "protect", "profile", "sensitivity", "importance", "scope"}
-
-# What `check` looks for, and what brings it.
-_PACKAGES = (
-    ("torch", "torch"),
-    ("torch-pruning", "torch-pruning"),
-    ("onnx", "onnx"),
-    ("onnxruntime", "onnxruntime"),
-    ("openvino", '"yolo-prune[openvino]"'),
-    ("ncnn", '"yolo-prune[ncnn]"'),
-    ("tensorrt", '"yolo-prune[tensorrt]"'),
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,7 +98,9 @@ def _run(words: list[str]) -> int:
         return _help([command])
     if command == "check":
         parse(command, rest, [])
-        return check()
+        from yolo_prune.commands import check
+
+        return check.check()
     if command == "train":
         return train(rest)
     if command not in _COMMANDS:
@@ -249,78 +235,12 @@ def train(words: list[str]) -> int:
         raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, or use `yolo train`")
     _startup.install()
     sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
-    from ultralytics.cfg import entrypoint
-
     from yolo_prune import install
+    from yolo_prune.host import console
 
+    run_host = console.host_command()
     install.require_supported()
     if "ultralytics.cfg" not in install.installed:
         raise HostError("the plugin could not be put into ultralytics: run `yolo-prune check`")
-    entrypoint()
+    run_host()
     return 0
-
-
-# check ----------------------------------------------------------------------------------------------------------------
-
-
-def check() -> int:
-    """Print what is installed and whether the hook is live.
-
-    Returns:
-        0 when `yolo train prune=...` will work in this environment, else 1.
-    """
-    print(f"{'yolo-prune':16}{__version__}  ({Path(__file__).resolve().parent})")
-    print(f"{'python':16}{platform.python_version()}  ({sys.executable})")
-    good = _check_host()
-    for name, source in _PACKAGES:
-        found = _distribution(name)
-        print(f"{name:16}{found or f'not installed: pip install {source}'}")
-    switch = os.environ.get("YOLO_PRUNE", "not set")
-    print(f"{'YOLO_PRUNE':16}{switch}: the plugin is {'off' if switch == '0' else 'on'}")
-    live, words = _hook()
-    print(f"{'hook':16}{words}")
-    yolo = shutil.which("yolo")
-    print(f"{'yolo command':16}{yolo or 'not on PATH: use `yolo-prune train ...`'}")
-    if yolo and Path(yolo).parent.resolve() != Path(sys.executable).parent.resolve():
-        print(f"{'':16}of another environment than this one: activate this one, or use `yolo-prune train ...`")
-    return 0 if good and live else 1
-
-
-def _check_host() -> bool:
-    """Print the line on ultralytics; tell whether it is supported."""
-    from yolo_prune import install
-
-    wanted = f">={install.LOWEST},<{install.BELOW}"
-    found = _distribution("ultralytics")
-    good = found is not None and install.supported(found)
-    verdict = f"supported: {wanted}" if good else f'not supported: pip install "ultralytics{wanted}"'
-    print(f"{'ultralytics':16}{found or 'not installed'}  ({verdict})")
-    return good
-
-
-def _distribution(name: str) -> str | None:
-    """Return the version of an installed distribution, or of one of its GPU builds."""
-    for candidate in (name, f"{name}-gpu"):
-        try:
-            return metadata.version(candidate)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def _hook() -> tuple[bool, str]:
-    """Import the host in a fresh interpreter that was told nothing of us, and see whether it knows `prune`."""
-    code = "import ultralytics.cfg as cfg; print('prune' in cfg.DEFAULT_CFG_DICT)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    answer = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode != 0:
-        return False, f"a fresh python cannot import ultralytics: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-    if answer == "True":
-        return True, "live: `yolo train ... prune=0.5` works"
-    if os.environ.get("YOLO_PRUNE") == "0":
-        return False, "off, because of YOLO_PRUNE=0"
-    warning = next((line for line in done.stderr.splitlines() if "yolo-prune" in line), "")
-    return (
-        False,
-        warning or "start-up files do not run here: use `yolo-prune train ...`, or `import yolo_prune` in a script",
-    )

@@ -14,7 +14,7 @@ from ultralytics import YOLO
 import yolo_prune
 from tests.conftest import needs
 from tests.runs import train, widths
-from yolo_prune import api
+from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
 from yolo_prune.host import checkpoint
@@ -104,7 +104,7 @@ def test_one_cut_wants_the_model_before(trained: Path, tmp_path: Path, caplog: p
     with pytest.raises(PruneError, match="carries the INT8 quantizers"):
         yolo_prune.prune(YOLO(str(trained)), flops="80%")
     with caplog.at_level("WARNING", logger="ultralytics"):
-        api.apply(str(trained), flops="80%", out=str(tmp_path / "cut.pt"))
+        apply(str(trained), flops="80%", out=str(tmp_path / "cut.pt"))
     assert "what it learned of INT8 is dropped" in caplog.text
     assert not checkpoint.load(tmp_path / "cut.pt")[1].get("modelopt")
 

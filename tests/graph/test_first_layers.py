@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.graph.test_custom_blocks import check
 from tests.oracle import lively
-from yolo_prune import api
+from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import layer_shapes, model_size
 from yolo_prune.graph import channel_groups
 
@@ -59,7 +59,7 @@ def test_it_is_traced_counted_and_cut(name: str, tmp_path: Path) -> None:
     assert told["final"]["gflops"] <= 0.605 * before.gflops
     assert model_size.size_of(model.model).gflops == pytest.approx(told["final"]["gflops"])
     model.save(tmp_path / "cut.pt")
-    shares = api.inspect(str(tmp_path / "cut.pt"), safe=False)
+    shares = inspect(str(tmp_path / "cut.pt"), safe=False)
     assert shares["prunable_share"] > 0.9
 
 

@@ -12,7 +12,7 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.runs import record_of, train, widths
-from yolo_prune import api
+from yolo_prune.commands.apply import apply
 from yolo_prune.host import rebuild
 
 
@@ -77,7 +77,7 @@ def test_it_is_pruned_again_and_resumed(tiny_data: Path, tmp_path: Path) -> None
     assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]
     last = tmp_path / "run" / "weights" / "last.pt"
     assert widths(YOLO(last).model)["model.0.conv"][1] == 1
-    told = api.apply(str(last), flops="80%", out=str(tmp_path / "smaller.pt"))
+    told = apply(str(last), flops="80%", out=str(tmp_path / "smaller.pt"))
     assert told["final"]["gflops"] <= 0.8 * told["baseline"]["gflops"]
     YOLO(tmp_path / "smaller.pt").predict(torch.zeros(1, 1, 64, 64), imgsz=64, verbose=False)
 

@@ -17,7 +17,8 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 import yolo_prune
 from tests.runs import train
 from tests.task_data import make
-from yolo_prune import api
+from yolo_prune.commands.apply import apply
+from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
 from yolo_prune.host import dataset_check
@@ -127,13 +128,13 @@ def test_apply_inspect_and_export_ask_too(tmp_path: Path) -> None:
     torch.save({"model": network, "ema": None, "epoch": -1, "train_args": {"imgsz": 64}}, path)
     data = str(data_of(tmp_path, "detect", labels("", "val")))
     with pytest.raises(PruneError, match="no image in its val split has a label"):
-        api.apply(str(path), flops="50%", data=data)
+        apply(str(path), flops="50%", data=data)
     assert not (tmp_path / "model-pruned.pt").exists()
     with pytest.raises(PruneError, match="no image in its val split has a label"):
         job.export(str(path), format="onnx", data=data, imgsz=64)
     three = str(data_of(tmp_path / "three", "detect", three_classes))
     with pytest.raises(PruneError, match="3 classes and the model 2"):
-        api.inspect(str(path), data=three)
+        inspect(str(path), data=three)
 
 
 @pytest.mark.parametrize("change", [gone, unnamed], ids=["gone", "unnamed"])

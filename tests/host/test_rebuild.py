@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import get_num_params
 import yolo_prune
 from tests.oracle import random_plan
 from tests.runs import record_of, train, widths
-from yolo_prune import api
+from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import rebuild
@@ -47,7 +47,7 @@ def test_a_model_narrowed_by_another_tool_is_refused_before_the_training(tiny_da
 def test_the_command_that_the_refusal_names_works(tiny_data: Path, tmp_path: Path) -> None:
     path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
     before = get_num_params(YOLO(path).model)
-    api.apply(str(path), flops="80%")
+    apply(str(path), flops="80%")
     train(tiny_data, tmp_path, YOLO(tmp_path / "narrow-pruned.pt"), epochs=1, prune=0.2, prune_schedule="oneshot")
     record = record_of(tmp_path / "run")
     assert record["baseline"]["params"] < before

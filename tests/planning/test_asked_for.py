@@ -13,7 +13,8 @@ from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
 from tests.runs import record_of, train
-from yolo_prune import api
+from yolo_prune.commands.apply import apply
+from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
 
 
@@ -34,9 +35,9 @@ def test_a_pattern_that_protects_nothing_is_refused_with_the_nearest(tiny_data: 
     with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: .*did you mean model\.2\.cv1"):
         yolo_prune.prune(YOLO(path), recipe=mine)
     with pytest.raises(PruneError, match=r"did you mean model\.2\.cv1"):
-        api.apply(str(path), recipe=mine)
+        apply(str(path), recipe=mine)
     with pytest.raises(PruneError, match=r"no layer of this model is called model\.33\.\* \(did you mean model\."):
-        api.inspect(str(path), protect="model.0, model.33.*")
+        inspect(str(path), protect="model.0, model.33.*")
     with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: "):
         train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=mine)
     assert not (tmp_path / "run").exists()

@@ -15,9 +15,9 @@ from ultralytics import RTDETR, YOLO
 
 from tests import task_data
 from tests.oracle import lively
-from yolo_prune import api
 from yolo_prune.allocation import allocate
 from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -162,7 +162,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     dead.bn.weight.data[:] = 0
     dead.bn.bias.data[:] = 0
     yolo.save(str(folder / "model.pt"))
-    told = api.inspect(str(folder / "model.pt"), data=str(data), images=2, imgsz=64)
+    told = inspect(str(folder / "model.pt"), data=str(data), images=2, imgsz=64)
     return folder / "model.pt", folder / "model-sensitivity.json", told
 
 
@@ -257,6 +257,6 @@ def test_wrong_arguments_are_one_line(
     arguments: dict[str, Any], words: str, measured: tuple[Path, Path, dict[str, Any]]
 ) -> None:
     with pytest.raises(PruneError) as caught:
-        api.inspect(str(measured[0]), **arguments)
+        inspect(str(measured[0]), **arguments)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -16,6 +16,9 @@ from ultralytics import YOLO
 
 import yolo_prune
 from yolo_prune import api, cli
+from yolo_prune.commands.apply import apply
+from yolo_prune.commands.inspect import inspect
+from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.device import measurement, profile
 from yolo_prune.errors import PruneError
 from yolo_prune.export import bundle as bundling
@@ -101,7 +104,7 @@ def test_whole_numbers() -> None:
     ],
 )
 def test_a_wrong_call_of_prune_is_one_line(settings: dict[str, Any], words: str) -> None:
-    for call in (lambda **named: yolo_prune.prune(torch.nn.Linear(1, 1), **named), lambda **n: api.apply("a.pt", **n)):
+    for call in (lambda **named: yolo_prune.prune(torch.nn.Linear(1, 1), **named), lambda **n: apply("a.pt", **n)):
         assert words in _line(call, **settings)
 
 
@@ -130,11 +133,11 @@ def test_the_place_is_tried_before_the_work(
     monkeypatch.setattr(profile, "_make", _no_work)
     monkeypatch.setattr(exporting, "_make", _no_work)
     place = str(tmp_path / out)
-    assert "cannot be written" in _line(api.apply, str(best), flops="50%", out=f"{place}.pt", safe=False)
-    assert "cannot be written" in _line(api.inspect, str(best), data="x.yaml", out=f"{place}.json", safe=False)
+    assert "cannot be written" in _line(apply, str(best), flops="50%", out=f"{place}.pt", safe=False)
+    assert "cannot be written" in _line(inspect, str(best), data="x.yaml", out=f"{place}.json", safe=False)
     assert "cannot be written" in _line(profile.profile, str(best), out=f"{place}.json", safe=False)
     assert "cannot be written" in _line(profile.profile, str(best), kit=f"{place}.pyz", safe=False)
-    assert "cannot be written" in _line(api.write_yaml, str(best), out=f"{place}.yaml", safe=False)
+    assert "cannot be written" in _line(write_yaml, str(best), out=f"{place}.yaml", safe=False)
     if out == "folder":
         (tmp_path / "folder" / "export.json").mkdir()
     assert "written" in _line(exporting.export, str(best), out=place, safe=False)
@@ -150,8 +153,8 @@ def test_folders_are_made(best: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(measurement, "summary", lambda _: "")
     profile.profile(str(best), out=str(tmp_path / "a" / "b" / "device.json"), safe=False)
     assert (tmp_path / "a" / "b" / "device.json").read_text() == '{\n "made": "up"\n}\n'
-    api.apply(str(best), flops="50%", importance="l2", out=str(tmp_path / "c" / "small.pt"), safe=False)
-    api.write_yaml(str(tmp_path / "c" / "small.pt"), out=str(tmp_path / "d" / "small.yaml"), safe=False)
+    apply(str(best), flops="50%", importance="l2", out=str(tmp_path / "c" / "small.pt"), safe=False)
+    write_yaml(str(tmp_path / "c" / "small.pt"), out=str(tmp_path / "d" / "small.yaml"), safe=False)
     assert YOLO(tmp_path / "d" / "small.yaml").model is not None
 
 
@@ -171,12 +174,12 @@ def test_models_that_are_none(best: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.pt").mkdir()
     names = ["truncated", "empty", "text", *held, "folder", "missing", "x" * 300, "a\0b"]
     for name in names:
-        for call in (api.apply, api.inspect, api.write_yaml, profile.profile, exporting.export):
-            named = {"flops": "50%"} if call is api.apply else {}
+        for call in (apply, inspect, write_yaml, profile.profile, exporting.export):
+            named = {"flops": "50%"} if call is apply else {}
             line = _line(call, str(tmp_path / f"{name}.pt"), **named)
             assert line.startswith("model=")
-    assert "is a folder; name a .pt file" in _line(api.apply, ".", flops="50%")
-    assert "the file holds no YOLO model, but a dict with a" in _line(api.inspect, str(tmp_path / "dict.pt"))
+    assert "is a folder; name a .pt file" in _line(apply, ".", flops="50%")
+    assert "the file holds no YOLO model, but a dict with a" in _line(inspect, str(tmp_path / "dict.pt"))
     assert "no such file" in _line(bundling.bundle, 2024)
     assert "there is no such file" in _line(bundling.bundle, "x" * 300)
 

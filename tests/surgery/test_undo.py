@@ -17,9 +17,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 import yolo_prune
 from tests.oracle import lively
 from tests.runs import record_of, train, widths
-from yolo_prune import api
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks
+from yolo_prune.host import yolo_object
 from yolo_prune.planning import dry_cut
 from yolo_prune.report import record
 from yolo_prune.surgery import cut_channels, masks, reconstruct
@@ -81,7 +81,7 @@ IN_PRUNE = [
     (masks, "put", True, StoppedError()),
     (architecture, "stamp", True, KeyboardInterrupt()),
     (model_size, "size_of", False, StoppedError()),
-    (api, "_refresh", True, torch.OutOfMemoryError("CUDA out of memory")),
+    (yolo_object, "refresh", True, torch.OutOfMemoryError("CUDA out of memory")),
     (record, "finish", False, StoppedError()),
 ]
 _EARLIER: dict[str, Any] = {"_cut_batchnorm": cut_channels, "settle": blocks, "size_of": model_size}

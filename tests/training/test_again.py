@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import get_flops
 from tests.conftest import Environment
 from tests.runs import SMALL, record_of, train, widths
 from yolo_prune import api
+from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.host import checkpoint
 from yolo_prune.surgery import widths as architecture
@@ -175,7 +176,7 @@ def test_folds_in_one_process_do_not_know_of_each_other(pruned: Path, tiny_data:
 
 @safe
 def test_the_yaml_builds_the_same_widths(pruned: Path, three_classes: Path, tmp_path: Path) -> None:
-    file = api.write_yaml(str(pruned), str(tmp_path / "mine.yaml"))
+    file = write_yaml(str(pruned), str(tmp_path / "mine.yaml"))
     assert "run" not in yaml.safe_load(file.read_text())["yolo_prune"]
     assert widths(YOLO(file).model) == widths(network(pruned))
     train(three_classes, tmp_path, YOLO(file), epochs=1, pretrained=str(pruned))
@@ -190,7 +191,7 @@ def test_the_yaml_of_another_scale_keeps_its_depth(tmp_path: Path) -> None:
     api.prune(yolo, flops="60%")
     path = tmp_path / "m.pt"
     torch.save({"model": yolo.model}, path)
-    assert widths(YOLO(api.write_yaml(str(path))).model) == widths(yolo.model)
+    assert widths(YOLO(write_yaml(str(path))).model) == widths(yolo.model)
 
 
 def test_yolo_train_builds_it_and_stock_train_refuses_it(
@@ -211,7 +212,7 @@ def test_the_yaml_of_a_dense_model_is_refused(tiny_data: Path, tmp_path: Path) -
     path = tmp_path / "dense.pt"
     torch.save({"model": YOLO("yolov8n.yaml").model}, path)
     with pytest.raises(PruneError, match=r"dense\.pt: the model is not pruned.*yolov8n\.yaml"):
-        api.write_yaml(str(path))
+        write_yaml(str(path))
     with pytest.raises(PruneError, match=r"out=mine\.txt"):
-        api.write_yaml(str(path), "mine.txt")
+        write_yaml(str(path), "mine.txt")
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".yaml"] == []

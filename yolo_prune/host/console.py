@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from types import TracebackType
 
@@ -45,6 +45,14 @@ def install(arguments: Collection[str]) -> None:
 
     excepthook.yolo_prune = True  # type: ignore[attr-defined]
     sys.excepthook = excepthook
+
+
+def host_command() -> Callable[[], object]:
+    """Return the function behind the host's `yolo` command; it reads `sys.argv`."""
+    from ultralytics.cfg import entrypoint
+
+    function: Callable[[], object] = entrypoint
+    return function
 
 
 def host_fault(error: BaseException, trace: TracebackType | None, arguments: Collection[str]) -> str | None:

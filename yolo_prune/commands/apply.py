@@ -1,0 +1,88 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune apply`: prune a checkpoint once, without training."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from yolo_prune import api, files, log
+from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint, yolo_object
+from yolo_prune.recipe import argument_checks
+from yolo_prune.report import text
+
+
+def apply(
+    model: str,
+    flops: str | None = None,
+    params: str | None = None,
+    recipe: str | None = None,
+    data: str | None = None,
+    imgsz: int | None = None,
+    out: str | None = None,
+    safe: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """`yolo-prune apply`: one-shot pruning of a checkpoint, without training; writes `out` and prints a table.
+
+    Args:
+        model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
+        safe: refuse a file that holds more than classes of torch and ultralytics; False trusts it. Others: see `prune`.
+    """
+    source = argument_checks.path("model", model, "best.pt")
+    target = None if out is None else argument_checks.path("out", out, "pruned.pt", (".pt",))
+    argument_checks.whole(imgsz=imgsz)
+    argument_checks.switch(safe=safe)
+    data = None if data is None else str(argument_checks.path("data", data, "my.yaml"))
+    api.recipe_of(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
+    network, ckpt = checkpoint.load(source, safe=safe)
+    target = target or source.with_name(f"{source.stem}-pruned.pt")
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise PruneError(f"out={target} is the model itself; name another file, such as out=pruned.pt")
+    files.require_place("out", target, "pruned.pt")
+    if ckpt.pop("modelopt", None):
+        log.warn(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
+    pruned = network if data is None else yolo_object.open_with(source, network)
+    record = api.prune(pruned, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
+    _save(network, ckpt, target)
+    _show(record, source.name, target, "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness")
+    return record
+
+
+def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
+    """Write a checkpoint as the host's `Model.save` does (8.4.190, engine/model.py), in one step."""
+    buffer = io.BytesIO()
+    content = {**ckpt, "model": deepcopy(network).half(), "ema": None, "optimizer": None, "epoch": -1, "updates": None}
+    torch.save(content, buffer)
+    files.replace(target, buffer.getvalue())
+
+
+def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:
+    """Print the model before and after, what was removed whole, and the command that trains it next."""
+    rows = []
+    for label, key in ((name, "baseline"), (target.name, "final")):
+        figures = record[key]
+        fitness = figures["fitness"]
+        rows.append(
+            {
+                "model": label,
+                "params": f"{figures['params']:,}",
+                "GFLOPs": f"{figures['gflops']:.2f}",
+                measure_name: "not measured" if fitness is None else f"{fitness:.4f}",
+            }
+        )
+    log.show(text.table(rows))
+    removed = record["removed"]
+    if removed["blocks"] or removed["heads"]:
+        heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
+        log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
+    log.show(f"saved {target}; train it to recover: yolo train {shlex.quote(f'model={target}')} data=...")

@@ -1,0 +1,48 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune yaml`: the architecture of a pruned checkpoint as a file that `yolo train model=` builds from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import yaml
+
+from yolo_prune import files, log
+from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint
+from yolo_prune.recipe import argument_checks
+from yolo_prune.surgery import widths
+
+_HEAD = """\
+# A pruned YOLO as data. With yolo-prune installed: yolo train model=<this file> data=...
+# yolo_prune: widths: [output, input] channels of every convolution; null follows the class count of the data.
+"""
+
+
+def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
+    """`yolo-prune yaml`: the architecture of a pruned checkpoint as a file, for `yolo train model=that.yaml`.
+
+    Args:
+        model: the pruned checkpoint. out: the file to write; default: beside it, ending in .yaml. safe: as in `apply`.
+
+    Returns:
+        The file.
+
+    Raises:
+        PruneError: the model is not pruned, or `out` is no .yaml file that can be written. Its folders are made.
+    """
+    source = argument_checks.path("model", model, "pruned.pt")
+    target = None if out is None else argument_checks.path("out", out, "pruned.yaml", (".yaml", ".yml"))
+    argument_checks.switch(safe=safe)
+    network, _ = checkpoint.load(source, safe=safe)
+    target = target or source.with_suffix(".yaml")
+    files.require_place("out", target, "pruned.yaml")
+    try:
+        content = widths.portable(network)
+    except PruneError as error:
+        raise PruneError(f"model={model}: {error}") from None
+    files.replace(target, _HEAD + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120))
+    words = shlex.join([f"model={target}", f"pretrained={model}"])
+    log.show(f"saved {target}; build it: yolo train {words} data=...")
+    return target
