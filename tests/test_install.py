@@ -18,7 +18,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-import yolo_prune
+import yolo_prune.training
 from tests.conftest import ROOT, Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
@@ -83,7 +83,7 @@ def test_a_changed_host_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) 
         install.install("ultralytics.utils.callbacks.platform", platform)  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"ultralytics 8\.\d+\.\d+ changed: parse_model takes \(cfg, ch\), not"):
         install.install("ultralytics.nn.tasks", SimpleNamespace(parse_model=lambda cfg, ch: None))  # type: ignore[arg-type]
-    with pytest.raises(HostError, match=r"no event on_pretrain_routine_start, .*teardown any more"):
+    with pytest.raises(HostError, match=r"no event on_pretrain_routine_start, .*on_train_end any more"):
         install.install("ultralytics.utils.callbacks.base", SimpleNamespace(default_callbacks={}))  # type: ignore[arg-type]
     with pytest.raises(HostError, match="generate_ddp_command"):
         install.install("ultralytics.engine.trainer", SimpleNamespace())  # type: ignore[arg-type]
@@ -194,9 +194,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put a session in place that notes its events."""
     events: list[str] = []
     names = [callback.__name__ for callback in install.CALLBACKS]
-    session = SimpleNamespace(CALLBACKS={name: (lambda _, name=name: events.append(name)) for name in names[:-1]})
+    session = SimpleNamespace(CALLBACKS={name: (lambda _, name=name: events.append(name)) for name in names})
     monkeypatch.setitem(sys.modules, "yolo_prune.training.session", session)
-    monkeypatch.setattr(yolo_prune, "session", session, raising=False)
+    monkeypatch.setattr(yolo_prune.training, "session", session, raising=False)
     return events
 
 
@@ -212,9 +212,9 @@ import sys
 from types import SimpleNamespace
 from ultralytics.utils.callbacks import default_callbacks
 import ultralytics.cfg as cfg
-from yolo_prune import host
+from yolo_prune import install
 trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
-for callback in host.CALLBACKS:
+for callback in install.CALLBACKS:
     assert callback in default_callbacks[callback.__name__]
     callback(trainer)
 print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
@@ -223,14 +223,14 @@ print("torch_pruning" in sys.modules)
     done = wheel_env.run("python", "-c", code)
     modules, pruning = done.out.splitlines()[-2:]
     assert pruning == "False", done.text
-    assert "session" not in modules
-    assert "architecture" not in modules
+    assert "yolo_prune.training" not in modules
+    assert "yolo_prune.surgery" not in modules
 
 
 def test_a_pruning_run_reaches_it(seen: list[str]) -> None:
     for callback in install.CALLBACKS:
         callback(_trainer(prune=0.5))
-    assert seen == [callback.__name__ for callback in install.CALLBACKS[:-1]]  # the stand-in has none for teardown
+    assert seen == [callback.__name__ for callback in install.CALLBACKS]
 
 
 def test_callbacks_survive_what_the_host_does_to_them() -> None:
@@ -248,8 +248,8 @@ def test_callbacks_survive_cloudpickle() -> None:
     from ultralytics.utils.callbacks import get_default_callbacks
 
     data = cloudpickle.dumps(dict(get_default_callbacks()))
-    code = "import pickle, sys; from yolo_prune import host; c = pickle.loads(sys.stdin.buffer.read())"
-    check = "print(sum(f in c[f.__name__] for f in host.CALLBACKS))"
+    code = "import pickle, sys; from yolo_prune import install; c = pickle.loads(sys.stdin.buffer.read())"
+    check = "print(sum(f in c[f.__name__] for f in install.CALLBACKS))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; {check}"], input=data, check=True, cwd=ROOT, capture_output=True
     )
@@ -285,9 +285,14 @@ def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPat
     assert module.parse_model(pruned, 3) == (parse_model, pruned, 3, True)
 
 
+def _base_trainer() -> SimpleNamespace:
+    """A stand-in of the host's BaseTrainer: what of it is wrapped."""
+    return SimpleNamespace(run_callbacks=lambda self, event: None, train=lambda self: None)
+
+
 def test_a_plain_ddp_run_is_the_hosts_own() -> None:
     started: list[object] = []
-    module = SimpleNamespace(generate_ddp_command=started.append)
+    module = SimpleNamespace(generate_ddp_command=started.append, BaseTrainer=_base_trainer())
     install.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
     module.generate_ddp_command(plain := _trainer(device="0,1"))
     assert started == [plain]
@@ -296,17 +301,19 @@ def test_a_plain_ddp_run_is_the_hosts_own() -> None:
     assert started == [plain]
 
 
-def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks() -> None:
+def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks(tmp_path: Path) -> None:
     """The hosts before 8.4.140 write a script for the workers that has the arguments alone."""
     code = "def generate_ddp_file(trainer): ...\ndef generate_ddp_command(trainer): started.append(trainer)\n"
     old = types.ModuleType("an_old_dist")
     old.started = []  # type: ignore[attr-defined]
     sys.modules["an_old_dist"] = old
     exec(compile(code, "an_old_dist.py", "exec"), vars(old))
-    module = SimpleNamespace(generate_ddp_command=old.generate_ddp_command)  # type: ignore[attr-defined]
+    command = old.generate_ddp_command  # type: ignore[attr-defined]
+    module = SimpleNamespace(generate_ddp_command=command, BaseTrainer=_base_trainer())
     linecache.cache["an_old_dist.py"] = (len(code), None, code.splitlines(keepends=True), "an_old_dist.py")
     install.install("ultralytics.engine.trainer", module)  # type: ignore[arg-type]
     trainer = _trainer(device="0,1", model="yolov8n.yaml")
+    trainer.save_dir = tmp_path
     trainer.epochs, trainer.resume, trainer.model = 10, False, YOLO("yolov8n.yaml").model
     trainer.callbacks = {"on_pretrain_routine_start": [lambda trainer: None]}
     trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = settings.load("balanced")

@@ -307,9 +307,7 @@ def _forward(event: str, trainer: Any) -> None:
     if _concerns(event, trainer):
         from yolo_prune.training import session
 
-        callback = session.CALLBACKS.get(event)
-        if callback is not None:
-            callback(trainer)
+        session.CALLBACKS[event](trainer)
 
 
 _OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
@@ -352,19 +350,9 @@ def on_fit_epoch_end(trainer: Any) -> None:
     _forward("on_fit_epoch_end", trainer)
 
 
-def on_model_save(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("on_model_save", trainer)
-
-
 def on_train_end(trainer: Any) -> None:
     """Forward to the session."""
     _forward("on_train_end", trainer)
-
-
-def teardown(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("teardown", trainer)
 
 
 CALLBACKS: tuple[Callable[[Any], None], ...] = (
@@ -374,9 +362,7 @@ CALLBACKS: tuple[Callable[[Any], None], ...] = (
     on_train_epoch_start,
     on_train_epoch_end,
     on_fit_epoch_end,
-    on_model_save,
     on_train_end,
-    teardown,
 )
 
 
