@@ -41,13 +41,16 @@ LEGAL: dict[str, list[Any]] = {
     "importance": ["l1", "l2", "taylor", "obdc", "mine"],
     "scope": ["uniform", "global", "latency", "isomorphic"],
     "schedule": ["oneshot", "linear", "cubic"],
-    **{key: [0, 0.0, 0.1, 0.5, 1, 1.0] for key in ("start", "end", "depth", "heads", "max_cut", "floor", "layer_loss")},
+    **{
+        key: [0, 0.0, 0.1, 0.5, 1, 1.0]
+        for key in ("start", "end", "depth", "heads", "max_cut", "max_drop", "layer_loss")
+    },
     **{key: [1, 2, 8, 4096, 10_000] for key in ("steps", "round", "min_channels")},
-    "compensate": ["none", "mean", "bn", "refit"],
-    **{key: [0, 0.5, 1, 100] for key in ("rewarm", "distill", "sparse_strength")},
-    "sparse": ["none", "bn", "group", "growing"],
+    "reconstruct": ["none", "bias", "bn", "weights"],
+    **{key: [0, 0.5, 1, 100] for key in ("warmup", "distill", "regularize_strength")},
+    "regularize": ["none", "bn", "group", "growing"],
     "sparsity": ["2:4", "0.5", 0.5, 0.999999999, 5e-324, "1:64"],
-    "restart": [True, False],
+    "restart_lr": [True, False],
     **{key: ["a.json", "none"] for key in ("profile", "sensitivity")},
     "format": ["onnx", "ncnn"],
     "precision": ["fp32", "fp16"],

@@ -252,7 +252,7 @@ def default_recipe(s: Settings) -> dict[str, Any]:
 
 @part(60)
 def going_back(s: Settings) -> dict[str, Any]:
-    """A floor that breaks (the fitness after the step is made low): weights, average and optimizer go back."""
+    """Too large a drop of fitness (after the step it is made low): weights, average and optimizer go back."""
 
     def setup(yolo: Any) -> None:
         def pretend(trainer: Any) -> None:
@@ -266,9 +266,9 @@ def going_back(s: Settings) -> dict[str, Any]:
 
         yolo.add_callback("on_train_start", pretend)
 
-    yolo, record, seconds = train(s, setup=setup, epochs=5 if s.quick else 8, prune_floor=0.2, **one_step())
+    yolo, record, seconds = train(s, setup=setup, epochs=5 if s.quick else 8, prune_max_drop=0.2, **one_step())
     told = shown(yolo, record, seconds, share=None)
-    if (record.get("floor") or {}).get("undone") is None:
+    if (record.get("max_drop") or {}).get("undone") is None:
         told["faults"].append("the step was not undone")
     if record["final"]["params"] != record["baseline"]["params"]:
         told["faults"].append("the widths did not come back")
@@ -372,12 +372,12 @@ def nan_recovery(s: Settings) -> dict[str, Any]:
 
 
 def pressed(kind: str) -> Callable[[Settings], dict[str, Any]]:
-    """A part that trains sparsely before the step."""
+    """A part that regularizes before the step."""
 
     def run(s: Settings) -> dict[str, Any]:
-        return shown(*train(s, prune_sparse=kind, **one_step()))
+        return shown(*train(s, prune_regularize=kind, **one_step()))
 
-    run.__name__, run.__doc__ = f"sparse_{kind}", f"Sparse training, prune_sparse={kind}."
+    run.__name__, run.__doc__ = f"regularize_{kind}", f"Regularized training, prune_regularize={kind}."
     return part(45)(run)
 
 

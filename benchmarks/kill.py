@@ -56,7 +56,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "prune_schedule": "linear",
         "prune_start": 0.2,
         "prune_end": 0.7,
-        "prune_sparse": "growing",
+        "prune_regularize": "growing",
     },
 }
 CHILD = "child"  # the word that makes this file the training process

@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """Do the tests hold the algorithm? Change one thing at a time in a copy of the tree, and see the tests turn red.
 
-    python benchmarks/mutations.py [only=gates,floor] [out=benchmarks/results/mutations.json] [baseline=no]
+    python benchmarks/mutations.py [only=gates,roll_back] [out=benchmarks/results/mutations.json] [baseline=no]
 
 Each mutation is a fault that a reader of the diff could overlook: a constant, a sign, a line that is gone. It names the
 tests that must fail for it. First these tests run on the tree as it is, where all must pass (`baseline=no` leaves that
@@ -30,20 +30,20 @@ FILES = {
     "allocate": "yolo_prune/allocation/allocate.py",
     "architecture": "yolo_prune/surgery/widths.py",
     "blocks": "yolo_prune/graph/blocks.py",
-    "compensate": "yolo_prune/surgery/reconstruct.py",
+    "reconstruct": "yolo_prune/surgery/reconstruct.py",
     "continuity": "yolo_prune/training/optimizer_state.py",
     "costs": "yolo_prune/allocation/costs.py",
     "distill": "yolo_prune/training/distill.py",
-    "floor": "yolo_prune/training/roll_back.py",
+    "roll_back": "yolo_prune/training/roll_back.py",
     "gates": "yolo_prune/importance/gradients.py",
     "importance": "yolo_prune/importance/scoring.py",
     "latency_model": "yolo_prune/cost/latency_model.py",
     "masks": "yolo_prune/surgery/masks.py",
     "residual": "yolo_prune/graph/residual.py",
-    "rewarm": "yolo_prune/training/warmup.py",
+    "warmup": "yolo_prune/training/warmup.py",
     "schedule": "yolo_prune/recipe/schedule.py",
     "scopes": "yolo_prune/allocation/scopes.py",
-    "sparse": "yolo_prune/training/regularize.py",
+    "regularize": "yolo_prune/training/regularize.py",
     "step": "yolo_prune/planning/choice.py",
     "surgery": "yolo_prune/surgery/cut_channels.py",
     "units": "yolo_prune/allocation/units.py",
@@ -51,10 +51,10 @@ FILES = {
 TESTS = {
     "again": "tests/training/test_again.py",
     "allocate": "tests/allocation/test_allocate.py",
-    "compensate": "tests/surgery/test_reconstruct.py",
+    "reconstruct": "tests/surgery/test_reconstruct.py",
     "continuity": "tests/training/test_optimizer_state.py",
     "families": "tests/graph/test_families.py",
-    "floor": "tests/training/test_roll_back.py",
+    "roll_back": "tests/training/test_roll_back.py",
     "gates": "tests/importance/test_gradients.py",
     "importance": "tests/importance/test_scoring.py",
     "known_answers": "tests/allocation/test_known_answers.py",
@@ -63,7 +63,7 @@ TESTS = {
     "planted": "tests/importance/test_planted.py",
     "recovery": "tests/training/test_recovery.py",
     "schedule": "tests/recipe/test_schedule.py",
-    "sparse": "tests/training/test_regularize.py",
+    "regularize": "tests/training/test_regularize.py",
     "whole_parts": "tests/surgery/test_whole_parts.py",
 }
 
@@ -168,15 +168,15 @@ MUTATIONS = (
     Mutation("gates", "self._counts /= 2", "self._counts /= 1", ("gates::test_what_is_old_counts_half",)),
     Mutation("importance", "raw[name] / mean if", "raw[name] if", ("importance",)),
     # What makes up for a cut
-    Mutation("compensate", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
-    Mutation("compensate", "copy_(middle_y - found @ middle_a)", "copy_(middle_y)", RIDGE),
-    Mutation("compensate", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
-    Mutation("compensate", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),
+    Mutation("reconstruct", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
+    Mutation("reconstruct", "copy_(middle_y - found @ middle_a)", "copy_(middle_y)", RIDGE),
+    Mutation("reconstruct", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
+    Mutation("reconstruct", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),
     Mutation(
-        "compensate",
+        "reconstruct",
         "gone[torch.as_tensor(columns, device=mean.device)] = 0",
         "gone *= 1",
-        ("compensate::test_constant_channels_leave_their_mean",),
+        ("reconstruct::test_constant_channels_leave_their_mean",),
     ),
     # What is cut
     Mutation(
@@ -221,40 +221,40 @@ MUTATIONS = (
     ),
     Mutation("continuity", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
     Mutation(
-        "rewarm",
+        "warmup",
         "/ (self.steps + 1) if",
         "/ self.steps if",
         ("recovery::test_the_rate_comes_back_in_a_straight_line_and_then_stays",),
     ),
     Mutation(
-        "rewarm",
+        "warmup",
         'group["lr"] = rate',
         "pass",
         ("recovery::test_the_rate_comes_back_in_a_straight_line_and_then_stays",),
     ),
     Mutation(
-        "floor",
+        "roll_back",
         "return max(\n        (row",
         "return min(\n        (row",
-        ("floor::test_what_came_back_is_the_best_since_the_step",),
+        ("roll_back::test_what_came_back_is_the_best_since_the_step",),
     ),
     Mutation(
-        "floor",
+        "roll_back",
         "(last - epochs[-1] + 1) // 2",
         "(last - epochs[-1]) // 2",
-        ("floor::test_the_last_step_is_judged_half_way_to_the_end",),
+        ("roll_back::test_the_last_step_is_judged_half_way_to_the_end",),
     ),
     Mutation(
-        "floor",
+        "roll_back",
         'state[key]) for key in ("live", "average")',
         'state[key]) for key in ("average", "average")',
-        ("floor::test_going_back_gives_the_state_that_was",),
+        ("roll_back::test_going_back_gives_the_state_that_was",),
     ),
     Mutation(
-        "floor",
+        "roll_back",
         "requires_grad_(trained.get(name, True))",
         "requires_grad_(True)",
-        ("floor::test_going_back_gives_the_state_that_was",),
+        ("roll_back::test_going_back_gives_the_state_that_was",),
     ),
     Mutation(
         "distill",
@@ -288,22 +288,22 @@ MUTATIONS = (
         ("masks::test_zeros_hold_through_momentum_and_weight_decay",),
     ),
     Mutation(
-        "sparse",
+        "regularize",
         'float(group["lr"]) for group',
         'float(max(g["lr"] for g in optimizer.param_groups)) for group',
-        ("sparse::test_each_tensor_is_pressed_at_the_rate_of_its_own_parameter_group",),
+        ("regularize::test_each_tensor_is_pressed_at_the_rate_of_its_own_parameter_group",),
     ),
     Mutation(
-        "sparse",
+        "regularize",
         'float(group["lr"]) for group',
         'float(min(g["lr"] for g in optimizer.param_groups)) for group',
-        ("sparse::test_each_tensor_is_pressed_at_the_rate_of_its_own_parameter_group",),
+        ("regularize::test_each_tensor_is_pressed_at_the_rate_of_its_own_parameter_group",),
     ),
     Mutation(
-        "sparse",
+        "regularize",
         "(share * weight).clamp_max(_MOST)",
         "(share * weight)",
-        ("sparse::test_one_step_takes_a_tenth_of_a_typical_channel_at_most",),
+        ("regularize::test_one_step_takes_a_tenth_of_a_typical_channel_at_most",),
     ),
     Mutation(
         "masks",
@@ -312,10 +312,10 @@ MUTATIONS = (
         ("masks::test_half_way_takes_the_smallest_of_those_that_will_go",),
     ),
     Mutation(
-        "sparse",
+        "regularize",
         "_ALPHA = 4.0",
         "_ALPHA = 0.0",
-        ("sparse::test_group_lasso_shrinks_whole_channels_and_the_least_most",),
+        ("regularize::test_group_lasso_shrinks_whole_channels_and_the_least_most",),
     ),
     # What a device takes
     Mutation(

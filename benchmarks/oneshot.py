@@ -2,7 +2,7 @@
 """How much one cut leaves, before any training: importances, scopes and what makes up for the cut, on one checkpoint.
 
     python benchmarks/oneshot.py best.pt data.yaml [imgsz=320] [left=0.7,0.5,0.25] [importance=l2,fpgm,obdc]
-                                 [scope=uniform,global] [part=none,mean,bn,refit]
+                                 [scope=uniform,global] [part=none,bias,bn,weights]
 
 The images that gradients, statistics and weights are fitted on are of the training split, as `yolo-prune apply data=`
 takes them; mAP50-95 is that of the validation split. Prints a markdown table.
@@ -21,7 +21,7 @@ from ultralytics.utils import LOGGER
 import yolo_prune
 from yolo_prune.host import checkpoint
 
-PARTS = "none,mean,bn,refit"
+PARTS = "none,bias,bn,weights"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
                     yolo.model = deepcopy(dense)
                     yolo.val = lambda **_: type("Result", (), {"fitness": 0.0})()  # prune's own, before and after
                     start = time.perf_counter()
-                    settings = {"importance": importance, "scope": scope, "compensate": part}
+                    settings = {"importance": importance, "scope": scope, "reconstruct": part}
                     yolo_prune.prune(yolo, flops=f"{100 * left:g}%", data=data, imgsz=imgsz, **settings)
                     seconds = time.perf_counter() - start
                     del yolo.val

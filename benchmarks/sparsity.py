@@ -44,7 +44,7 @@ def narrow(left: int) -> Callable[[YOLO], None]:
     """Cuts channels until so many percent of the FLOPs are left."""
 
     def make(yolo: YOLO) -> None:
-        yolo_prune.prune(yolo, flops=f"{left}%", importance="l2", scope="global", max_cut=0.95, compensate="none")
+        yolo_prune.prune(yolo, flops=f"{left}%", importance="l2", scope="global", max_cut=0.95, reconstruct="none")
 
     return make
 

@@ -52,7 +52,7 @@ def prune(
         flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
         recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
         data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after,
-            and the cut is made up for on a few of its training images (compensate="refit").
+            and the cut is made up for on a few of its training images (reconstruct="weights").
         imgsz: image size in pixels of that measurement; default: the one the model was trained with.
         settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
 
@@ -155,7 +155,7 @@ def _choose(
 def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Recipe, images: Any) -> None:
     """Cut a network in place, make up for it on `images` where there are any, and write its widths into its yaml."""
     frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
-    with reconstruct.made_up(network, graph, plan, images, wanted.compensate, frozen):
+    with reconstruct.made_up(network, graph, plan, images, wanted.reconstruct, frozen):
         cut_channels.apply(network, graph, plan)
     sparsity = wanted.sparsity or widths.sparsity(network)
     if sparsity is not None:
@@ -226,7 +226,7 @@ def recipe_of(flops: Any, params: Any, given: str | Path | Recipe | None, settin
     if isinstance(given, Recipe):
         if flops is not None or params is not None or settings:
             raise PruneError("prune(recipe=Recipe(...)) takes no further bounds or settings; put them into the recipe")
-        _no_floor(given)
+        _no_max_drop(given)
         return given
     bounds = {"prune_flops": flops, "prune_params": params}
     asked = {"prune": given} if given is not None else {}
@@ -235,14 +235,15 @@ def recipe_of(flops: Any, params: Any, given: str | Path | Recipe | None, settin
         settings,
         ("flops", "params", "recipe", "data", "imgsz"),
     )
-    _no_floor(wanted)
+    _no_max_drop(wanted)
     return wanted
 
 
-def _no_floor(wanted: Recipe) -> None:
-    if wanted.floor is not None:
+def _no_max_drop(wanted: Recipe) -> None:
+    if wanted.max_drop is not None:
         raise PruneError(
-            f"floor={wanted.floor:g} is kept by a training (yolo train ... prune_floor=); one cut wants a bound alone"
+            f"max_drop={wanted.max_drop:g} is kept by a training (yolo train ... prune_max_drop=); "
+            "one cut wants a bound alone"
         )
 
 
@@ -277,7 +278,7 @@ def _batches(
             f"without data= {'channels are judged by their weights alone, and ' if by_gradients else ''}nothing makes "
             "up for what is cut: add the data set that the model was trained on, or train the pruned model"
         )
-    if data is None or (wanted.compensate == "none" and not by_gradients):
+    if data is None or (wanted.reconstruct == "none" and not by_gradients):
         return []
     side = _side(model, imgsz)
     count = max(datasets.count(side), calibration.IMAGES if by_gradients else 0)

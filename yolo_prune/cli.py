@@ -54,7 +54,7 @@ _COMMANDS = {
 _KEYWORDS = {
     "apply": (
         *("latency", "profile", "format", "precision", "importance", "scope", "sensitivity"),
-        *("round", "min_channels", "max_cut", "depth", "heads"),
+        *("round", "min_channels", "max_cut", "depth", "heads", "protect"),
     ),
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }

@@ -32,6 +32,7 @@ from typing import Any
 from yolo_prune.errors import HostError
 from yolo_prune.host import console, platform_report
 from yolo_prune.recipe import settings as recipe
+from yolo_prune.recipe.file import RENAMED
 
 LOWEST = "8.4.0"  # the range is stated in pyproject.toml too; tests/test_install.py compares the two
 BELOW = "8.5"
@@ -218,7 +219,7 @@ def _install_model(model: Any) -> None:
 
     @functools.wraps(stock_train)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if asked(kwargs) or _still_attached(self):
+        if asked(kwargs) or _still_attached(self) or kwargs.keys() & {f"prune_{old}" for old in RENAMED}:
             _refuse_early(self, kwargs)
         return stock_train(self, *args, **kwargs)
 

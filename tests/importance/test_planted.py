@@ -155,7 +155,7 @@ class Chain(nn.Module):
         return self.second(self.first(x))
 
 
-@pytest.mark.parametrize(("part", "at_most", "at_least"), [("none", 9.0, 0.5), ("refit", 0.1, 0.0)])
+@pytest.mark.parametrize(("part", "at_most", "at_least"), [("none", 9.0, 0.5), ("weights", 0.1, 0.0)])
 def test_inputs_that_are_sums_of_others_are_not_missed(part: str, at_most: float, at_least: float) -> None:
     """All that the cut takes can be said with what stays: the ridge alone (0.1) keeps a share from coming back."""
     model = Chain()
@@ -168,7 +168,7 @@ def test_inputs_that_are_sums_of_others_are_not_missed(part: str, at_most: float
     cut_channels.cut_conv(model.second, None, np.arange(0, 16, 2))
     lost = float((model(x).detach() - before).norm() / before.norm())
     assert lost > 0.5
-    if part == "refit":
+    if part == "weights":
         reconstruct.restore(model, noted, x, part)
     left = float((model(x).detach() - before).norm() / before.norm())
     assert at_least <= left <= at_most, left

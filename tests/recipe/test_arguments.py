@@ -90,15 +90,17 @@ def test_whole_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"flop": "50%"}, "unknown setting flop (did you mean flops?); known are compensate, "),
+        ({"flop": "50%"}, "unknown setting flop (did you mean flops?); known are deploy, depth, "),
         ({"flops": "50%", "imagesz": 64}, "unknown setting imagesz (did you mean imgsz?)"),
         (
             {"flops": "50%", "importanc": "l2", "zzz": 1},
             "unknown setting importanc (did you mean importance?), zzz; kn",
         ),
+        ({"flops": "50%", "compensate": "none"}, "unknown setting compensate (its name is reconstruct now)"),
+        ({"flops": "50%", "reconstruct": "refit"}, "prune_reconstruct=refit is called weights now"),
         ({"flops": "50%", "imgsz": "abc"}, "imgsz=abc: a whole number of 1 or more is needed"),
         ({"flops": "50%", "data": {0}}, "data={0} is no name of a file or folder: write data=my.yaml"),
-        ({"floor": 0.05}, "floor=0.05 is kept by a training"),
+        ({"max_drop": 0.05}, "max_drop=0.05 is kept by a training"),
         ({"recipe": 3}, "prune=3 must be above 0 and below 1"),
         ({}, "nothing to aim at: give a bound"),
     ],

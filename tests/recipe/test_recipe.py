@@ -161,7 +161,7 @@ def test_other_arguments_of_the_host_are_left_alone() -> None:
     assert asked(epochs=30, prune=0.5, lr0=float("nan")) == asked(prune=0.5)
 
 
-@pytest.mark.parametrize("words", [{"prune": "auto"}, {"prune": 0.5, "prune_floor": 0.01}, {"prune_end": 0.9}])
+@pytest.mark.parametrize("words", [{"prune": "auto"}, {"prune": 0.5, "prune_max_drop": 0.01}, {"prune_end": 0.9}])
 def test_a_short_run_takes_fewer_steps_than_a_shipped_recipe_has(words: dict[str, object]) -> None:
     words = {"prune_flops": "50%", **words}
     wanted, usual = asked(epochs=3, **words), asked(**words)
@@ -261,9 +261,9 @@ def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> No
         ({"prune_steps": 1}, ("oneshot", 0.15, 0.15, 1)),
         ({"prune_steps": 3}, ("cubic", 0.15, 0.6, 3)),
         ({"prune_end": 0.5}, ("cubic", 0.15, 0.5, 5)),
-        ({"prune_floor": 0.01}, ("cubic", 0.15, 0.6, 5)),
+        ({"prune_max_drop": 0.01}, ("cubic", 0.15, 0.6, 5)),
         ({"prune_schedule": "linear"}, ("linear", 0.15, 0.6, 5)),
-        ({"prune_schedule": "oneshot", "prune_floor": 0.01}, ("oneshot", 0.15, 0.15, 1)),
+        ({"prune_schedule": "oneshot", "prune_max_drop": 0.01}, ("oneshot", 0.15, 0.15, 1)),
         ({"prune_start": 0.1, "prune_end": 0.4, "prune_steps": 2}, ("cubic", 0.1, 0.4, 2)),
     ],
 )
@@ -298,10 +298,10 @@ def test_a_name_wins_over_a_file_without_an_ending_and_a_path_over_a_name(folder
 def test_numbers_of_a_file_are_numbers_and_the_rest_is_text(folder: Path) -> None:
     """YAML 1.2's core schema: in 1.1, which PyYAML speaks, 2:4 is 124, 010 is 8 and 1:30 is 90."""
     Path("mine.yaml").write_text(
-        "sparsity: 2:4\nsteps: 010\nstart: 1e-1\nrestart: TRUE\nprofile: 2024-01-01\nend: +.5\n"
+        "sparsity: 2:4\nsteps: 010\nstart: 1e-1\nrestart_lr: TRUE\nprofile: 2024-01-01\nend: +.5\n"
     )
     found = asked(prune="mine.yaml")
-    assert (found.sparsity, found.steps, found.start, found.restart) == ("2:4", 10, 0.1, True)
+    assert (found.sparsity, found.steps, found.start, found.restart_lr) == ("2:4", 10, 0.1, True)
     assert (found.profile, found.end) == ("2024-01-01", 0.5)
 
 
@@ -323,18 +323,18 @@ def test_a_share_of_zeros_keeps_all_its_digits(share: float) -> None:
     assert Recipe(**found.as_dict()) == found
 
 
-def test_a_floor_alone_is_enough_and_cuts_as_auto_does(folder: Path) -> None:
-    assert asked(prune_floor=0.05) == load("auto").model_copy(update={"floor": 0.05})
-    assert asked(prune_floor=0.05, prune_steps=3).steps == 3
-    Path("mine.yaml").write_text("floor: 0.05\n")
-    assert asked(prune="mine.yaml").floor == 0.05
-    both = asked(prune_floor=0.05, prune_flops="50%")
-    assert (str(both.flops), both.floor, both.name) == ("50%", 0.05, "balanced")
-    assert "prune_floor=0.01" in refused(prune_start=0.2)
+def test_max_drop_alone_is_enough_and_cuts_as_auto_does(folder: Path) -> None:
+    assert asked(prune_max_drop=0.05) == load("auto").model_copy(update={"max_drop": 0.05})
+    assert asked(prune_max_drop=0.05, prune_steps=3).steps == 3
+    Path("mine.yaml").write_text("max_drop: 0.05\n")
+    assert asked(prune="mine.yaml").max_drop == 0.05
+    both = asked(prune_max_drop=0.05, prune_flops="50%")
+    assert (str(both.flops), both.max_drop, both.name) == ("50%", 0.05, "balanced")
+    assert "prune_max_drop=0.01" in refused(prune_start=0.2)
 
 
 def test_a_null_in_a_file_is_not_set(folder: Path) -> None:
-    Path("mine.yaml").write_text("flops: null\nparams: 60%\nfloor: ~\n")
+    Path("mine.yaml").write_text("flops: null\nparams: 60%\nmax_drop: ~\n")
     assert asked(prune="mine.yaml").flops is None
 
 
@@ -384,13 +384,13 @@ def test_as_dict_is_plain() -> None:
         "max_cut": 0.8,
         "depth": 0.0,
         "heads": 0.0,
-        "floor": None,
-        "compensate": "refit",
-        "rewarm": 0.0,
-        "restart": False,
+        "max_drop": None,
+        "reconstruct": "weights",
+        "warmup": 0.0,
+        "restart_lr": False,
         "distill": 0.0,
-        "sparse": "none",
-        "sparse_strength": None,
+        "regularize": "none",
+        "regularize_strength": None,
         "sparsity": None,
         "profile": None,
         "format": None,
@@ -400,6 +400,14 @@ def test_as_dict_is_plain() -> None:
         "protect": [],
         "deploy": [],
     }
+
+
+@pytest.mark.parametrize("given_", ["model.0, model.22.*", "model.0,model.22.*,", ["model.0", "model.22.*"]])
+def test_a_list_is_words_with_commas_between_them(given_: object, folder: Path) -> None:
+    assert asked(prune=0.5, prune_protect=given_).protect == ("model.0", "model.22.*")
+    Path("mine.yaml").write_text("flops: 50%\nprotect: [model.9]\n")
+    assert asked(prune="mine.yaml", prune_protect=given_).protect == ("model.0", "model.22.*")
+    assert asked(prune="mine.yaml", prune_deploy="onnx").deploy == ("onnx",)
 
 
 # Faults of the arguments: (arguments, what the one line must say)
@@ -447,8 +455,8 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune_flops": ["50%"]}, ["prune_flops=['50%'] must be a percentage"]),
     ({"prune_latency": "0.6"}, ["prune_latency=0.6 has no unit: write 50% (of the original) or 12ms"]),
     ({"prune_latency": "12G"}, ["prune_latency=12G has an unknown unit G", "ms"]),
-    ({"prune": 0.5, "prune_floor": 2}, ["prune_floor=2 must be a loss of fitness", "0.01"]),
-    ({"prune": 0.5, "prune_floor": 0}, ["prune_floor=0 must be a loss of fitness", "0.01"]),
+    ({"prune": 0.5, "prune_max_drop": 2}, ["prune_max_drop=2 must be a drop of fitness", "0.01"]),
+    ({"prune": 0.5, "prune_max_drop": 0}, ["prune_max_drop=0 must be a drop of fitness", "0.01"]),
     ({"prune": 0.5, "prune_profile": 3}, ["prune_profile=3 must be a file that yolo-prune profile wrote"]),
     ({"prune": 0.5, "prune_format": "trt"}, ["prune_format=trt must be onnx, openvino, ncnn or engine"]),
     ({"prune": 0.5, "prune_precision": "int8"}, ["prune_precision=int8 must be fp32 or fp16"]),
@@ -473,8 +481,20 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_max_cut": 0}, ["prune_max_cut=0 must be a number above 0 and up to 1", "0.8"]),
     ({"prune": 0.5, "prune_max_cut": float("nan")}, ["prune_max_cut=nan must be a number above 0 and up to 1"]),
     ({"prune": 0.5, "prune_flop": "5%"}, ["prune_flop=5% is unknown: did you mean prune_flops?"]),
-    ({"prune": 0.5, "prune_deploy": "onnx"}, ["prune_deploy=onnx is unknown", "deploy: [onnx, openvino]"]),
-    ({"prune": 0.5, "prune_protect": ["model.0"]}, ["prune_protect=['model.0'] is unknown", "recipe file"]),
+    ({"prune": 0.5, "prune_deploy": "onnx,coreml"}, ["prune_deploy=onnx,coreml must be names", "=onnx,openvino"]),
+    (
+        {"prune": 0.5, "prune_protect": 3},
+        ["prune_protect=3 must be names with commas", "prune_protect=model.0,model.22"],
+    ),
+    ({"prune": 0.5, "prune_protect": ","}, ["prune_protect=, must be names with commas between them"]),
+    ({"prune_floor": 0.01}, ["prune_floor=0.01 is unknown: its name is prune_max_drop now"]),
+    ({"prune": 0.5, "prune_compensate": "none"}, ["prune_compensate=none is unknown: its name is prune_reconstruct"]),
+    ({"prune": 0.5, "prune_sparse": "bn"}, ["prune_sparse=bn is unknown: its name is prune_regularize now"]),
+    ({"prune": 0.5, "prune_sparse_strength": 1}, ["unknown: its name is prune_regularize_strength now"]),
+    ({"prune": 0.5, "prune_rewarm": 1}, ["prune_rewarm=1 is unknown: its name is prune_warmup now"]),
+    ({"prune": 0.5, "prune_restart": True}, ["prune_restart=True is unknown: its name is prune_restart_lr now"]),
+    ({"prune": 0.5, "prune_reconstruct": "refit"}, ["prune_reconstruct=refit is called weights now"]),
+    ({"prune": 0.5, "prune_reconstruct": "mean"}, ["prune_reconstruct=mean is called bias now"]),
     ({"prune": 0.5, "prune_name": "x"}, ["prune_name=x is unknown"]),
     ({"prune_start": 0.2}, ["prune_start=0.2 prunes nothing alone", "prune=0.5", "prune_flops=50%"]),
     ({"prune": "oneshot", "prune_steps": 4}, ["prune_steps=4 does not go with oneshot.yaml:", "linear or cubic"]),
@@ -563,15 +583,15 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("flops: 50%\nstart: 1" + "0" * 400, ["bad.yaml:2: start: 1000", "must be a fraction of the epochs"]),
     ("flops: 50%\nsparsity: 1" + "0" * 400, ["bad.yaml:2: sparsity: 1000", "must be a share above 0"]),
     ("flops: 1" + "0" * 400, ["bad.yaml:1: flops: 1000", "has no unit"]),
-    ("flops: 50%\nrewarm: 1e999", ["bad.yaml:2: rewarm: 1e999 must be a number of epochs"]),
+    ("flops: 50%\nwarmup: 1e999", ["bad.yaml:2: warmup: 1e999 must be a number of epochs"]),
     ("flops: .nan", ["bad.yaml:1: flops: .nan is no bound"]),
     ("flops: 50%\nsteps: 1:30", ["bad.yaml:2: steps: 1:30 must be a whole number from 1 to 10000"]),
     ("flops: 50%\nsteps: 1_0", ["bad.yaml:2: steps: 1_0 must be a whole number", "without quotes and underscores"]),
     ("flops: 50%\nround: 0x10", ["bad.yaml:2: round: 0x10 must be a whole number"]),
-    ("flops: 50%\nrestart: yes", ["bad.yaml:2: restart: yes must be True or False"]),
-    ("flops: 50%\nrestart: on", ["bad.yaml:2: restart: on must be True or False"]),
+    ("flops: 50%\nrestart_lr: yes", ["bad.yaml:2: restart_lr: yes must be True or False"]),
+    ("flops: 50%\nrestart_lr: on", ["bad.yaml:2: restart_lr: on must be True or False"]),
     ("flops: 50%\nround: !!int 2:4", ["bad.yaml:2: round: 2:4 cannot be read as !!int"]),
-    ("flops: 50%\nrestart: !!bool yes", ["bad.yaml:2: restart: yes cannot be read as !!bool"]),
+    ("flops: 50%\nrestart_lr: !!bool yes", ["bad.yaml:2: restart_lr: yes cannot be read as !!bool"]),
     ('flops: 50%\nprofile: "\\UFFFFFFFF"', ["bad.yaml:2: not YAML: an escape that is no character"]),
     (b"\xff\xfef\x00l\x00", ["bad.yaml:1: byte 0xff is not UTF-8 text"]),
     (b"\x00\x01\x02", ["bad.yaml:1: not YAML: character"]),
@@ -592,6 +612,8 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("flops: {a: b}", ["bad.yaml:1: flops: {…} must be a percentage"]),
     ("prune_flops: 50%", ["bad.yaml:1: prune_flops: 50% is unknown: did you mean flops?"]),
     ("flops: 50%\nmin-channels: 4", ["bad.yaml:2: min-channels: 4 is unknown: did you mean min_channels?"]),
+    ("flops: 50%\nfloor: 0.01", ["bad.yaml:2: floor: 0.01 is unknown: its name is max_drop now"]),
+    ("flops: 50%\nreconstruct: refit", ["bad.yaml:2: reconstruct: refit is called weights now"]),
     ("flops: 50%\nname: mine", ["bad.yaml:2: name: mine is unknown"]),
     ("<<: {flops: 50%}", ["bad.yaml:1: <<: {…} is unknown"]),
     ("? [a]\n: 3", ["bad.yaml:1: [a]: 3 is unknown"]),
@@ -711,9 +733,8 @@ def test_any_arguments_give_a_recipe_none_or_a_recipe_error(args: dict[str, obje
 # The documentation, and what the module may touch
 
 
-def test_every_scalar_of_a_recipe_has_an_argument() -> None:
-    scalars = set(Recipe.model_fields) - {"name", *LISTS}
-    assert set(ARGUMENTS) == {"prune", *(f"prune_{key}" for key in scalars)}
+def test_every_setting_of_a_recipe_has_an_argument() -> None:
+    assert set(ARGUMENTS) == {"prune", *(f"prune_{key}" for key in set(Recipe.model_fields) - {"name"})}
     assert all(ARGUMENTS.values())
 
 
@@ -723,7 +744,7 @@ def test_the_table_has_a_row_for_every_argument_with_the_default_of_balanced() -
     assert {len(row) for row in rows} == {4}
     defaults = {row[0].strip("`=").removeprefix("prune_"): row[2].strip("`") for row in rows[3:]}
     balanced = load("balanced").as_dict()
-    assert defaults == {key: "" if balanced[key] is None else str(balanced[key]) for key in defaults}
+    assert defaults == {key: "" if balanced[key] in (None, []) else str(balanced[key]) for key in defaults}
 
 
 def test_the_readme_has_the_table_of_the_schema() -> None:

@@ -97,7 +97,7 @@ def test_channels_that_others_can_stand_in_for_are_not_missed(monkeypatch: pytes
     alike(model, names, 0.0)
     x, others = settled(model), images(4, seed=2)
     monkeypatch.setattr(reconstruct, "_RIDGE", 1e-4)
-    gone, mended = (away(cut(model, part, x, names), model, others) for part in ("none", "refit"))
+    gone, mended = (away(cut(model, part, x, names), model, others) for part in ("none", "weights"))
     assert gone > 0.01
     assert mended < 0.01 * gone
 
@@ -107,7 +107,7 @@ def test_constant_channels_leave_their_mean() -> None:
     block: Any = model.get_submodule("model.9.cv1")  # read by pooling and a 1x1 convolution: no borders
     block.bn.weight.data[1::2] = 0
     x = images()
-    none, mean = (away(cut(model, part, x, {"model.9.cv1.conv"}), model, x, at=10) for part in ("none", "mean"))
+    none, mean = (away(cut(model, part, x, {"model.9.cv1.conv"}), model, x, at=10) for part in ("none", "bias"))
     assert none > 1e-3
     assert mean < 1e-5
 
@@ -124,8 +124,8 @@ def test_it_is_better_than_nothing_on_images_that_it_has_not_seen(name: str) -> 
     x, others = settled(model), images(8, seed=3)
     # Right behind the block: through the whole of a random network any difference grows to anything.
     left = {part: away(cut(model, part, x, names), model, others, at=5) for part in reconstruct.PARTS}
-    assert left["refit"] < 0.8 * left["none"], left
-    assert left["refit"] < 0.8 * left["bn"], left
+    assert left["weights"] < 0.8 * left["none"], left
+    assert left["weights"] < 0.8 * left["bn"], left
 
 
 def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
@@ -136,12 +136,12 @@ def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = channel_groups.build(model)
     plan = halves(found)
-    noted = reconstruct.observe(model, found, plan, images(), "refit")
+    noted = reconstruct.observe(model, found, plan, images(), "weights")
     assert noted.outputs
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    plain, mended = cut(model, "none", images()), cut(model, "refit", images())
+    plain, mended = cut(model, "none", images()), cut(model, "weights", images())
     assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in mended.state_dict().items()}
     assert [module.training for module in mended.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in mended.modules())
@@ -152,7 +152,7 @@ def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
 def test_what_is_frozen_stays_as_it_is() -> None:
     model = small()
     frozen = {name for name, _ in model.named_parameters() if name.startswith(("model.2.", "model.22.dfl"))}
-    plain, mended = cut(model, "none", images()), cut(model, "refit", images(), frozen=frozen)
+    plain, mended = cut(model, "none", images()), cut(model, "weights", images(), frozen=frozen)
     moved = {n for n, value in plain.state_dict().items() if not torch.equal(value, mended.state_dict()[n])}
     assert not [name for name in moved if name.startswith(("model.2.", "model.22.dfl"))]
     assert {
@@ -174,7 +174,7 @@ def test_statistics_that_are_not_true_yet_are_not_aimed_at() -> None:
             module.weight.data *= 6  # by these statistics each layer multiplies
     assert not reconstruct._statistics_hold(model, x)
     weights = [parameter.norm() for parameter in cut(model, "none", x).parameters()]
-    mended = [parameter.norm() for parameter in cut(model, "refit", x).parameters()]
+    mended = [parameter.norm() for parameter in cut(model, "weights", x).parameters()]
     assert max(new / old for new, old in zip(mended, weights, strict=True) if old > 0) < 3
 
 
@@ -196,8 +196,8 @@ def test_where_a_device_has_no_room_the_cpu_does_it(
     """A training that fills a GPU must not die of a cut. There is none here: the first tries are made to fail."""
     model = small()
     x = settled(model)
-    expected = cut(model, "refit", x)
-    for name in ("observe", "_refit"):
+    expected = cut(model, "weights", x)
+    for name in ("observe", "_fit_weights"):
         real, tries = getattr(reconstruct, name), []
 
         def once(*args: Any, real: Any = real, tries: list[int] = tries) -> Any:
@@ -208,7 +208,7 @@ def test_where_a_device_has_no_room_the_cpu_does_it(
 
         monkeypatch.setattr(reconstruct, name, once)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        found = cut(model, "refit", x)
+        found = cut(model, "weights", x)
     assert caplog.text.count("no memory left") == 2
     for value, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(value, other)
@@ -222,14 +222,14 @@ def test_a_run_makes_up_for_its_cuts_on_plain_training_images(
 
     def observe(model: nn.Module, found: Any, plan: Any, pixels: torch.Tensor, part: str) -> Any:
         seen.append(pixels)
-        assert part == "refit"
+        assert part == "weights"
         return real(model, found, plan, pixels, part)
 
     monkeypatch.setattr(reconstruct, "observe", observe)
     yolo = train(tiny_data, tmp_path, epochs=3, prune=0.5, prune_steps=2, prune_start=0.4, prune_end=0.7, mosaic=1.0)
     assert len(seen) == 2
     assert torch.equal(seen[0], seen[1])
-    assert record_of(tmp_path / "run")["recipe"]["compensate"] == "refit"
+    assert record_of(tmp_path / "run")["recipe"]["reconstruct"] == "weights"
     expected = datasets.pixels(datasets.read(yolo.model, tiny_data, 64, datasets.count(64)))
     assert torch.allclose(seen[0], expected)
 

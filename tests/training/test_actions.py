@@ -39,7 +39,7 @@ def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, A
 
 
 def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
-    arguments = {"prune_sparse": "growing", "prune_sparse_strength": 5.0, "prune_rewarm": 2}
+    arguments = {"prune_regularize": "growing", "prune_regularize_strength": 5.0, "prune_warmup": 2}
     model = small()
     found = channel_groups.build(model)
     keep = {group.name: range(group.size // 2) for group in found.groups}
@@ -73,7 +73,7 @@ def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
 def test_state_of_other_widths_is_not_taken_over() -> None:
     model = small()
     found = channel_groups.build(model)
-    one, _ = begin(model, found, {"prune_sparse": "bn"})
+    one, _ = begin(model, found, {"prune_regularize": "bn"})
     fewer = channel_groups.build(small(), ["model.2.*"])
-    other, _ = begin(small(), fewer, {"prune_sparse": "bn"})
+    other, _ = begin(small(), fewer, {"prune_regularize": "bn"})
     assert not other.load_state(one.state())

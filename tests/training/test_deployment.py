@@ -17,7 +17,7 @@ from yolo_prune.training import deployment
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text("flops: 60%\nimportance: l2\ncompensate: none\ndeploy: [torchscript, engine]\n", encoding="utf-8")
+    path.write_text("flops: 60%\nimportance: l2\nreconstruct: none\ndeploy: [torchscript, engine]\n", encoding="utf-8")
     return path
 
 

@@ -28,7 +28,7 @@ from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks
 from yolo_prune.training import frozen, preflight
 
-ONCE: dict[str, Any] = {"prune": 0.3, "prune_start": 0.5, "prune_compensate": "none", "nbs": 4}
+ONCE: dict[str, Any] = {"prune": 0.3, "prune_start": 0.5, "prune_reconstruct": "none", "nbs": 4}
 
 
 def small(freeze: object = None) -> Any:
@@ -177,7 +177,7 @@ def test_attach_and_a_callback_that_freezes(tiny_data: Path, tmp_path: Path, cap
                 value.requires_grad = False
 
     yolo = YOLO("yolov8n.yaml")
-    yolo_prune.attach(yolo, 0.3, start=0.5, compensate="none")
+    yolo_prune.attach(yolo, 0.3, start=0.5, reconstruct="none")
     yolo.add_callback("on_train_start", freeze)
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         train(tiny_data, tmp_path, yolo, epochs=2, nbs=4, freeze=["0.conv"])

@@ -22,17 +22,17 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.planning import sensitivity
 from yolo_prune.recipe.settings import Recipe, from_arguments
 from yolo_prune.training import distill
-from yolo_prune.training.warmup import Rewarm
+from yolo_prune.training.warmup import Warmup
 
 ONE_STEP: dict[str, Any] = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.5, "prune_end": 0.5}
 
 
-def rates(rewarm: Rewarm, count: int) -> list[float]:
+def rates(warmup: Warmup, count: int) -> list[float]:
     """The rate that each of so many steps was taken at, of an optimizer whose own rate is 1."""
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    optimizer.register_step_pre_hook(lambda *_: rewarm.before(optimizer))
-    optimizer.register_step_post_hook(lambda *_: rewarm.after(optimizer))
+    optimizer.register_step_pre_hook(lambda *_: warmup.before(optimizer))
+    optimizer.register_step_post_hook(lambda *_: warmup.after(optimizer))
     found = []
     for _ in range(count):
         weight.grad = torch.ones(1)
@@ -44,18 +44,18 @@ def rates(rewarm: Rewarm, count: int) -> list[float]:
 
 
 def test_the_rate_comes_back_in_a_straight_line_and_then_stays() -> None:
-    assert rates(Rewarm(3), 6) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
-    assert rates(Rewarm(0), 2) == pytest.approx([1, 1])
+    assert rates(Warmup(3), 6) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert rates(Warmup(0), 2) == pytest.approx([1, 1])
 
 
 def test_a_factor_stays() -> None:
-    rewarm = Rewarm(1)
-    rewarm.factor = 2.0
-    assert rates(rewarm, 3) == pytest.approx([1, 2, 2])
+    warmup = Warmup(1)
+    warmup.factor = 2.0
+    assert rates(warmup, 3) == pytest.approx([1, 2, 2])
 
 
 def test_a_warm_up_goes_on_where_it_was_put_away() -> None:
-    first, second = Rewarm(3), Rewarm()
+    first, second = Warmup(3), Warmup()
     before = rates(first, 2)
     assert second.load_state(first.state())
     assert before + rates(second, 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
@@ -88,7 +88,7 @@ def test_a_run_warms_up_again_and_goes_through_the_schedule_once_more(tiny_data:
     plain, again = seen_rates(stock), seen_rates(pruned)
     settings = {"epochs": 8, "nbs": 4, "warmup_epochs": 0, "val": False}
     train(tiny_data, tmp_path / "a", stock, **settings)
-    train(tiny_data, tmp_path / "b", pruned, prune_rewarm=2, prune_restart=True, **ONE_STEP, **settings)
+    train(tiny_data, tmp_path / "b", pruned, prune_warmup=2, prune_restart_lr=True, **ONE_STEP, **settings)
     assert [of_epoch(again, epoch) for epoch in range(4)] == [of_epoch(plain, epoch) for epoch in range(4)]
     whole = [of_epoch(plain, epoch)[0] for epoch in range(8)]
     for epoch in range(6, 8):  # from step at 4 to the end at 8 the schedule from 0 to 8 passes

@@ -161,10 +161,10 @@ def test_one_step_takes_a_tenth_of_a_typical_channel_at_most(kind: str) -> None:
 def test_a_warm_up_of_the_biases_does_not_kill_channels(
     tiny_data: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.8, "prune_end": 0.8, "prune_sparse": kind}
+    arguments = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.8, "prune_end": 0.8, "prune_regularize": kind}
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         train(tiny_data, tmp_path, epochs=5, lr0=0.01, warmup_epochs=3, batch=1, nbs=1, val=False, **arguments)
-    told = [message for message in caplog.messages if f"sparse={kind}, strength" in message]
+    told = [message for message in caplog.messages if f"regularize={kind}, strength" in message]
     assert len(told) >= 3
     dead = [float(message.rpartition(", ")[2].partition("%")[0]) for message in told]
     assert max(dead) < 5
@@ -172,29 +172,29 @@ def test_a_warm_up_of_the_biases_does_not_kill_channels(
 
 
 @pytest.mark.parametrize("kind", regularize.KINDS)
-def test_a_run_says_what_sparse_training_comes_to(
+def test_a_run_says_what_the_penalty_comes_to(
     tiny_data: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.7, "prune_end": 0.7, "prune_sparse": kind}
+    arguments = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.7, "prune_end": 0.7, "prune_regularize": kind}
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         train(
-            tiny_data, tmp_path, epochs=4, prune_sparse_strength=400.0, lr0=0.005, batch=1, nbs=1, warmup_epochs=0,
+            tiny_data, tmp_path, epochs=4, prune_regularize_strength=400.0, lr0=0.005, batch=1, nbs=1, warmup_epochs=0,
             **arguments,
         )  # fmt: skip
-    told = [message for message in caplog.messages if f"sparse={kind}, strength 400" in message]
+    told = [message for message in caplog.messages if f"regularize={kind}, strength 400" in message]
     assert len(told) == (1 if kind == "growing" else 2)  # epochs before the step; growing has gradients from the second
     shares = [float(message.rpartition(", ")[2].partition("%")[0]) for message in told]
     assert shares[-1] > (0 if kind != "growing" else -1)
     assert float(told[-1].partition("median is ")[2].partition(" ")[0]) < 1
     record = record_of(tmp_path / "run")
-    assert record["recipe"]["sparse"] == kind
+    assert record["recipe"]["regularize"] == kind
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"] * 1.001
     assert YOLO(tmp_path / "run" / "weights" / "best.pt").model is not None
 
 
 def test_a_strength_without_a_penalty_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"prune_sparse_strength=0\.5 is of no penalty"):
-        from_arguments({"prune": 0.5, "prune_sparse_strength": 0.5})
+    with pytest.raises(RecipeError, match=r"prune_regularize_strength=0\.5 is of no penalty"):
+        from_arguments({"prune": 0.5, "prune_regularize_strength": 0.5})
 
 
 @pytest.mark.parametrize("kind", regularize.KINDS)

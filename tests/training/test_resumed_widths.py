@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "steps": {**DEFAULT, "prune_schedule": "linear", "prune_steps": 3, "prune_start": 0.2, "prune_end": 0.8, "nbs": 6},
     "growing": {**DEFAULT, "prune_regularize": "growing", "optimizer": "AdamW", "nbs": 9},
     "group": {**DEFAULT, "prune_regularize": "group", "nbs": 3},
-    "floor": {**DEFAULT, "prune_max_drop": 0.9, "nbs": 3},
+    "max_drop": {**DEFAULT, "prune_max_drop": 0.9, "nbs": 3},
 }
 
 
@@ -52,7 +52,7 @@ def renamed(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments by the names that this version knows."""
     from yolo_prune.recipe.settings import ARGUMENTS
 
-    old = {"prune_regularize": "prune_sparse", "prune_max_drop": "prune_floor"}
+    old = {"prune_regularize": "prune_regularize", "prune_max_drop": "prune_max_drop"}
     return {old[key] if key in old and key not in ARGUMENTS else key: value for key, value in arguments.items()}
 
 
@@ -72,7 +72,7 @@ def test_a_killed_and_resumed_run_takes_the_steps_of_one_that_was_not(
     assert widths(resumed.model) == widths(whole.model)
     assert [row["epoch"] for row in found["history"]] == [1, 2, 3, 4, 5]
     one, other = (trainer.trainer.ema.ema.state_dict() for trainer in (whole, resumed))
-    if name != "floor":  # the state is kept until all widths are decided, and here the last epochs come after that
+    if name != "max_drop":  # the state is kept until all widths are decided, and here the last epochs come after that
         assert [key for key in one if not torch.equal(one[key], other[key])] == []
     assert not list((tmp_path / "killed" / "run" / "pruning").glob("resume-*.pt")), "no more is to be decided"
 

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""A floor: as far as fitness allows, and back to the last good state where it does not."""
+"""The largest drop allowed: as far as fitness allows, and back to the last good state where it does not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from yolo_prune.planning import choice
 from yolo_prune.recipe import settings
 from yolo_prune.training import roll_back, session, step
 
-FLOOR: dict[str, Any] = {"prune": 0.6, "prune_floor": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
+MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
 
 
 def test_what_came_back_is_the_best_since_the_step() -> None:
@@ -115,7 +115,7 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
     yolo = YOLO(f"{name}.yaml")
     yolo.add_callback("on_train_batch_end", after)
     yolo.add_callback("on_train_end", last)
-    arguments = {"epochs": 8, "nbs": 4, **FLOOR, "prune_steps": 3, "prune_end": 0.8}
+    arguments = {"epochs": 8, "nbs": 4, **MAX_DROP, "prune_steps": 3, "prune_end": 0.8}
     train(data, tmp_path, yolo, **arguments)
     assert "undone" in record_of(tmp_path / "run")["steps"][1]
     assert not seen["strangers"]
@@ -168,12 +168,12 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     assert torch.equal(trainer.model.model[0].conv.weight, expected.model[0].conv.weight)
 
 
-def test_a_floor_that_holds_changes_nothing(tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path, epochs=5, **FLOOR)
+def test_a_drop_that_is_allowed_changes_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    train(tiny_data, tmp_path, epochs=5, **MAX_DROP)
     record = record_of(tmp_path / "run")
     assert len(record["steps"]) == 2
-    assert record["floor"]["undone"] is None
-    assert record["floor"]["kept"] is True
+    assert record["max_drop"]["undone"] is None
+    assert record["max_drop"]["kept"] is True
     assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"]
     assert not (tmp_path / "run" / "pruning" / "good.pt").exists()
 
@@ -183,13 +183,13 @@ def test_a_step_that_breaks_it_is_undone_and_the_last(
 ) -> None:
     monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
     with caplog.at_level(logging.INFO, logger="ultralytics"):
-        yolo = train(tiny_data, tmp_path, epochs=8, **{**FLOOR, "prune_steps": 3, "prune_end": 0.8})
+        yolo = train(tiny_data, tmp_path, epochs=8, **{**MAX_DROP, "prune_steps": 3, "prune_end": 0.8})
     record = record_of(tmp_path / "run")
     first, second = record["steps"]
     assert second["undone"] > second["epoch"]
     assert record["final"]["params"] == first["params"] > second["params"]
-    assert record["floor"]["undone"]["step"] == 2
-    assert record["floor"]["epoch"] == second["undone"]
+    assert record["max_drop"]["undone"]["step"] == 2
+    assert record["max_drop"]["epoch"] == second["undone"]
     assert [row["params"] for row in record["history"]][-1] == first["params"]
     assert len(record["history"]) == 8
     assert "step 2 is undone at epoch" in caplog.text
@@ -214,40 +214,40 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
 
     yolo = YOLO("yolov8n.yaml")
     yolo.add_callback("on_train_epoch_end", kill)
-    arguments = {**SMALL, **FLOOR, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
+    arguments = {**SMALL, **MAX_DROP, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
     with pytest.raises(KilledError):
         yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
     before = record_of(tmp_path / "run")
-    assert before["floor"]["undone"]["step"] == undone
+    assert before["max_drop"]["undone"]["step"] == undone
     YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
     record = record_of(tmp_path / "run")
     assert len(record["history"]) == 9
-    assert record["floor"]["undone"]["step"] == undone
+    assert record["max_drop"]["undone"]["step"] == undone
     assert len(record["steps"]) == undone
     assert record["final"]["params"] == before["final"]["params"]
 
 
-def test_a_final_model_below_the_floor_is_said_loudly(
+def test_a_larger_final_drop_is_said_loudly(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = session._validate
     monkeypatch.setattr(session, "_validate", lambda trainer: max(real(trainer) or 0, 0.9))
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.01)
-    assert "THE FLOOR IS NOT KEPT" in caplog.text
-    assert record_of(tmp_path / "run")["floor"]["kept"] is False
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_max_drop=0.01)
+    assert "THE MAX_DROP IS NOT KEPT" in caplog.text
+    assert record_of(tmp_path / "run")["max_drop"]["kept"] is False
 
 
-def test_a_floor_below_nothing_is_said_loudly(
+def test_an_allowance_of_all_fitness_is_said_loudly(
     tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_floor=0.5)
-    assert "prune_floor=0.5 PROTECTS NOTHING" in caplog.text
+        train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_max_drop=0.5)
+    assert "prune_max_drop=0.5 PROTECTS NOTHING" in caplog.text
 
 
 def test_auto_goes_as_far_as_it_can(tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path, epochs=9, prune="auto", prune_floor=0.9)
+    train(tiny_data, tmp_path, epochs=9, prune="auto", prune_max_drop=0.9)
     record = record_of(tmp_path / "run")
     assert record["recipe"]["flops"] is None
     assert len(record["steps"]) == 7  # eight steps from the first to the sixth epoch are seven
@@ -260,15 +260,15 @@ def test_auto_goes_as_far_as_it_can(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"val": False}, "prune_floor=0.01 with val=False: a floor is of fitness, so write val=True"),
-        ({"distill_model": "yolov8s.pt"}, "prune_floor=0.01 with distill_model=yolov8s.pt is not supported"),
+        ({"val": False}, "prune_max_drop=0.01 with val=False: the drop is one of fitness, so write val=True"),
+        ({"distill_model": "yolov8s.pt"}, "prune_max_drop=0.01 with distill_model=yolov8s.pt is not supported"),
     ],
 )
-def test_what_does_not_go_with_a_floor(arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path) -> None:
+def test_what_does_not_go_with_max_drop(arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(HostError, match=words):
-        train(tiny_data, tmp_path, epochs=5, prune=0.5, prune_floor=0.01, **arguments)
+        train(tiny_data, tmp_path, epochs=5, prune=0.5, prune_max_drop=0.01, **arguments)
 
 
-def test_one_cut_has_no_floor() -> None:
-    with pytest.raises(PruneError, match=r"floor=0.01 is kept by a training .* one cut wants a bound"):
-        api.prune(YOLO("yolov8n.yaml"), flops="50%", floor=0.01)
+def test_one_cut_has_no_max_drop() -> None:
+    with pytest.raises(PruneError, match=r"max_drop=0.01 is kept by a training .* one cut wants a bound"):
+        api.prune(YOLO("yolov8n.yaml"), flops="50%", max_drop=0.01)

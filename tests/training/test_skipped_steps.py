@@ -46,7 +46,7 @@ class StandIn(torch.optim.Optimizer):
 def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.ChannelGraph, Between, Any]:
     model = small()
     found = channel_groups.build(model)
-    between, _ = begin(model, found, {"prune_sparse": "bn", "prune_rewarm": 2})
+    between, _ = begin(model, found, {"prune_regularize": "bn", "prune_warmup": 2})
     optimizer = optimizer_class(model.parameters(), **options)
     between.resume(optimizer)
     between.warm_up(4, 1)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from types import TracebackType
 
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe.file import RENAMED
 
 # The host's functions that read what the user named, and the argument that names it (8.4.190: nn/tasks.py,
 # engine/model.py, engine/trainer.py, utils/torch_utils.py, cfg/__init__.py).
@@ -80,6 +81,8 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
 
 
 def _near(name: str, arguments: Collection[str]) -> str:
+    if name.removeprefix("prune_") in RENAMED:
+        return f"its name is prune_{RENAMED[name.removeprefix('prune_')]} now"
     near = get_close_matches(name, arguments, 1)
     return f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(arguments))}"
 

@@ -33,14 +33,14 @@ class Baseline:
     """The model before its first cut.
 
     Attributes:
-        size: params and GFLOPs. channels: group name -> channels; the floors of a recipe are shares of these.
+        size: params and GFLOPs. channels: group name -> channels; the limits of a recipe are shares of these.
         layers: name of each convolution and linear layer -> output channels.
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
         limits: group name -> the largest share of its channels that may go in all; a group that is not named has none.
         deployed_gflops: of the model as it is exported, or None where that is not known.
-        least: FLOPs of the narrowest legal model, where a recipe has a floor and no bound: it goes that far at most.
+        least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
     """
 
     size: Size
@@ -132,8 +132,8 @@ def least_flops(
     recipe: Recipe,
     limits: Mapping[str, float] | None = None,
 ) -> float | None:
-    """FLOPs of the narrowest legal model, for a recipe with a floor and nothing else to go for; None for any other."""
-    if recipe.floor is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
+    """FLOPs of the narrowest legal model, for a recipe with `max_drop` and no bound; None for any other."""
+    if recipe.max_drop is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
         return None
     original = {group.name: group.size for group in channel_graph.groups}
     lowest = _lowest(recipe, original, limits or {})

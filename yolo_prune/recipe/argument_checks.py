@@ -14,6 +14,7 @@ from numbers import Integral
 from pathlib import Path
 
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe.file import RENAMED
 
 # The largest that makes sense; beyond it the host or the runtime ends in an error of its own, or in no memory.
 _LARGEST = {"imgsz": 8192, "batch": 4096, "threads": 1024, "images": 100_000, "repeats": 1_000_000}
@@ -91,7 +92,13 @@ def known(given: Iterable[str], names: Iterable[str], what: str, own: Iterable[s
     unknown = sorted(set(given) - set(listed))
     if unknown:
         every = [*listed, *own]
-        hints = [f"{shown(name)}{nearest(name, every)}" for name in unknown]
+        renamed = {old: new for old, new in RENAMED.items() if new in every}
+        hints = [
+            f"{shown(name)} (its name is {renamed[name]} now)"
+            if name in renamed
+            else shown(name) + nearest(name, every)
+            for name in unknown
+        ]
         raise PruneError(f"unknown {what} {', '.join(hints)}; known are {', '.join(listed)}")
 
 

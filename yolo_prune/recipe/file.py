@@ -30,6 +30,16 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = {"", "~", "null", "Null", "NULL"}
+# Settings and values that had other names in 0.1.0.
+RENAMED = {
+    "floor": "max_drop",
+    "compensate": "reconstruct",
+    "sparse": "regularize",
+    "sparse_strength": "regularize_strength",
+    "rewarm": "warmup",
+    "restart": "restart_lr",
+}
+RENAMED_VALUES = {"reconstruct": {"mean": "bias", "refit": "weights"}}
 _LONGEST, _LONGEST_NUMBER = 240, 40  # characters of a value that a message repeats; long enough for a path
 
 
@@ -130,10 +140,13 @@ def show(value: object) -> str:
 
 
 def near(key: str, known: Iterable[str]) -> str:
-    """The names that an unknown one may have meant, in words: did you mean …? Else all there are."""
+    """The names that an unknown one may have meant, in words: its new name, or did you mean …? Else all there are."""
     names = list(known)
     plain = key.strip().lower().replace("-", "_")
-    if "prune" not in names:  # the keys of a file, where prune_flops is flops
+    prefix = "prune_" if "prune" in names else ""  # the keys of a file have none: prune_flops is flops
+    if plain.removeprefix("prune_") in RENAMED:
+        return f"its name is {prefix}{RENAMED[plain.removeprefix('prune_')]} now"
+    if not prefix:
         plain = plain.removeprefix("prune_")
     close = get_close_matches(plain, names, 1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"

@@ -28,15 +28,15 @@ from pydantic_core import PydanticCustomError
 
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
-from yolo_prune.recipe.file import Given, RecipeFile, near, read, show
+from yolo_prune.recipe.file import RENAMED_VALUES, Given, RecipeFile, near, read, show
 from yolo_prune.recipe.formats import FORMATS
 from yolo_prune.recipe.schedule import SCHEDULES, step_epochs
 from yolo_prune.recipe.sparsity_pattern import parse
 
 DEFAULT = "balanced"
-UNBOUNDED = "auto"  # the recipe of a floor that stands alone: it cuts as far as the floor allows
+UNBOUNDED = "auto"  # the recipe of a `max_drop` that stands alone: it cuts as far as that allows
 BOUNDS = ("flops", "params", "latency")
-GOALS = (*BOUNDS, "floor", "sparsity")  # one of these says how much is to go
+GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
 _MOST = 40  # faults that a message lists
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Also what importance/register.py registers. The functions are in allocation/scopes.py, which needs numpy; this file
@@ -155,7 +155,7 @@ _Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
 _Precision = Literal["fp32", "fp16"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-_Floor = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
+_Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
 _Sparsity = Annotated[str | None, BeforeValidator(_pattern)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
@@ -213,7 +213,7 @@ class Settings(BaseModel):
     schedule: _Schedule = _setting(
         "oneshot",
         "all in one step, equal steps, or large steps first; left out, `cubic` where `prune_steps`, `prune_end` or "
-        "`prune_floor` ask for several steps",
+        "`prune_max_drop` ask for several steps",
         "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
@@ -233,7 +233,7 @@ class Settings(BaseModel):
     steps: _Steps = _setting(
         1,
         f"how many pruning steps, at most one an epoch; left out, {_STEPS} where `prune_schedule`, `prune_end` or "
-        "`prune_floor` ask for several",
+        "`prune_max_drop` ask for several",
         "1 to 10000",
         "must be a whole number from 1 to 10000, for example 5",
     )
@@ -267,27 +267,27 @@ class Settings(BaseModel):
         "0 to 1; one head always stays",
         "must be a share of the heads, a number from 0 (none) to 1, for example 0.5",
     )
-    floor: _Floor = _setting(
+    max_drop: _Drop = _setting(
         None,
-        "largest loss of fitness allowed; the first step after which more is missing is undone and is the last; with "
+        "largest drop of fitness allowed; the first step after which more is missing is undone and is the last; with "
         "no bound it cuts as far as that goes",
         "above 0, below 1, in the unit of fitness",
-        "must be a loss of fitness, a number above 0 and below 1, for example 0.01",
+        "must be a drop of fitness, a number above 0 and below 1, for example 0.01",
     )
-    compensate: Literal["none", "mean", "bn", "refit"] = _setting(
-        "refit",
-        "what makes up for a cut at once, on a few training images: nothing; the means of what goes; new BatchNorm "
-        "statistics, too; and weights fitted anew, so that layers put out what they did before",
-        "`none`, `mean`, `bn`, `refit`",
-        "must be none, mean, bn or refit",
+    reconstruct: Literal["none", "bias", "bn", "weights"] = _setting(
+        "weights",
+        "what makes up for a cut at once, on a few training images: nothing; the means of what goes, added to the "
+        "biases; new BatchNorm statistics, too; and weights fitted anew, so that layers put out what they did before",
+        "`none`, `bias`, `bn`, `weights`",
+        "must be none, bias, bn or weights",
     )
-    rewarm: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = _setting(
+    warmup: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = _setting(
         0.0,
         "over how many epochs the learning rate comes back after each step, from low; 0 leaves it as it is",
         "0 to 100, also 0.5",
         "must be a number of epochs from 0 to 100, for example 1",
     )
-    restart: bool = _setting(
+    restart_lr: bool = _setting(
         False,
         "whether the learning rate goes through its whole schedule once more after the last step",
         "`True`, `False`",
@@ -300,14 +300,14 @@ class Settings(BaseModel):
         "0 to 1000; the host's own is 6",
         "must be a weight from 0 (none) to 1000, for example 6",
     )
-    sparse: Literal["none", "bn", "group", "growing"] = _setting(
+    regularize: Literal["none", "bn", "group", "growing"] = _setting(
         "none",
         "a penalty until the last step that drives channels to zero: L1 on BatchNorm scales, group lasso on whole "
         "groups, or one that grows on what the next step will take",
         "`none`, `bn`, `group`, `growing`",
         "must be none, bn, group or growing",
     )
-    sparse_strength: Annotated[float | None, Field(gt=0, le=1e6, allow_inf_nan=False)] = _setting(
+    regularize_strength: Annotated[float | None, Field(gt=0, le=1e6, allow_inf_nan=False)] = _setting(
         None,
         "its strength: the share that a typical channel shrinks by in a step at a learning rate of 1; left out, what "
         "suits its kind",
@@ -346,7 +346,7 @@ class Settings(BaseModel):
         "a file",
         "must be a file that yolo-prune inspect wrote, for example sensitivity.json",
     )
-    layer_loss: _Floor = _setting(
+    layer_loss: _Drop = _setting(
         None,
         "with `prune_sensitivity`: no layer is cut so far that this cut alone, without training, would raise the loss "
         "by more than this share of it",
@@ -356,13 +356,13 @@ class Settings(BaseModel):
     protect: _Patterns = _setting(
         (),
         "modules whose channels are never cut, as patterns of their names",
-        "a list such as `[model.0, model.22.*]`",
+        "names with commas between them, such as `model.0,model.22.*`; in a file a list",
         "must be a list of module names or patterns, for example [model.0, model.22.*]",
     )
     deploy: _Formats = _setting(
         (),
         "formats that the trained model is exported to at the end, each proven as by `yolo-prune export`",
-        "a list such as `[onnx, openvino]`",
+        "names with commas between them, such as `onnx,openvino`; in a file a list",
         f"must be a list of formats, of {', '.join(FORMATS)}; for example [onnx, openvino]",
     )
 
@@ -377,7 +377,7 @@ class Settings(BaseModel):
             return data
         start = data.get("start", cls.model_fields["start"].default)
         ends_later = data.get("end") not in (None, start)
-        several = ends_later or data.get("floor") is not None or data.get("steps", 1) != 1
+        several = ends_later or data.get("max_drop") is not None or data.get("steps", 1) != 1
         schedule = data.get("schedule", "cubic" if several else "oneshot")
         if schedule != "oneshot":
             return {"schedule": schedule, "steps": _STEPS, **data}
@@ -418,8 +418,8 @@ def _disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iter
     if all(values[key] is None for key in GOALS):
         yield (
             "flops",
-            f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or a "
-            "floor, prune_floor=0.01",
+            f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or the "
+            "largest drop of fitness, prune_max_drop=0.01",
         )
     if values["layer_loss"] is not None and values["sensitivity"] is None:
         yield (
@@ -427,19 +427,22 @@ def _disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iter
             f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
             "data=... out= writes",
         )
-    if values["sparse_strength"] is not None and values["sparse"] == "none":
-        yield "sparse_strength", f"{say('sparse_strength')} is of no penalty: add prune_sparse=bn, group or growing"
+    if values["regularize_strength"] is not None and values["regularize"] == "none":
+        yield (
+            "regularize_strength",
+            f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
+        )
     if values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
 
 
-LISTS = {"protect": "[model.0, model.22.*]", "deploy": "[onnx, openvino]"}  # stand in a recipe file alone
-_SCALARS = tuple(key for key in Settings.model_fields if key not in LISTS)
+# Lists in a recipe file; as an argument, words with commas between them.
+LISTS = {"protect": "model.0,model.22.*", "deploy": "onnx,openvino"}
 ARGUMENTS: dict[str, str] = {
     "prune": "remove this fraction of the FLOPs, or follow this recipe",
-    **{f"prune_{key}": Settings.model_fields[key].description or "" for key in _SCALARS},
+    **{f"prune_{key}": field.description or "" for key, field in Settings.model_fields.items()},
 }
 
 
@@ -465,21 +468,18 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
     if prune is False or (prune is None and not given):
         return None
     faults: list[str] = []
-    asked = {key.removeprefix("prune_"): Given(value, f"{key}={show(value)}") for key, value in given.items()}
-    for key in [key for key in asked if key not in _SCALARS]:
-        right = near(f"prune_{key}", ARGUMENTS)
-        if key in LISTS:
-            right = f"a list stands in a recipe file, for example {key}: {LISTS[key]}"
-        faults.append(f"{asked.pop(key).label} is unknown: {right}")
+    asked = {key.removeprefix("prune_"): _given(key, value) for key, value in given.items()}
+    for key in [key for key in asked if key not in Settings.model_fields]:
+        faults.append(f"{asked.pop(key).label} is unknown: {near(f'prune_{key}', ARGUMENTS)}")
     base = RecipeFile(DEFAULT)
     if prune is None:
-        floored = "floor" in asked and not asked.keys() & {*BOUNDS, "sparsity"}
-        base = _shipped(UNBOUNDED) if floored else _without_bounds(_shipped(DEFAULT))
+        drop_alone = "max_drop" in asked and not asked.keys() & {*BOUNDS, "sparsity"}
+        base = _shipped(UNBOUNDED) if drop_alone else _without_bounds(_shipped(DEFAULT))
         if asked and not asked.keys() & set(GOALS):
             words = ", ".join(one.label for one in asked.values())
             faults.append(
                 f"{words} prunes nothing alone: add prune=0.5 (or a recipe), a bound such as prune_flops=50%, or "
-                "prune_floor=0.01"
+                "prune_max_drop=0.01"
             )
     elif _is_figure(prune):
         base = _without_bounds(_shipped(DEFAULT))
@@ -504,6 +504,16 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
     if not own_steps and isinstance(epochs, int) and 0 < epochs < wanted.steps:
         return wanted.model_copy(update={"steps": epochs})
     return wanted
+
+
+def _given(name: str, value: object) -> Given:
+    """An argument; the text of a list is split at its commas."""
+    label = f"{name}={show(value)}"
+    if name.removeprefix("prune_") not in LISTS:
+        return Given(value, label)
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()] or value
+    return Given(list(value) if isinstance(value, tuple) else value, label)
 
 
 def load(name_or_path: str | Path) -> Recipe:
@@ -539,10 +549,11 @@ def arguments_table() -> str:
     """Return the plugin's arguments as a markdown table, from the schema and the recipe `balanced`."""
     balanced = load(DEFAULT)
     rows = [("prune", "a fraction above 0 and below 1, a recipe's name, or a `.yaml` file", None, ARGUMENTS["prune"])]
-    for key in _SCALARS:
-        extra = Settings.model_fields[key].json_schema_extra
+    for key, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
         values = str(extra["values"]) if isinstance(extra, dict) else ""
-        rows.append((f"prune_{key}", values, getattr(balanced, key), ARGUMENTS[f"prune_{key}"]))
+        default = None if key in LISTS else getattr(balanced, key)
+        rows.append((f"prune_{key}", values, default, ARGUMENTS[f"prune_{key}"]))
     lines = ["| argument | values | default (`balanced`) | meaning |", "| --- | --- | --- | --- |"]
     lines += [f"| `{a}=` | {v} | {'' if d is None else f'`{d}`'} | {m} |" for a, v, d, m in rows]
     return "\n".join(lines)
@@ -588,7 +599,7 @@ def _recipe(base: RecipeFile, asked: dict[str, Given], faults: list[str], *, tig
         "start": {"start", "end"},
         "steps": {"steps", "schedule"},
         "layer_loss": {"layer_loss", "sensitivity"},
-        "sparse_strength": {"sparse_strength", "sparse"},
+        "regularize_strength": {"regularize_strength", "regularize"},
     }
     for key, text in _disagreements(fields, say):
         if concerned[key] & bad:
@@ -614,15 +625,21 @@ def _check(given: Mapping[str, Given]) -> tuple[set[str], list[tuple[int, str]]]
             key, inner = str(fault["loc"][0]), fault["loc"][1:]
             one = given[key]
             label = one.items[inner[0]] if one.items and inner and isinstance(inner[0], int) else one.label
-            faults[label] = (one.line, f"{label} {_right(key, fault['type'], fault['msg'], one.value)}")
+            faults[label] = (one.line, f"{label} {_right(key, fault['type'], fault['msg'], one)}")
             bad.add(key)
         return bad, list(faults.values())
     return set(), []
 
 
-def _right(key: str, kind: str, text: str, value: object) -> str:
+def _right(key: str, kind: str, text: str, given: Given) -> str:
+    """What would be right in place of a value."""
+    value = given.value
     if kind == "prune":
         return text
+    if isinstance(value, str) and value in RENAMED_VALUES.get(key, {}):
+        return f"is called {RENAMED_VALUES[key][value]} now"
+    if key in LISTS and not given.line:
+        return f"must be names with commas between them, for example prune_{key}={LISTS[key]}"
     extra = Settings.model_fields[key].json_schema_extra
     right = str(extra["right"]) if isinstance(extra, dict) else text
     options = re.findall(r"\w+", right) if kind == "literal_error" else []

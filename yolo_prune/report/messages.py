@@ -66,7 +66,7 @@ def plan(
     say(
         f"recipe {recipe.name}: from {baseline.size.gflops:.2f} GFLOPs, {baseline.size.params:,} params"
         f"{latency_report.words(baseline)}{target}"
-        f"{'' if recipe.floor is None else f', fitness at most {recipe.floor:g} below the dense'}; "
+        f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
 
@@ -104,7 +104,7 @@ def step_undone(row: Mapping[str, Any], fitness: float | None, record: Mapping[s
     Args:
         row: of that step. fitness: what it came back to. record: of the run. now: the size after going back.
     """
-    stopped = record["floor"]
+    stopped = record["max_drop"]
     say(
         f"step {row['step']} is undone at epoch {row['undone']}: fitness came back to {of_fitness(fitness)}, and may "
         f"be {stopped['allowed']:g} below {of_fitness(stopped['dense'])}. From here to the end: "
@@ -124,19 +124,19 @@ def step_completed(row: Mapping[str, Any], of: int, epoch: int) -> None:
     )
 
 
-def floor_protects_nothing(allowed: float, dense: float) -> None:
-    """The dense model has no more fitness than the floor lets go: said before the first cut."""
+def max_drop_protects_nothing(allowed: float, dense: float) -> None:
+    """The dense model has no more fitness than `prune_max_drop` lets go: said before the first cut."""
     warn(
-        f"prune_floor={allowed:g} PROTECTS NOTHING: the dense fitness is {of_fitness(dense)}, and all of it may go. "
-        "Give a model that is trained on this data, or a smaller floor"
+        f"prune_max_drop={allowed:g} PROTECTS NOTHING: the dense fitness is {of_fitness(dense)}, and all of it may go. "
+        "Give a model that is trained on this data, or allow a smaller drop"
     )
 
 
-def floor_broken(told: Mapping[str, Any]) -> None:
-    """The final model is below the floor; `told` is the record's entry."""
+def max_drop_exceeded(told: Mapping[str, Any]) -> None:
+    """The final drop of fitness is larger than allowed; `told` is the record's entry."""
     warn(
-        f"THE FLOOR IS NOT KEPT: fitness {of_fitness(told['final'])} is more than {told['allowed']:g} below the dense "
-        f"{of_fitness(told['dense'])}. Give more epochs, or ask for less"
+        f"prune_max_drop IS EXCEEDED: fitness {of_fitness(told['final'])} is more than {told['allowed']:g} below the "
+        f"dense {of_fitness(told['dense'])}. Give more epochs, or ask for less"
     )
 
 

@@ -1,13 +1,13 @@
 # yolo-prune, AGPL-3.0 license
 """What a cut took, made up for in what stays, on a few images and without labels or gradients.
 
-    mean      channels that go were not 0: their mean, as their readers saw it, is added to the readers' bias, or taken
+    bias      channels that go were not 0: their mean, as their readers saw it, is added to the readers' bias, or taken
               off the running mean of the BatchNorm that follows
     bn        the running mean and variance of every BatchNorm are measured again, in the order of the layers
-    refit     before that, each layer's weights move to where its outputs are again those of the model before the cut,
+    weights   before that, each layer's weights move to where its outputs are again those of the model before the cut,
               by least squares with a ridge (He et al., arXiv 1707.06168; ZipLM, arXiv 2302.04089, goes further)
 
-Each includes those above it. `refit` takes two passes over the images. The first notes what each layer of the whole
+Each includes those above it. `weights` takes two passes over the images. The first notes what each layer of the whole
 model puts out at some places of each image. The second runs the cut model on all images at once: a layer is solved when
 its inputs arrive, which come of layers that are solved already, so that it also mends what those could not. Its targets
 are the outputs of the model before the cut, its start the weights that are left, and the ridge holds it there where the
@@ -35,7 +35,7 @@ from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels
 
-PARTS = ("none", "mean", "bn", "refit")
+PARTS = ("none", "bias", "bn", "weights")
 _PLACES = 4608  # at which a layer is fitted, in all images together
 _RIDGE = 0.1  # of the mean square of what a weight of the layer reads
 _FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
@@ -83,7 +83,7 @@ def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torc
             if kept[name][1] is not None and name not in merged:
                 mean = x.float().mean((0, 2, 3)) if x.ndim == 4 else x.float().flatten(0, -2).mean(0)
                 means[name] = mean
-            if part == "refit":
+            if part == "weights":
                 order = torch.Generator().manual_seed(len(before.places))
                 before.places[name] = torch.randperm(y.shape[1], generator=order)[:count].to(y.device)
                 noted = y[:, before.places[name]].float()
@@ -123,11 +123,11 @@ def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, f
         if name in modules and name not in held:
             rows = before.kept[name][0]
             _shift(name, modules, lost if rows is None else lost[torch.as_tensor(rows, device=lost.device)], held)
-    if part != "mean":
-        _where_there_is_room(lambda some: _refit(model, before, some, held), model, images)
+    if part != "bias":
+        _where_there_is_room(lambda some: _fit_weights(model, before, some, held), model, images)
 
 
-def _refit(model: nn.Module, before: Before, images: torch.Tensor, held: Collection[str]) -> None:
+def _fit_weights(model: nn.Module, before: Before, images: torch.Tensor, held: Collection[str]) -> None:
     """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
     modules = dict(model.named_modules())
     solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}

@@ -17,7 +17,7 @@ from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.surgery import masks
 from yolo_prune.training import ddp, regularize
 from yolo_prune.training.optimizer_hooks import AtSteps
-from yolo_prune.training.warmup import Rewarm
+from yolo_prune.training.warmup import Warmup
 
 
 class Between:
@@ -33,7 +33,7 @@ class Between:
         self.gates: Gates | None = None
         self.pressure: regularize.Pressure | None = None
         self.held: masks.Masks | None = None
-        self._rewarm = Rewarm()
+        self._warmup = Warmup()
         self._at_steps = AtSteps()
         self._optimizer: torch.optim.Optimizer | None = None
         self._found: ChannelGraph | None = None
@@ -49,12 +49,12 @@ class Between:
         """
         self.stop()
         self._found, self._model, self._since = found, model, epoch
-        self._rewarm = Rewarm()
+        self._warmup = Warmup()
         self.pressure, self.gates = None, None
         if found is not None and self.recipe.importance in KINDS and ddp.is_first():
             self.gates = Gates(found, model, self.recipe.importance, steps)
-        if found is not None and self.recipe.sparse in ("bn", "group"):
-            self.pressure = regularize.Pressure(found, model, self.recipe.sparse, self.recipe.sparse_strength)
+        if found is not None and self.recipe.regularize in ("bn", "group"):
+            self.pressure = regularize.Pressure(found, model, self.recipe.regularize, self.recipe.regularize_strength)
         self._attach(optimizer)
 
     def warm_up(self, batches: int, accumulate: int) -> None:
@@ -63,18 +63,18 @@ class Between:
         Args:
             batches: of an epoch. accumulate: batches to a step of the optimizer.
         """
-        self._rewarm = Rewarm(math.ceil(self.recipe.rewarm * batches / max(accumulate, 1)))
+        self._warmup = Warmup(math.ceil(self.recipe.warmup * batches / max(accumulate, 1)))
         self._set()
 
     def stretch(self, factor: float) -> None:
         """Multiply the host's learning rate, from now on."""
-        self._rewarm.factor = factor
+        self._warmup.factor = factor
         self._set()
 
     @property
     def rate(self) -> float:
         """What the host's learning rate was multiplied by at the latest step."""
-        return self._rewarm.scale
+        return self._warmup.scale
 
     def hold(self, model: nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
         """Hold the zeros of these masks in the model in training."""
@@ -95,12 +95,12 @@ class Between:
             epoch: now, 0-based. until: of the next step. plan: chooses what would stay, by group; asked once a step,
                 when a gradient importance has seen gradients.
         """
-        if self.recipe.sparse != "growing" or self._found is None or self._model is None:
+        if self.recipe.regularize != "growing" or self._found is None or self._model is None:
             return
         ready = ddp.from_first(lambda: self.gates is None or self.gates.seen > 0)
         if self.pressure is None and ready:
             gone = regularize.doomed(self._found, ddp.from_first(plan))
-            strength = self.recipe.sparse_strength
+            strength = self.recipe.regularize_strength
             self.pressure = regularize.Pressure(self._found, self._model, "growing", strength, gone)
             self._since = epoch
             self._set()
@@ -114,7 +114,7 @@ class Between:
         """
         gates = None if self.gates is None else self.gates.state()
         pressure = None if self.pressure is None else self.pressure.state()
-        return {"gates": gates, "pressure": pressure, "rewarm": self._rewarm.state(), "since": self._since}
+        return {"gates": gates, "pressure": pressure, "warmup": self._warmup.state(), "since": self._since}
 
     def load_state(self, state: Mapping[str, Any]) -> bool:
         """Go on from what `state` gave, after `watch` with the groups and the recipe that it was of.
@@ -122,14 +122,14 @@ class Between:
         Returns:
             Whether all of it fits; what does not is not taken over, and begins anew.
         """
-        fits = [self._rewarm.load_state(state["rewarm"])] if state.get("rewarm") else []
+        fits = [self._warmup.load_state(state["warmup"])] if state.get("warmup") else []
         if self.gates is not None:
             fits.append(self.gates.load_state(state.get("gates") or {}))
         kept = state.get("pressure")
-        if kept and self.pressure is None and self.recipe.sparse == "growing" and self._found is not None:
+        if kept and self.pressure is None and self.recipe.regularize == "growing" and self._found is not None:
             if self._model is None:
                 raise ValueError("load_state comes after watch")
-            self.pressure = regularize.Pressure(self._found, self._model, "growing", self.recipe.sparse_strength)
+            self.pressure = regularize.Pressure(self._found, self._model, "growing", self.recipe.regularize_strength)
             if not self.pressure.load_state(kept):
                 self.pressure = None
             fits.append(self.pressure is not None)
@@ -162,8 +162,8 @@ class Between:
             self.gates.attach(optimizer)
 
     def _set(self) -> None:
-        rewarm = None if self._rewarm.idle else self._rewarm
-        self._at_steps.acting = [one for one in (self.pressure, self.held, rewarm) if one is not None]
+        warmup = None if self._warmup.idle else self._warmup
+        self._at_steps.acting = [one for one in (self.pressure, self.held, warmup) if one is not None]
 
 
 def hold_what_is_sparse(model: nn.Module, pattern: Pattern, optimizer: torch.optim.Optimizer) -> AtSteps:

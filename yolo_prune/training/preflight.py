@@ -62,20 +62,22 @@ def measurements(wanted: Recipe) -> None:
         profile.require_here(wanted)
 
 
-def floor(settings: Mapping[str, Any], wanted: Recipe) -> None:
-    """Refuse a floor in a run that does not measure fitness, or whose state cannot be put back.
+def max_drop(settings: Mapping[str, Any], wanted: Recipe) -> None:
+    """Refuse `prune_max_drop` in a run that does not measure fitness, or whose state cannot be put back.
 
     Raises:
         HostError: names what does not go together.
     """
-    if wanted.floor is None:
+    if wanted.max_drop is None:
         return
     if not settings.get("val", True):
-        raise HostError(f"prune_floor={wanted.floor:g} with val=False: a floor is of fitness, so write val=True")
+        raise HostError(
+            f"prune_max_drop={wanted.max_drop:g} with val=False: the drop is one of fitness, so write val=True"
+        )
     if settings.get("distill_model") or wanted.distill:
         which = f"prune_distill={wanted.distill:g}" if wanted.distill else f"distill_model={settings['distill_model']}"
         raise HostError(
-            f"prune_floor={wanted.floor:g} with {which} is not supported by this version: give a bound, such as "
+            f"prune_max_drop={wanted.max_drop:g} with {which} is not supported by this version: give a bound, such as "
             f"prune_flops=50%, or leave {which.partition('=')[0]}= out"
         )
 

@@ -125,10 +125,10 @@ class Pressure:
             sizes = {name: size[self._doomed[name]] for name, size in sizes.items() if name in self._doomed}
         every = torch.cat(list(sizes.values())) if sizes else torch.zeros(0)
         if not len(every):
-            return f"sparse={self.kind}: no channel is pressed yet"
+            return f"regularize={self.kind}: no channel is pressed yet"
         whose = "of the channels that the next step will take, the" if self.kind == "growing" else "the"
         return (
-            f"sparse={self.kind}, strength {self.strength:g}: {whose} median is {float(every.median()):.2f} of a "
+            f"regularize={self.kind}, strength {self.strength:g}: {whose} median is {float(every.median()):.2f} of a "
             f"typical one at the start, {float((every < _DEAD).float().mean()):.1%} are below {_DEAD:g}"
         )
 

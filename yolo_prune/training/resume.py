@@ -106,7 +106,7 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "weights": dict(base.weights),
         "limits": dict(base.limits),
         "least": base.least,
-        "floor": record.get("floor"),
+        "max_drop": record.get("max_drop"),
     }
 
 
@@ -116,7 +116,7 @@ def needed(session: Any, epoch: int, epochs: int) -> bool:
     Args:
         session: of the run. epoch: 0-based. epochs: of the run.
     """
-    judged = roll_back.check_epoch(session.epochs, epochs) if session.recipe.floor is not None else None
+    judged = roll_back.check_epoch(session.epochs, epochs) if session.recipe.max_drop is not None else None
     return bool(session.unfinished or (judged is not None and epoch < judged))
 
 

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How far a run may go: fitness, once recovered, stays within prune_floor of the dense model's; else it goes back.
+"""How far a run may go: fitness, once recovered, stays within prune_max_drop of the dense model's; else it goes back.
 
 Before each step the state of the training is kept in the run's folder, as pruning/good.pt: the yaml that the model is
 rebuilt from, and tensors. A run that was killed finds it there too. Where the fitness that came back since the last

@@ -120,7 +120,7 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
         rebuild.require_file(trainer.args.model)
     settings.check_epochs(wanted, trainer.epochs)
     preflight.measurements(wanted)
-    preflight.floor(vars(trainer.args), wanted)
+    preflight.max_drop(vars(trainer.args), wanted)
     distill.arrange(trainer, wanted)
     scoring.require(wanted.importance)
     given = getattr(trainer.args, "prune", None)
@@ -192,9 +192,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     session.record["history"] = earlier.get("history") or (deepcopy(run["history"]) if run else [])
     if trainer.resume:
         resume.complete(trainer, session.record, size)
-    stopped = (run or {}).get("floor") or earlier.get("floor")
+    stopped = (run or {}).get("max_drop") or earlier.get("max_drop")
     if stopped is not None:  # a step was undone before this resume: it was the last
-        session.record["floor"] = stopped
+        session.record["max_drop"] = stopped
         session.record["steps"] = session.record["steps"] or deepcopy(earlier["steps"])
         session.epochs = session.epochs[: session.done]
     validated = [row["fitness"] for row in session.record["history"] if row["fitness"] is not None]
@@ -288,7 +288,7 @@ def on_train_epoch_start(trainer: Any) -> None:
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
         if _judged(trainer, session):
             _take_step(trainer, session)
-    if session.recipe.floor is not None and trainer.epoch == roll_back.check_epoch(session.epochs, trainer.epochs):
+    if session.recipe.max_drop is not None and trainer.epoch == roll_back.check_epoch(session.epochs, trainer.epochs):
         _judged(trainer, session)
     _restart(trainer, session)
     if session.unfinished:
@@ -297,7 +297,7 @@ def on_train_epoch_start(trainer: Any) -> None:
 
 def _restart(trainer: Any, session: Session) -> None:
     """From the last step on, go through the host's whole schedule of the learning rate once more, in what is left."""
-    if not session.recipe.restart or session.unfinished or not session.done:
+    if not session.recipe.restart_lr or session.unfinished or not session.done:
         return
     last = session.epochs[-1]
     time = (trainer.epoch - last) / max(trainer.epochs - last, 1)
@@ -320,8 +320,8 @@ def _worth(trainer: Any, session: Session) -> Callable[[channel_groups.ChannelGr
 
 
 def _judged(trainer: Any, session: Session) -> bool:
-    """Whether the run may go on to the next step; where a floor says no, it goes back to before the last one."""
-    if session.recipe.floor is None:
+    """Whether the run may go on to the next step; where fitness dropped too far, it goes back to before the last."""
+    if session.recipe.max_drop is None:
         return True
     session.between.stop()  # its hooks are not to be kept
     try:
@@ -341,12 +341,12 @@ def _keep_or_go_back(trainer: Any, session: Session) -> bool:
 
 
 def _too_low(session: Session, row: dict[str, Any]) -> bool:
-    """Whether what came back since a step is below the floor."""
+    """Whether the fitness that came back since a step is more than `prune_max_drop` below the dense one."""
     reference, found = (
         session.record["baseline"]["fitness"],
         roll_back.recovered(session.record["history"], row["epoch"]),
     )
-    return reference is not None and found is not None and found < reference - session.recipe.floor
+    return reference is not None and found is not None and found < reference - session.recipe.max_drop
 
 
 def _go_back(trainer: Any, session: Session) -> None:
@@ -359,14 +359,14 @@ def _go_back(trainer: Any, session: Session) -> None:
     session.epochs = session.epochs[: session.done]
     row["undone"] = trainer.epoch + 1
     session.size = model_size.size_of(model)
-    session.record["floor"] = {
-        "allowed": session.recipe.floor,
+    session.record["max_drop"] = {
+        "allowed": session.recipe.max_drop,
         "dense": session.record["baseline"]["fitness"],
         "undone": {"step": row["step"], "gflops": row["gflops"], "fitness": fitness},
         "epoch": trainer.epoch + 1,
     }
     for item in (model, ema):
-        widths.note_run(item, done=session.done, steps=session.record["steps"], floor=session.record["floor"])
+        widths.note_run(item, done=session.done, steps=session.record["steps"], max_drop=session.record["max_drop"])
     _watch(trainer, session, None)
     if session.pattern is not None:
         session.between.hold(model, masks.of_zeros(model, session.pattern))
@@ -398,11 +398,11 @@ def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, An
         )
     if session.done == 0:
         dense = session.record["baseline"]["fitness"]
-        if session.recipe.floor is not None and dense is not None and dense <= session.recipe.floor:
-            messages.floor_protects_nothing(session.recipe.floor, dense)
+        if session.recipe.max_drop is not None and dense is not None and dense <= session.recipe.max_drop:
+            messages.max_drop_protects_nothing(session.recipe.max_drop, dense)
         deployment.keep_dense(trainer, session.recipe)
         distill.take_over(trainer, model, session.recipe)
-    if session.images is None and session.recipe.compensate != "none" and ddp.is_first():
+    if session.images is None and session.recipe.reconstruct != "none" and ddp.is_first():
         session.images = step.images(trainer)
     _tell_frozen(trainer, session)
     way = schedule.share(session.recipe.schedule, number, steps)
@@ -438,7 +438,7 @@ def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, An
 
 def _groups_now(session: Session, model: nn.Module) -> channel_groups.ChannelGraph | None:
     """The groups after a cut, where something looks at them until the next one."""
-    if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.sparse == "none"):
+    if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
         return None
     network = optimizer_state.student(model)
     return channel_groups.build(network, session.recipe.protect, session.avoid, frozen.makers(network)).without_trace()
@@ -489,7 +489,7 @@ def on_train_epoch_end(trainer: Any) -> None:
         "model/parameters": session.size.params,
         "model/GFLOPs": round(session.size.gflops, 4),
     }
-    judged = roll_back.check_epoch(session.epochs, trainer.epochs) if session.recipe.floor is not None else None
+    judged = roll_back.check_epoch(session.epochs, trainer.epochs) if session.recipe.max_drop is not None else None
     if session.unfinished or (judged is not None and trainer.epoch < judged):
         trainer.stopper.best_epoch = trainer.epoch + 1
 
@@ -540,7 +540,7 @@ def on_train_end(trainer: Any) -> None:
     session = of(trainer)
     if session is None or "final" not in session.record:
         return
-    if session.recipe.floor is not None:
+    if session.recipe.max_drop is not None:
         _judge_the_end(session)
         roll_back.forget(trainer)
     session.between.stop()
@@ -563,12 +563,12 @@ def on_train_end(trainer: Any) -> None:
 
 
 def _judge_the_end(session: Session) -> None:
-    """Note how far a run with a floor got; say so loudly where the final model is below it."""
+    """Note the final drop of fitness of a run with `prune_max_drop`; warn where it is larger than allowed."""
     dense, final = session.record["baseline"]["fitness"], session.record["final"]["fitness"]
-    told = session.record.setdefault("floor", {"allowed": session.recipe.floor, "dense": dense, "undone": None})
-    told["final"], told["kept"] = final, dense is None or final is None or final >= dense - session.recipe.floor
+    told = session.record.setdefault("max_drop", {"allowed": session.recipe.max_drop, "dense": dense, "undone": None})
+    told["final"], told["kept"] = final, dense is None or final is None or final >= dense - session.recipe.max_drop
     if not told["kept"]:
-        messages.floor_broken(told)
+        messages.max_drop_exceeded(told)
 
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-class Rewarm:
+class Warmup:
     """Scales the learning rate of single steps, so that the host's own schedule and warm-up go on below.
 
     Attributes:
