@@ -25,8 +25,8 @@ from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import asked_for, choice, dry_cut, sensitivity
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import argument_checks, sparsity_pattern
 from yolo_prune.recipe import settings as recipes
+from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
@@ -63,8 +63,8 @@ def prune(
         PruneError: an argument is wrong, a bound is out of reach or the model is not supported.
     """
     wanted = recipe_of(flops, params, recipe, settings)
-    argument_checks.whole(imgsz=imgsz)
-    data = None if data is None else argument_checks.path("data", data, "my.yaml")
+    value_checks.whole(imgsz=imgsz)
+    data = None if data is None else value_checks.path("data", data, "my.yaml")
     network = yolo_object.network_of(model)
     _require_prunable(model, network, data)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
@@ -254,7 +254,7 @@ def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Seque
         PruneError: a setting is unknown (the line names the nearest) or wrong, or nothing asks for pruning.
     """
     plain = [key.removeprefix("prune_") for key in recipes.ARGUMENTS if key != "prune"]
-    argument_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
+    value_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
     wanted = recipes.from_arguments({**named, **asked})
     if wanted is None:

@@ -24,7 +24,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.export import bundle as bundling
 from yolo_prune.export import job as exporting
 from yolo_prune.host import datasets
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
 
 
@@ -63,28 +63,25 @@ def test_what_names_something_keeps_its_text(word: str, value: object) -> None:
 
 
 def test_paths() -> None:
-    assert argument_checks.path("out", 2024, "a.pt") == Path("2024")
-    assert argument_checks.path("out", "a.pt", "b.pt", (".pt",)) == Path("a.pt")
-    assert argument_checks.path("out", Path("x"), "b.pt") == Path("x")
+    assert value_checks.path("out", 2024, "a.pt") == Path("2024")
+    assert value_checks.path("out", "a.pt", "b.pt", (".pt",)) == Path("a.pt")
+    assert value_checks.path("out", Path("x"), "b.pt") == Path("x")
     for wrong in (None, True, 0.5, {0}, [], "", " ", b"x", object()):
-        assert _line(argument_checks.path, "out", wrong, "b.pt").endswith(
-            "is no name of a file or folder: write out=b.pt"
-        )
+        assert _line(value_checks.path, "out", wrong, "b.pt").endswith("is no name of a file or folder: write out=b.pt")
     assert "a file that ends in .pt is needed, such as out=b.pt" in _line(
-        argument_checks.path, "out", 2024, "b.pt", (".pt",)
+        value_checks.path, "out", 2024, "b.pt", (".pt",)
     )
 
 
 def test_whole_numbers() -> None:
-    argument_checks.whole(imgsz=64, batch=None, threads=np.int64(2))
+    value_checks.whole(imgsz=64, batch=None, threads=np.int64(2))
     for wrong in ("abc", 0, -64, 64.0, True, [64], (64, 64), float("nan")):
-        assert _line(argument_checks.whole, imgsz=wrong) == f"imgsz={wrong}: a whole number of 1 or more is needed"
+        assert _line(value_checks.whole, imgsz=wrong) == f"imgsz={wrong}: a whole number of 1 or more is needed"
     assert (
-        _line(argument_checks.whole, imgsz=0, threads="x")
-        == "imgsz=0, threads=x: a whole number of 1 or more is needed"
+        _line(value_checks.whole, imgsz=0, threads="x") == "imgsz=0, threads=x: a whole number of 1 or more is needed"
     )
-    assert _line(argument_checks.whole, imgsz=10**30).startswith("imgsz=1000000000")
-    assert "a int" in _line(argument_checks.whole, imgsz=10**5000)
+    assert _line(value_checks.whole, imgsz=10**30).startswith("imgsz=1000000000")
+    assert "a int" in _line(value_checks.whole, imgsz=10**5000)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import nn
 from yolo_prune import api, files, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, yolo_object
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 from yolo_prune.report import text
 
 
@@ -38,11 +38,11 @@ def apply(
         model: the checkpoint. out: the file to write; default: beside it, with `-pruned` in its name.
         safe: refuse a file that holds more than classes of torch and ultralytics; False trusts it. Others: see `prune`.
     """
-    source = argument_checks.path("model", model, "best.pt")
-    target = None if out is None else argument_checks.path("out", out, "pruned.pt", (".pt",))
-    argument_checks.whole(imgsz=imgsz)
-    argument_checks.switch(safe=safe)
-    data = None if data is None else str(argument_checks.path("data", data, "my.yaml"))
+    source = value_checks.path("model", model, "best.pt")
+    target = None if out is None else value_checks.path("out", out, "pruned.pt", (".pt",))
+    value_checks.whole(imgsz=imgsz)
+    value_checks.switch(safe=safe)
+    data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
     api.recipe_of(flops, params, recipe, settings)  # a wrong argument is told before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)
     target = target or source.with_name(f"{source.stem}-pruned.pt")

@@ -18,7 +18,7 @@ from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host import checkpoint, dataset_check, datasets
 from yolo_prune.importance import scoring
 from yolo_prune.planning import asked_for, sensitivity
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 from yolo_prune.report import text
 
 
@@ -44,19 +44,19 @@ def inspect(
         out: the file of the sensitivities; default: beside the model, with `-sensitivity.json` in its name. The picture
             lies beside it. safe: as in `apply`.
     """
-    source = argument_checks.path("model", model, "best.pt")
-    target = None if out is None else argument_checks.path("out", out, "sensitivity.json", (".json",))
+    source = value_checks.path("model", model, "best.pt")
+    target = None if out is None else value_checks.path("out", out, "sensitivity.json", (".json",))
     if data is None and out is not None:
         raise PruneError(f"out={target} is for sensitivities, which need data=: give both, or none")
-    argument_checks.whole(images=images, imgsz=imgsz)
-    argument_checks.switch(safe=safe)
-    patterns = argument_checks.patterns("protect", protect)
+    value_checks.whole(images=images, imgsz=imgsz)
+    value_checks.switch(safe=safe)
+    patterns = value_checks.patterns("protect", protect)
     _require_importance(importance)
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     target = target or source.with_name(f"{source.stem}-sensitivity.json")
     if data is not None:  # minutes of measuring must not be lost for want of a place
-        data = str(argument_checks.path("data", data, "my.yaml"))
+        data = str(value_checks.path("data", data, "my.yaml"))
         files.require_place("out", target, "sensitivity.json")
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
         dataset_check.require(network, data, ["train"])
@@ -76,7 +76,7 @@ def _require_importance(importance: object) -> None:
     """Raise PruneError unless this names an importance."""
     if not isinstance(importance, str):
         raise PruneError(
-            f"importance={argument_checks.shown(importance)}: the name of an importance is needed, such as l2"
+            f"importance={value_checks.shown(importance)}: the name of an importance is needed, such as l2"
         )
     scoring.require(importance)
 

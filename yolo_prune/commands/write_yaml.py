@@ -11,7 +11,7 @@ import yaml
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 from yolo_prune.surgery import widths
 
 _HEAD = """\
@@ -32,9 +32,9 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     Raises:
         PruneError: the model is not pruned, or `out` is no .yaml file that can be written. Its folders are made.
     """
-    source = argument_checks.path("model", model, "pruned.pt")
-    target = None if out is None else argument_checks.path("out", out, "pruned.yaml", (".yaml", ".yml"))
-    argument_checks.switch(safe=safe)
+    source = value_checks.path("model", model, "pruned.pt")
+    target = None if out is None else value_checks.path("out", out, "pruned.yaml", (".yaml", ".yml"))
+    value_checks.switch(safe=safe)
     network, _ = checkpoint.load(source, safe=safe)
     target = target or source.with_suffix(".yaml")
     files.require_place("out", target, "pruned.yaml")

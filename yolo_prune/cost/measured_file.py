@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from yolo_prune.cost.latency_model import TERMS
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.recipe.argument_checks import shown
+from yolo_prune.recipe.value_checks import shown
 
 _LARGEST = 1 << 26  # bytes; a profile of a large model is about a megabyte
 _DEEPEST = 20  # levels of lists and objects; a profile has six

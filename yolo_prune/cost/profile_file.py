@@ -19,7 +19,7 @@ from yolo_prune.cost.latency_model import Row, Steps
 from yolo_prune.cost.measured_file import ProfileFile
 from yolo_prune.device import measurement, runtimes
 from yolo_prune.errors import PruneError
-from yolo_prune.recipe.argument_checks import shown
+from yolo_prune.recipe.value_checks import shown
 
 _LEAST = 1e-6  # ms; a call of the smallest network takes more
 _FINEST = 8  # chunks of fewer channels would make the search long and save little

@@ -19,7 +19,7 @@ from yolo_prune.demo import dataset
 from yolo_prune.demo.settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
 from yolo_prune.errors import NoisyError, VerifyError
 from yolo_prune.export import job
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 
 STAGES = 4
 LOSS = 0.05  # of mAP50-95, the most that the pruned model may lose
@@ -40,7 +40,7 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
             model did not keep up with its dense parent. NoisyError: the machine was too busy to tell its speed.
     """
     start = time.perf_counter()
-    folder = argument_checks.path("out", out, "yolo-prune-demo").resolve()
+    folder = value_checks.path("out", out, "yolo-prune-demo").resolve()
     files.require_folder("out", folder)
     imgsz = int(TRAIN_ARGS["imgsz"])
     _stage(1, f"drawing {IMAGES} training and {VAL_IMAGES} validation images", start)

@@ -19,7 +19,7 @@ from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.host import checkpoint, exporter
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
 
 _ROUNDS = 20  # of two models, at least
@@ -52,16 +52,16 @@ def profile(
             was too busy; the profile is written, and says so itself.
     """
     runtimes.check(format, precision)
-    argument_checks.whole(imgsz=imgsz, threads=threads)
-    argument_checks.switch(safe=safe)
-    source = argument_checks.path("model", model, "best.pt")
+    value_checks.whole(imgsz=imgsz, threads=threads)
+    value_checks.switch(safe=safe)
+    source = value_checks.path("model", model, "best.pt")
     if kit is not None and out is not None:
         raise PruneError(
             f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
         )
     name, example = ("out", "device.json") if kit is None else ("kit", "profile.pyz")
     given = out if kit is None else kit
-    target = Path(example) if given is None else argument_checks.path(name, given, example, (Path(example).suffix,))
+    target = Path(example) if given is None else value_checks.path(name, given, example, (Path(example).suffix,))
     if kit is None:
         runtimes.require(format)
     network, ckpt = checkpoint.load(source, safe=safe)

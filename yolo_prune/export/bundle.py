@@ -20,7 +20,7 @@ import yaml
 from yolo_prune import __version__, files
 from yolo_prune.cost import exported_file
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.recipe import argument_checks
+from yolo_prune.recipe import value_checks
 
 KIND = "yolo-prune bundle"
 VERSION = 1
@@ -61,9 +61,9 @@ def bundle(model: str | Path, *, out: str | Path | None = None) -> Path:
     Raises:
         PruneError: it is no such artifact, not a detector, or the folder is something else or cannot be written.
     """
-    artifact = read(argument_checks.path("model", model, "best.onnx"))
+    artifact = read(value_checks.path("model", model, "best.onnx"))
     path = artifact.path
-    named = path.with_name(f"{path.name}-bundle") if out is None else argument_checks.path("out", out, "best-bundle")
+    named = path.with_name(f"{path.name}-bundle") if out is None else value_checks.path("out", out, "best-bundle")
     target = Path(os.path.abspath(named))
     _check_target(target)
     with files.room(target) as folder:
@@ -86,7 +86,7 @@ def read(path: Path) -> Artifact:
         PruneError: it is not there, not one, or not of a kind that detect.py can run.
     """
     if not os.path.exists(path):  # False, where Path.exists raises, for a name the file system refuses
-        raise PruneError(f"model={argument_checks.shown(path)}: there is no such file or folder")
+        raise PruneError(f"model={value_checks.shown(path)}: there is no such file or folder")
     path = Path(os.path.abspath(path))  # "best_ncnn_model/" and "." have a name then
     if path.is_dir():
         kind, files = _folder(path)

@@ -33,7 +33,7 @@ from yolo_prune.export import artifact, compare, prove, table, tensorrt_kit
 from yolo_prune.export.prove import LIMITS, Parity
 from yolo_prune.host import checkpoint, dataset_check, exporter, samples, validation
 from yolo_prune.host.samples import Samples
-from yolo_prune.recipe import argument_checks, formats
+from yolo_prune.recipe import formats, value_checks
 from yolo_prune.surgery import widths
 
 HOST_ARGUMENTS = ("dynamic", "fraction", "opset", "simplify", "workspace")  # that leave outputs comparable
@@ -129,13 +129,13 @@ def export(
             speed-up could not be told.
     """
     kinds = _formats(format)
-    argument_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
-    argument_checks.switch(safe=safe)
+    value_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
+    value_checks.switch(safe=safe)
     _check_host_arguments(host_args)
-    source = argument_checks.path("model", model, "best.pt")
-    parent = None if dense is None else argument_checks.path("dense", dense, "dense.pt")
-    data = None if data is None else str(argument_checks.path("data", data, "my.yaml"))
-    out = None if out is None else argument_checks.path("out", out, "exported")
+    source = value_checks.path("model", model, "best.pt")
+    parent = None if dense is None else value_checks.path("dense", dense, "dense.pt")
+    data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
+    out = None if out is None else value_checks.path("out", out, "exported")
     variants, skipped = _variants(kinds, _precision(quantize, data))
     subjects = [_load(source, None, safe)]
     if parent is not None:
@@ -269,9 +269,7 @@ def _formats(given: object) -> list[str]:
     """Read format=: one name, names with commas between them, or a list."""
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
-        raise PruneError(
-            f"format={argument_checks.shown(given)} is not a format; supported: {', '.join(formats.FORMATS)}"
-        )
+        raise PruneError(f"format={value_checks.shown(given)} is not a format; supported: {', '.join(formats.FORMATS)}")
     aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
     names = [aliases.get(word.strip().lower(), word.strip().lower()) for word in words]
     others = [name for name in dict.fromkeys(names) if name not in formats.FORMATS]
@@ -288,7 +286,7 @@ def _precision(quantize: object, data: object) -> list[str]:
     if quantize is None or quantize == 32:
         return ["fp32"]
     if isinstance(quantize, bool) or not isinstance(quantize, int) or quantize not in formats.QUANTIZE:
-        raise PruneError(f"quantize={argument_checks.shown(quantize)}: 8 (INT8) or 16 (FP16) is needed")
+        raise PruneError(f"quantize={value_checks.shown(quantize)}: 8 (INT8) or 16 (FP16) is needed")
     if quantize == 8 and data is None:
         raise PruneError("quantize=8 is calibrated on images: name a data set with data=")
     return ["fp32", formats.QUANTIZE[int(str(quantize))]]
@@ -351,7 +349,7 @@ def _variants_of_trained(
 def _check_host_arguments(given: dict[str, Any]) -> None:
     own = [name for name in signature(export).parameters if name != "host_args"]
     others = [
-        f"{name}={argument_checks.shown(value)}{argument_checks.nearest(name, [*own, *HOST_ARGUMENTS])}"
+        f"{name}={value_checks.shown(value)}{value_checks.nearest(name, [*own, *HOST_ARGUMENTS])}"
         for name, value in given.items()
         if name not in HOST_ARGUMENTS
     ]

@@ -20,8 +20,8 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.nn import tasks
 
 from yolo_prune.errors import HostError, PruneError
-from yolo_prune.recipe.argument_checks import shown
 from yolo_prune.recipe.support import TASKS
+from yolo_prune.recipe.value_checks import shown
 
 _LONGEST = 300  # characters of the host's own words that a message repeats
 

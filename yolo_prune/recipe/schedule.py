@@ -14,7 +14,7 @@ from math import floor
 from typing import Protocol
 
 from yolo_prune.errors import RecipeError
-from yolo_prune.recipe.argument_checks import shown
+from yolo_prune.recipe.value_checks import shown
 
 # Time passed, from 0 to 1 -> share of the way to the target, from 0 to 1. The values are exact at 1.
 SCHEDULES: dict[str, Callable[[float], float]] = {

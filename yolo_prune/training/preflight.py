@@ -15,7 +15,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint, rebuild
 from yolo_prune.planning import asked_for, choice, sensitivity
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import argument_checks, support
+from yolo_prune.recipe import support, value_checks
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import frozen
 
@@ -33,7 +33,7 @@ def modes(settings: Mapping[str, Any]) -> None:
     """
     side = settings.get("imgsz")
     if not isinstance(side, (list, tuple)) and not str(side).isdecimal():  # the host takes a list's largest, and text
-        argument_checks.whole(imgsz=side)
+        value_checks.whole(imgsz=side)
     task = settings.get("task")
     if task not in (None, *support.TASKS):
         raise HostError(f"prune= with task={task} is not supported; known are {', '.join(support.TASKS)}")

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Arguments of a command or a function as they come: read, checked, and refused in one line that names the right thing.
+"""Single values that a command or a function is given: read, checked, and refused in one line that says what is right.
 
 The command line reads values as the host does, as Python literals, so a file called 2024 comes as a number; and what
 comes from Python may be anything.
