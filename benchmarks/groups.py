@@ -81,7 +81,7 @@ def oracle(model: Any, found: Any) -> float:
     from yolo_prune.surgery import cut_channels
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.oracle import flat, kill, lively, random_plan
+    from tests.helpers.oracle import flat, kill, lively, random_plan
 
     side = 128 if any(hasattr(module, "num_queries") for module in model.modules()) else 64
     x = torch.rand(1, layer_shapes.image_channels(model), side, side, generator=torch.Generator().manual_seed(0))

@@ -14,19 +14,18 @@ os.environ["YOLO_OFFLINE"] = "True"
 
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+
+from tests.helpers.checkout import ROOT, shared
+from tests.helpers.environments import Environment, make_environment
 
 # The host reads its settings when it is imported, so the user's own must be out of reach before the first import.
 _SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
 os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -62,23 +61,7 @@ def _own_clock() -> Iterator[None]:
         yield
 
 
-def needs(argument: str) -> pytest.MarkDecorator:
-    """Skip a test where the host has no such argument yet."""
-    from ultralytics.utils import DEFAULT_CFG_DICT, __version__
-
-    return pytest.mark.skipif(argument not in DEFAULT_CFG_DICT, reason=f"ultralytics {__version__} has no {argument}=")
-
-
 # Data and weights -----------------------------------------------------------------------------------------------------
-
-
-def shared(name: str) -> Path | None:
-    """Return `shared/<name>` of the nearest folder at or above the checkout that has it."""
-    for folder in (ROOT, *ROOT.parents):
-        found = folder / "shared" / name
-        if found.exists():
-            return found
-    return None
 
 
 @pytest.fixture(scope="session")
@@ -141,101 +124,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Environments ---------------------------------------------------------------------------------------------------------
-
-
-class Done(NamedTuple):
-    """How a command ended: its exit code, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """Both streams."""
-        return self.out + self.err
-
-
-class Environment(NamedTuple):
-    """A virtual environment of its own that sees the packages of this one, but none of its start-up files."""
-
-    folder: Path
-
-    @property
-    def bin(self) -> Path:
-        """The folder of its commands."""
-        return self.folder / ("Scripts" if os.name == "nt" else "bin")
-
-    @property
-    def python(self) -> Path:
-        """Its interpreter."""
-        return self.bin / ("python.exe" if os.name == "nt" else "python")
-
-    @property
-    def site(self) -> Path:
-        """Its site-packages."""
-        scheme = sysconfig.get_preferred_scheme("prefix")
-        return Path(sysconfig.get_path("purelib", scheme, {"base": str(self.folder), "platbase": str(self.folder)}))
-
-    def run(
-        self,
-        *words: str | Path,
-        cwd: Path | None = None,
-        env: Mapping[str, str | None] | None = None,
-        timeout: float = 300,
-    ) -> Done:
-        """Run one of its commands, "python" and "yolo" among them, in a fresh process with settings of its own.
-
-        Args:
-            words: The command's name, then its arguments.
-            cwd: Where to run it; a fresh folder when None, so that nothing is imported from the checkout.
-            env: Variables to set, or, with None as the value, to remove.
-            timeout: In seconds.
-        """
-        with tempfile.TemporaryDirectory(prefix="yolo-prune-run-") as scratch:
-            variables: dict[str, str | None] = {
-                **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "YOLO", "COV"))},
-                "YOLO_CONFIG_DIR": scratch,
-                "YOLO_OFFLINE": "True",
-                "OMP_NUM_THREADS": "1",
-                "PATH": f"{self.bin}{os.pathsep}{os.environ.get('PATH', '')}",
-                **(env or {}),
-            }
-            done = subprocess.run(
-                [str(self.bin / str(words[0])), *map(str, words[1:])],
-                cwd=cwd or scratch,
-                env={k: v for k, v in variables.items() if v is not None},
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-
-def make_environment(folder: Path, wheels: Sequence[Path] = ()) -> Environment:
-    """Make a virtual environment and install wheels into it, all from this machine.
-
-    A `.pth` file with this environment's site-packages as plain path lines lends it torch and ultralytics. Such a line
-    does not run the start-up files of the folder it names, so an editable install of yolo-prune here is not live there.
-    This environment may borrow from another one itself.
-    """
-    lent = [path for path in dict.fromkeys(sys.path) if Path(path).name in ("site-packages", "dist-packages")]
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    environment = Environment(folder)
-    (environment.site / "borrowed.pth").write_text("\n".join([*lent, ""]), encoding="utf-8")
-    for wheel in wheels:
-        pip = [str(environment.python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        # --ignore-installed: the borrowed folder may hold an editable install, which must not count as this wheel.
-        subprocess.run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], check=True)
-    script = environment.bin / "yolo"  # as pip writes it for the host's entry point
-    script.write_text(
-        f"#!{environment.python}\nimport sys\nfrom ultralytics.cfg import entrypoint\n"
-        "if __name__ == '__main__':\n    sys.exit(entrypoint())\n",
-        encoding="utf-8",
-    )
-    script.chmod(0o755)
-    return environment
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 
 PACKAGE = ROOT / "yolo_prune"
 MODULES = sorted(PACKAGE.rglob("*.py"))

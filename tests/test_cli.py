@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Environment
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Environment
 from yolo_prune import __version__, cli
 from yolo_prune.errors import BoundError, PruneError, VerifyError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 from yolo_prune import files
 from yolo_prune.errors import PruneError
 from yolo_prune.export import artifact

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 
 SAMPLE = {"recipes": 150, "arguments": 90, "commands": 40, "profiles": 40, "sensitivities": 60}
 

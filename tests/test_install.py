@@ -19,7 +19,8 @@ import torch
 from ultralytics import YOLO
 
 import yolo_prune.training
-from tests.conftest import ROOT, Environment
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.recipe import settings

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Environment, make_environment
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Environment, make_environment
 from tests.test_wheel import shapes, yolo_train
 from yolo_prune import install
 

@@ -14,7 +14,7 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
-from tests.runs import record_of, train
+from tests.helpers.runs import record_of, train
 from yolo_prune import files
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.write_yaml import write_yaml

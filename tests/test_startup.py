@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Environment, make_environment
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Environment, make_environment
 from yolo_prune import _startup
 
 SHOW = "import ultralytics.cfg as c; print('prune' in c.DEFAULT_CFG_DICT, hasattr(c.DEFAULT_CFG, 'prune'))"

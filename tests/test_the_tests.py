@@ -13,7 +13,7 @@ import functools
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 
 # Tests that may stand as they are, and why.
 EXCEPTIONS: dict[str, str] = {

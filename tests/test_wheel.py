@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Done, Environment
+from tests.helpers.environments import Done, Environment
 
 SMALL = ("imgsz=64", "batch=4", "workers=0", "device=cpu", "plots=False", "amp=False", "seed=0")
 

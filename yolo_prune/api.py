@@ -71,7 +71,7 @@ def prune(
     if not batches and wanted.importance in KINDS:
         wanted = choice.by_weights(wanted)
     with undo.all_or_nothing() as back:
-        back.model(network)
+        back.model(model)  # of a YOLO object its attributes too: the host's Model is a module that holds the network
         return _cut(model, network, wanted, data, imgsz, batches, back)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_prune
-from tests.oracle import random_plan
+from tests.helpers.oracle import random_plan
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file
 from yolo_prune.device import measurement, probe_kit

@@ -21,8 +21,8 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.allocation.test_allocate import asked, dense
-from tests.conftest import ROOT
-from tests.oracle import lively
+from tests.helpers.checkout import ROOT
+from tests.helpers.oracle import lively
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import latency_model, layer_shapes, model_size, profile_file
 from yolo_prune.cost.latency_model import Row, Steps

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.export.test_export import _save
+from tests.helpers.checkout import ROOT
 from yolo_prune import scratch
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")

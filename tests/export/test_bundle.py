@@ -28,8 +28,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import ASSETS
 
-from tests.conftest import ROOT, Done
-from tests.oracle import lively
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Done
+from tests.helpers.oracle import lively
 from yolo_prune import cli
 from yolo_prune.errors import PruneError
 from yolo_prune.export import bundle as bundles
@@ -604,7 +605,8 @@ def test_benchmark(best: Path, pictures: Path, device: Callable[..., Done], tmp_
     done = device(script, "threads=1", "repeats=30", "seconds=1", f"image={pictures / 'bus.png'}", path=path)
     assert done.code == (3 if "THE MACHINE WAS TOO BUSY" in done.out else 0), done.text
     measured = re.search(r"measured    (\d+) times after 5, 1 thread\(s\)", done.out)
-    assert measured and int(measured[1]) >= 30
+    assert measured
+    assert int(measured[1]) >= 30
     rows = {
         line.split()[0]: [float(v) for v in line.split()[1:]]
         for line in done.out.splitlines()

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import Environment
 from tests.graph.test_families import SMALLEST, model_of, outputs
-from tests.oracle import kill, random_plan
+from tests.helpers.environments import Environment
+from tests.helpers.oracle import kill, random_plan
 from yolo_prune.recipe import support
 from yolo_prune.surgery import cut_channels, widths
 

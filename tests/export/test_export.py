@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from ultralytics import YOLO
 
-from tests.oracle import lively
+from tests.helpers.oracle import lively
 from yolo_prune.device import timing
 from yolo_prune.errors import NoisyError, PruneError, VerifyError
 from yolo_prune.export import artifact, job, prove

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 from yolo_prune.errors import PruneError
 from yolo_prune.export import tensorrt_kit
 from yolo_prune.export.on_device import tensorrt_compare as program

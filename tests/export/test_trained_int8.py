@@ -12,8 +12,8 @@ import torch
 from ultralytics import YOLO
 
 import yolo_prune
-from tests.conftest import needs
-from tests.runs import train, widths
+from tests.helpers.checkout import needs
+from tests.helpers.runs import train, widths
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job

@@ -12,8 +12,8 @@ import torch
 import yaml
 from ultralytics import YOLO
 
-from tests.oracle import lively
-from tests.runs import record_of, train
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train
 from yolo_prune.device import probe_kit
 from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError

@@ -16,9 +16,9 @@ from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 
 import yolo_prune
-from tests import custom_blocks
 from tests.graph.test_custom_blocks import check
-from tests.oracle import lively
+from tests.helpers import custom_blocks
+from tests.helpers.oracle import lively
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 

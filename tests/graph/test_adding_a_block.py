@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 from ultralytics import YOLO
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.blocks import BLOCKS
 

@@ -15,8 +15,8 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from tests import custom_blocks
-from tests.oracle import flat, kill, lively, random_plan
+from tests.helpers import custom_blocks
+from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.graph import channel_groups
 from yolo_prune.surgery import cut_channels
 

@@ -16,8 +16,8 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.nn.modules import RepConv
 from ultralytics.nn.tasks import yaml_model_load
 
-from tests.conftest import ROOT
-from tests.oracle import flat, kill, lively, random_plan
+from tests.helpers.checkout import ROOT
+from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
 from tests.graph.test_custom_blocks import check
-from tests.oracle import lively
+from tests.helpers.oracle import lively
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import layer_shapes, model_size
 from yolo_prune.graph import channel_groups

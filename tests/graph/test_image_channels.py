@@ -11,7 +11,7 @@ import yaml
 from ultralytics import YOLO
 
 import yolo_prune
-from tests.runs import record_of, train, widths
+from tests.helpers.runs import record_of, train, widths
 from yolo_prune.commands.apply import apply
 from yolo_prune.host import rebuild
 

@@ -15,8 +15,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 
 import yolo_prune
-from tests.runs import train
-from tests.task_data import make
+from tests.helpers.runs import train
+from tests.helpers.task_data import make
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pytest
 import ultralytics
 
-from tests.conftest import Environment
-from tests.runs import record_of
+from tests.helpers.environments import Environment
+from tests.helpers.runs import record_of
 from tests.test_wheel import yolo_train
 
 if sys.version_info < (3, 11) or not hasattr(ultralytics, "PLATFORM_EXPORTS"):

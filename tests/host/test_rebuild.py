@@ -16,8 +16,8 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
-from tests.oracle import random_plan
-from tests.runs import record_of, train, widths
+from tests.helpers.oracle import random_plan
+from tests.helpers.runs import record_of, train, widths
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups

@@ -16,8 +16,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from tests.oracle import lively
-from tests.runs import record_of, train
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets

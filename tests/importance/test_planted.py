@@ -20,7 +20,7 @@ from torch.nn import functional
 from ultralytics import YOLO
 from ultralytics.nn.tasks import ClassificationModel
 
-from tests.oracle import flat, kill, lively, random_plan
+from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
 from yolo_prune.planning import choice

@@ -13,8 +13,8 @@ import pytest
 from ultralytics import YOLO
 
 import yolo_prune
-from tests.conftest import ROOT
-from tests.runs import record_of
+from tests.helpers.checkout import ROOT
+from tests.helpers.runs import record_of
 from yolo_prune.allocation import scopes
 from yolo_prune.errors import PruneError
 from yolo_prune.importance import scoring

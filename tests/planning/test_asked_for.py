@@ -12,7 +12,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from tests.runs import record_of, train
+from tests.helpers.runs import record_of, train
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError

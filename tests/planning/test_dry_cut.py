@@ -18,8 +18,8 @@ from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from tests.oracle import lively, random_plan
-from tests.runs import record_of, train, widths
+from tests.helpers.oracle import lively, random_plan
+from tests.helpers.runs import record_of, train, widths
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups, operations, trace, tracer

@@ -13,8 +13,8 @@ import pytest
 import torch
 from ultralytics import RTDETR, YOLO
 
-from tests import task_data
-from tests.oracle import lively
+from tests.helpers import task_data
+from tests.helpers.oracle import lively
 from yolo_prune.allocation import allocate
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.commands.inspect import inspect

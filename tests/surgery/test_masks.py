@@ -17,8 +17,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
-from tests.oracle import lively
-from tests.runs import SMALL, record_of, train
+from tests.helpers.oracle import lively
+from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.recipe.sparsity_pattern import Pattern, parse
 from yolo_prune.surgery import masks, widths

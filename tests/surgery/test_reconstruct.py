@@ -16,8 +16,8 @@ from torch import nn
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 import yolo_prune
-from tests.oracle import lively
-from tests.runs import record_of, train
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups

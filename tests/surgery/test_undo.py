@@ -15,8 +15,8 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yolo_prune
-from tests.oracle import lively
-from tests.runs import record_of, train, widths
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train, widths
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks
 from yolo_prune.host import yolo_object

@@ -15,7 +15,7 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.graph.test_families import model_of, outputs
-from tests.runs import SMALL, record_of
+from tests.helpers.runs import SMALL, record_of
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks, channel_groups

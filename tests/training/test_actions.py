@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.oracle import lively
+from tests.helpers.oracle import lively
 from yolo_prune.graph import channel_groups
 from yolo_prune.recipe.settings import from_arguments
 from yolo_prune.training.actions import Between

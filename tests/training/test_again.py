@@ -16,8 +16,8 @@ from ultralytics.engine import trainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
-from tests.conftest import Environment
-from tests.runs import SMALL, record_of, train, widths
+from tests.helpers.environments import Environment
+from tests.helpers.runs import SMALL, record_of, train, widths
 from yolo_prune import api
 from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.errors import PruneError, RecipeError

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 
 PROGRAM = ROOT / "benchmarks" / "gpu.py"
 

@@ -12,8 +12,9 @@ import pytest
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_num_params
 
-from tests.conftest import ROOT, Done, Environment
-from tests.runs import SMALL, record_of
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Done, Environment
+from tests.helpers.runs import SMALL, record_of
 
 WORDS: dict[str, Any] = {
     **SMALL,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import train
+from tests.helpers.runs import train
 from yolo_prune.errors import PruneError
 from yolo_prune.training import deployment
 

@@ -15,9 +15,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train
 from tests.importance.test_gradients import loss_of
-from tests.oracle import lively
-from tests.runs import record_of, train
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring

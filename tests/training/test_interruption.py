@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ultralytics import YOLO
 
-from tests.runs import SMALL
+from tests.helpers.runs import SMALL
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
 from yolo_prune.training import exclusive

@@ -16,8 +16,9 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 import yolo_prune
-from tests.conftest import ROOT, Environment, make_environment
-from tests.runs import SMALL, record_of, train
+from tests.helpers.checkout import ROOT
+from tests.helpers.environments import Environment, make_environment
+from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune.errors import HostError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.checkout import ROOT
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import load_checkpoint
 
 import yolo_prune
 from tests.device.test_latency import FEW
-from tests.runs import record_of, train
+from tests.helpers.runs import record_of, train
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import measurement, probe_kit, profile, timing
 from yolo_prune.errors import PruneError

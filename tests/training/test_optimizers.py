@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from tests.runs import SMALL, record_of
+from tests.helpers.runs import SMALL, record_of
 
 # Not those that the host cannot step either: LBFGS wants a closure, SparseAdam sparse gradients, Muon matrices alone.
 KINDS = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Rprop", "Adamax", "NAdam", "RAdam"]

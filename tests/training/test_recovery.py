@@ -16,7 +16,7 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import load_checkpoint
 
-from tests.runs import record_of, train
+from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import sensitivity

@@ -14,8 +14,8 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.oracle import lively
-from tests.runs import record_of, train
+from tests.helpers.oracle import lively
+from tests.helpers.runs import record_of, train
 from yolo_prune.errors import RecipeError
 from yolo_prune.graph import channel_groups
 from yolo_prune.recipe.settings import from_arguments

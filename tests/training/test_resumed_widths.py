@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from tests.runs import SMALL, record_of, train, widths
+from tests.helpers.runs import SMALL, record_of, train, widths
 from yolo_prune.training import cadence
 
 # The default recipe with its step late enough that an epoch lies before it, and what makes a state hard to carry over:

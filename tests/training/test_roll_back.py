@@ -15,8 +15,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from tests import task_data
-from tests.runs import SMALL, record_of, train
+from tests.helpers import task_data
+from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups

@@ -15,8 +15,8 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_prune
-from tests.conftest import needs
-from tests.runs import record_of, train
+from tests.helpers.checkout import needs
+from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe import settings
 from yolo_prune.training import session

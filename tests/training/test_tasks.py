@@ -10,9 +10,9 @@ import pytest
 import torch
 from ultralytics import RTDETR, YOLO
 
-from tests import task_data
 from tests.graph.test_families import SMALLEST
-from tests.runs import SMALL, record_of, widths
+from tests.helpers import task_data
+from tests.helpers.runs import SMALL, record_of, widths
 from yolo_prune.recipe import support
 from yolo_prune.surgery import widths as architecture
 

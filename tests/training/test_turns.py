@@ -15,8 +15,8 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_num_params, unwrap_model
 
-from tests.conftest import needs
-from tests.runs import record_of, train, widths
+from tests.helpers.checkout import needs
+from tests.helpers.runs import record_of, train, widths
 
 ONCE: dict[str, Any] = {"prune": 0.5, "prune_schedule": "oneshot"}
 TWICE: dict[str, Any] = {"prune": 0.5, "prune_steps": 2, "prune_start": 0, "prune_end": 0.5}

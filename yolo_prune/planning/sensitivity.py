@@ -2,7 +2,7 @@
 """How much does a trained model lose when one channel group is cut by itself? Measured on few labelled images.
 
 A worked example: a group of 64 channels is cut to 32 by its importance, by making what feeds the other 32 compute 0
-(which is what a cut does, see DESIGN's oracle in tests/oracle.py), and the host's own loss on 16 images rises from 3.1
+(which is what a cut does, see tests/helpers/oracle.py), and the host's own loss on 16 images rises from 3.1
 to 3.4: its sensitivity at a half is 0.3. Then the group is given back, and the next one is cut.
 
 Host internals, read in ultralytics 8.4.190: nn/tasks.py (`loss`).
