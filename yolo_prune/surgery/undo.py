@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils.torch_utils import unwrap_model
 
 
 class Undo:
     """What there was, and how to put it back."""
 
     def __init__(self) -> None:
-        self._acts: list[Callable[[], None]] = []
+        self._acts: list[Callable[[], object]] = []
 
     def attributes(self, *items: Any) -> None:
         """Keep the attributes of objects; what these refer to is not copied."""
@@ -81,25 +80,9 @@ class Undo:
 
         self._acts.append(back)
 
-    def training(self, trainer: Any, session: Any) -> None:
-        """Keep a training before a step: live model, average, optimizer, stopper, and what the session knows.
-
-        Args:
-            trainer: the host's. session: session.Session.
-        """
-        live: Any = unwrap_model(trainer.model)
-        self._acts.append(lambda: session.between.resume(trainer.optimizer))
-        if hasattr(live, "student_model"):  # its hooks stand at the teacher, which a first step replaces
-            self._acts.append(live._register_feature_hooks)
-        for model in (live, trainer.ema.ema):
-            self.model(model)
-        self.optimizer(trainer.optimizer)
-        self.attributes(trainer, trainer.args, trainer.ema, trainer.stopper, session, session.between)
-        self.contents(session.record)
-        self.contents(session.avoid)
-        if hasattr(live, "student_model"):
-            self._acts.append(live._remove_feature_hooks)
-        self._acts.append(lambda: session.between.stop())
+    def also(self, act: Callable[[], object]) -> None:
+        """Do this as well when everything is put back."""
+        self._acts.append(act)
 
     def back(self) -> None:
         """Put everything back, what was noted last first."""

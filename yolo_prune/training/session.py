@@ -51,6 +51,7 @@ from yolo_prune.training import (
     roll_back,
     save,
     step,
+    step_undo,
 )
 from yolo_prune.training.actions import Between
 from yolo_prune.training.cadence import Cadence
@@ -382,7 +383,7 @@ def _take_step(trainer: Any, session: Session) -> None:
     """Take a step whole, or, where anything stops it, leave the training as it was."""
     before = session.size or model_size.size_of(optimizer_state.student(unwrap_model(trainer.model)))
     with undo.all_or_nothing() as back:
-        back.training(trainer, session)
+        step_undo.keep(back, trainer, session)
         row, removed = _step(trainer, session, back)
     messages.step_taken(row, len(session.epochs), trainer.epochs, before, removed)
 
