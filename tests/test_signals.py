@@ -31,11 +31,12 @@ COMMANDS = {
 }
 CODE = """\
 import importlib, sys, time
-from yolo_prune import cli, kit
-kit._NETWORKS = ()
+from yolo_prune import cli
+from yolo_prune.device import probe_kit
+probe_kit._NETWORKS = ()
 parts = {place!r}.split(".")
-owner = importlib.import_module(".".join(parts[:2]))
-for name in parts[2:-1]:
+owner = importlib.import_module(".".join(parts[:3]))
+for name in parts[3:-1]:
     owner = getattr(owner, name)
 stock = getattr(owner, parts[-1])
 def stop(*given, **more):
