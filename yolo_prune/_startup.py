@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Wait for the host's modules and hand each to `host.install` once it has run.
+"""Wait for the host's modules and hand each to `install.install` once it has run.
 
 `yolo_prune.pth` (and `yolo_prune.start` from Python 3.15 on, PEP 829) imports this at every interpreter start, whatever
 that interpreter is for. So it imports `sys` and `os` alone, touches nothing but `sys.meta_path`, and lets no fault of
@@ -44,18 +44,12 @@ def install() -> None:
             _serve(name)
 
 
-def active() -> bool:
-    """Tell whether the host's modules are waited for or have been served in this process."""
-    host = sys.modules.get("yolo_prune.install")
-    return any(isinstance(finder, _Finder) for finder in sys.meta_path) or bool(host and host.installed)
-
-
 def _serve(name: str) -> None:
     """Let install.py work on the imported module `name`; a fault becomes one warning line."""
     try:
-        from yolo_prune import install as host
+        from yolo_prune import install as installer
 
-        host.install(name, sys.modules[name])
+        installer.install(name, sys.modules[name])
     except Exception as error:
         sys.stderr.write(f"WARNING yolo-prune is off: {type(error).__name__}: {error}\n")
         _remove()  # one line is enough, and half a plugin is worse than none

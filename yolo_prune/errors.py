@@ -2,7 +2,7 @@
 """The errors that yolo-prune raises for a user's mistake: one clear line each, no traceback at the top level.
 
 `PruneError` is a `ValueError`, so a training script can catch it as it catches the host's own argument errors. The
-excepthook that `host.install()` sets prints the message alone when nobody catches it.
+excepthook that `host.console` sets prints the message alone when nobody catches it.
 """
 
 from __future__ import annotations

@@ -1013,8 +1013,8 @@ def test_runtime_runs_an_engine_by_the_documented_calls(tmp_path: Path, version:
     onnx(tmp_path / "best.onnx")
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom yolo_prune import runtime\n"
-        "call = runtime.load(Path(__file__).with_name('best.onnx'), 'engine', 1, 'fp16')\ncall()\ncall()\n"
+        "from pathlib import Path\nfrom yolo_prune.device import runtimes\n"
+        "call = runtimes.load(Path(__file__).with_name('best.onnx'), 'engine', 1, 'fp16')\ncall()\ncall()\n"
     )
     told = run(script, modules={"tensorrt": STAND_IN, "torch": TORCH}, version=version, unfilled=True)
     assert (told.code, told.err) == (0, "")

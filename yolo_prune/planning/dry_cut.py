@@ -219,12 +219,12 @@ def examine(model: nn.Module, found: ChannelGraph, plan: PrunePlan) -> Fault | N
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
             fault = _run(shadow, images, run.training, run).fault
-            if fault is not None and (fault.name not in run.numbers or _is_steady(model, images, fault.name)):
+            if fault is not None and (fault.name not in run.numbers or _is_steady(model, images)):
                 return fault
     return None
 
 
-def _is_steady(model: nn.Module, images: torch.Tensor, name: str) -> bool:
+def _is_steady(model: nn.Module, images: torch.Tensor) -> bool:
     """Whether what a module puts out in evaluation is the same each time: noise tells nothing of a cut."""
     shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
     first = _run(shadow, images, False)
