@@ -24,6 +24,7 @@ from tests.helpers.environments import Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.recipe import settings
+from yolo_prune.surgery.spec_key import SPEC_KEY
 
 cfg = pytest.importorskip("ultralytics.cfg")
 
@@ -260,12 +261,6 @@ def test_callbacks_survive_cloudpickle() -> None:
 # parse_model and the workers ------------------------------------------------------------------------------------------
 
 
-def test_the_key_is_the_one_of_architecture() -> None:
-    from yolo_prune.surgery import widths
-
-    assert widths.SPEC_KEY == install.SPEC_KEY
-
-
 def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     from yolo_prune.surgery import widths
 
@@ -282,7 +277,7 @@ def test_parse_model_leaves_plain_yaml_to_the_host(monkeypatch: pytest.MonkeyPat
     assert calls == [({"nc": 2}, 3, False)]
 
     monkeypatch.setattr(widths, "build", lambda stock, d, ch, verbose: (stock, d, ch, verbose))
-    pruned = {install.SPEC_KEY: {}}
+    pruned = {SPEC_KEY: {}}
     assert module.parse_model(pruned, 3) == (parse_model, pruned, 3, True)
 
 

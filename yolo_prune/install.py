@@ -33,11 +33,10 @@ from yolo_prune.errors import HostError
 from yolo_prune.host import console, platform_report
 from yolo_prune.recipe import settings as recipe
 from yolo_prune.recipe.file import RENAMED
+from yolo_prune.surgery.spec_key import SPEC_KEY
 
 LOWEST = "8.4.0"  # the range is stated in pyproject.toml too; tests/test_install.py compares the two
 BELOW = "8.5"
-
-SPEC_KEY = "yolo_prune"  # as in surgery/widths.py, which is too heavy to import for every plain model
 
 installed: set[str] = set()
 """Names of the host's modules that were served in this process."""

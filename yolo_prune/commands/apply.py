@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from yolo_prune import api, files, log
+from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, yolo_object
 from yolo_prune.recipe import value_checks
@@ -53,17 +49,9 @@ def apply(
         log.warn(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
     pruned = network if data is None else yolo_object.open_with(source, network)
     record = api.prune(pruned, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
-    _save(network, ckpt, target)
+    checkpoint.write(target, copy_of(network), ckpt)
     _show(record, source.name, target, "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness")
     return record
-
-
-def _save(network: nn.Module, ckpt: Mapping[str, Any], target: Path) -> None:
-    """Write a checkpoint as the host's `Model.save` does (8.4.190, engine/model.py), in one step."""
-    buffer = io.BytesIO()
-    content = {**ckpt, "model": deepcopy(network).half(), "ema": None, "optimizer": None, "epoch": -1, "updates": None}
-    torch.save(content, buffer)
-    files.replace(target, buffer.getvalue())
 
 
 def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:

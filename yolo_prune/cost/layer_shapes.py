@@ -18,6 +18,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yolo_prune.cost.latency_model import Row
 from yolo_prune.errors import HostError
+from yolo_prune.graph.convolutions import is_depthwise
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
 
@@ -130,7 +131,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
             one = (1, 1)
             found.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
             return
-        deep = module.groups == module.in_channels == module.out_channels > 1
+        deep = is_depthwise(module)
         act = "none"
         block, _, last = places[module].rpartition(".")
         if last == "conv":

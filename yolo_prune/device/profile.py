@@ -18,6 +18,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.graph import image_size
 from yolo_prune.host import checkpoint, exporter
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
@@ -67,7 +68,7 @@ def profile(
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     files.require_place(name, target, example)
-    side = _side(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
+    side = image_size.rounded(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
     with scratch.folder() as folder, exporter.restrained(safe):
         _make(network, source.name, folder, format, precision, side)
         if kit is not None:
@@ -97,13 +98,6 @@ def _require_exporter(kind: str) -> None:
 def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:
     _require_exporter(kind)
     probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=LOGGER.info)
-
-
-def _side(network: nn.Module, imgsz: int) -> int:
-    """A legal input size: the host rounds up to the stride too."""
-    stride = getattr(network, "stride", None)
-    step = max(int(stride.max()) if stride is not None else 32, 32)
-    return -(-int(imgsz) // step) * step
 
 
 def asked(recipe: Recipe) -> Profile | None:
@@ -151,10 +145,10 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     kind, precision = require_here(recipe)
     say(
         f"no prune_profile= is given: measuring this machine through {runtimes.PACKAGES[kind][1]}, one thread, at "
-        f"{_side(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
+        f"{image_size.rounded(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
     )
     with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
-        _make(network, name, folder, kind, precision, _side(network, imgsz))
+        _make(network, name, folder, kind, precision, image_size.rounded(network, imgsz))
         content = measurement.measure(folder, 1, say)
     for line in measurement.summary(content).splitlines():
         say(line)

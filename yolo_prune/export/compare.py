@@ -19,7 +19,7 @@ from ultralytics.nn.autobackend import AutoBackend
 
 from yolo_prune.cost.layer_shapes import deployed
 from yolo_prune.device import runtimes
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.export import prove
 from yolo_prune.host import exporter
 
@@ -63,7 +63,7 @@ def of_artifact(artifact: Path, kind: str, precision: str, threads: int) -> Call
         try:
             found = [torch.from_numpy(np.asarray(one)) for one in run(np.ascontiguousarray(images.numpy()))]
         except Exception as error:  # every runtime has its own
-            raise PruneError(f"{artifact.name} fails on an image in {kind}: {error}".partition("\n")[0]) from error
+            raise PruneError(f"{artifact.name} fails on an image in {kind}: {first_line(error)}") from error
         return [scale(one, images.shape) for one in found] if scale else found
 
     return call

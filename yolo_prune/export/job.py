@@ -31,10 +31,12 @@ from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import NoisyError, PruneError, VerifyError, first_line
 from yolo_prune.export import artifact, compare, prove, table, tensorrt_kit
 from yolo_prune.export.prove import LIMITS, Parity
+from yolo_prune.graph import image_size
 from yolo_prune.host import checkpoint, dataset_check, exporter, samples, validation
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
 from yolo_prune.surgery import widths
+from yolo_prune.surgery.spec_key import SPEC_KEY
 
 HOST_ARGUMENTS = ("dynamic", "fraction", "opset", "simplify", "workspace")  # that leave outputs comparable
 
@@ -363,7 +365,7 @@ def _check_host_arguments(given: dict[str, Any]) -> None:
 def _load(path: Path, role: str | None, safe: bool) -> Subject:
     network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
     checkpoint.require_supported(network, str(path))
-    own = "pruned" if widths.SPEC_KEY in getattr(network, "yaml", {}) else "model"
+    own = "pruned" if SPEC_KEY in getattr(network, "yaml", {}) else "model"
     size = model_size.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
     deployed = model_size.deployed_gflops(network)
     with exporter.quiet():
@@ -443,10 +445,9 @@ def _side(main: Subject, imgsz: int | None) -> int:
     given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
     if isinstance(given, (list, tuple)):
         given = max(given)
-    stride = max(int(max(main.network.stride)), 32)
-    side = -(-int(given) // stride) * stride
+    side = image_size.rounded(main.network, int(given))
     if side != given:
-        LOGGER.warning(f"imgsz={given} is not a multiple of {stride}: {side} is exported")
+        LOGGER.warning(f"imgsz={given} is not a multiple of {image_size.step(main.network)}: {side} is exported")
     return side
 
 

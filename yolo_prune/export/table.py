@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import math
 import os
 import platform
@@ -22,7 +21,7 @@ from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact, prove
 from yolo_prune.host import validation
 from yolo_prune.recipe import formats
-from yolo_prune.report import text
+from yolo_prune.report import pictures, text
 
 
 def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -164,12 +163,9 @@ def picture(told: dict[str, Any]) -> bytes:
     Returns:
         The content of the PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: a user's own figures stay untouched
-    from matplotlib.figure import Figure
-
     rows = [row for row in told["rows"] if row["latency_ms"]]
     places = range(len(rows))
-    figure = Figure(figsize=(max(7.0, 0.9 * len(rows) + 2), 5), layout="constrained")
+    figure = pictures.new_figure(max(7.0, 0.9 * len(rows) + 2), 5)
     axes = figure.subplots()
     colors = ["#c9d3df" if row["role"] == "dense" else "#1f6feb" for row in rows]
     axes.bar(places, [row["latency_ms"]["median"] for row in rows], color=colors)
@@ -188,9 +184,7 @@ def picture(told: dict[str, Any]) -> bytes:
         right.plot(*zip(*seen, strict=True), "o", color="#d1570a", ms=5)
         right.set_ylabel(told["metrics"][0], color="#d1570a")
         right.set_ylim(bottom=0)
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
-    return png.getvalue()
+    return pictures.png(figure)
 
 
 def _versions(kinds: list[str]) -> dict[str, str]:

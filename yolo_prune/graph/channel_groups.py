@@ -28,7 +28,8 @@ from torch import nn
 
 from yolo_prune.allocation.allocate import Head
 from yolo_prune.cost.layer_shapes import copy_of
-from yolo_prune.graph import blocks, equivalence, residual, trace
+from yolo_prune.graph import blocks, equivalence, image_size, residual, trace
+from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet
 from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.graph.trace import Side, Trace
@@ -318,8 +319,7 @@ def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[
 def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
     """Every layer, vectors of their own, and attention's products."""
     vectors = {name: shadow.get_parameter(name) for name in blocks.vectors(shadow)}
-    stride = getattr(shadow, "stride", None)
-    side = max(int(stride.max()) if stride is not None else 32, 32)
+    side = image_size.step(shadow)
     layers = []
     for name, m in shadow.named_modules():
         work = found.area.get(name, [0.0, 0.0, 0.0])
@@ -327,7 +327,7 @@ def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
         if isinstance(m, nn.Linear):
             layers.append(Layer(name, "linear", m.out_features, m.in_features, 1, m.bias is not None, *areas))
         elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            deep = m.groups == m.in_channels == m.out_channels > 1
+            deep = is_depthwise(m)
             kernel = m.kernel_size[0] * m.kernel_size[1] / (1 if deep else m.groups)
             kind: Literal["conv", "depthwise"] = "depthwise" if deep else "conv"
             layers.append(Layer(name, kind, m.out_channels, m.in_channels, kernel, m.bias is not None, *areas))

@@ -18,6 +18,7 @@ import numpy as np
 from torch import nn
 
 from yolo_prune.allocation.allocate import Head
+from yolo_prune.graph.convolutions import is_depthwise
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Side = Literal["out", "in", "work"]
@@ -226,7 +227,7 @@ def layer(trace: Trace, name: str, module: Any, ids: np.ndarray) -> np.ndarray:
     if isinstance(module, nn.BatchNorm2d):
         return trace.use(name, "out", ids)
     groups: int = getattr(module, "groups", 1)
-    if groups > 1 and groups == module.in_channels == module.out_channels:
+    if groups > 1 and is_depthwise(module):
         return trace.use(name, "out", ids)
     count = module.out_features if isinstance(module, nn.Linear) else module.out_channels
     made = trace.uses.get((name, "out"))

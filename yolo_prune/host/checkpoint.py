@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Reading a .pt file that a user names, and saying in one line why it cannot be used.
+"""Reading a .pt file that a user names, saying in one line why it cannot be used, and writing one.
 
 Files are read through the host's restricted loading (ultralytics 8.4.190, nn/tasks.py: `torch_safe_load` with
 `safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused,
@@ -8,18 +8,22 @@ unless the user says safe=False of a file that they trust.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn import tasks
 
-from yolo_prune.errors import HostError, PruneError
+from yolo_prune import files
+from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.recipe.support import TASKS
 from yolo_prune.recipe.value_checks import shown
 
@@ -62,10 +66,10 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
                 f"{argument}={path}: no PyTorch checkpoint, or a damaged one; copy it anew, or name another"
             ) from None
         if isinstance(error, AttributeError):  # the host takes a dict, or an object with the attributes of a network
-            raise PruneError(f"{argument}={path}: the file holds no YOLO model. {_first_line(error)}") from None
+            raise PruneError(f"{argument}={path}: the file holds no YOLO model. {_host_words(error)}") from None
         right = ". If you trust where it comes from: safe=False" if safe and _unsafe(file, error) else ""
         raise PruneError(
-            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_first_line(error)}{right}"
+            f"{argument}={path}: not a checkpoint that ultralytics can load safely. {_host_words(error)}{right}"
         ) from None
     held = [ckpt.get(key) for key in ("ema", "model")] if isinstance(ckpt, dict) else []
     model = next((one for one in held if isinstance(one, nn.Module)), None)
@@ -93,6 +97,26 @@ def require_file(path: str | Path, argument: str = "model") -> Path:
     if not file.stat().st_size:
         raise PruneError(f"{argument}={path}: the file is empty")
     return file
+
+
+def write(path: Path, model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint that holds a model and no state of a training, in one step.
+
+    As the host's `Model.save` does (8.4.190, engine/model.py).
+
+    Args:
+        path: the .pt file; its folders are made. model: a stock model of the caller's own: it becomes half precision,
+            on the CPU. content: what else the file holds, such as "train_args".
+
+    Raises:
+        PruneError: it cannot be written; the old content stands.
+    """
+    buffer = io.BytesIO()
+    torch.save({**content, "model": model.cpu().half(), **_NO_TRAINING}, buffer)
+    files.replace(path, buffer.getvalue())
+
+
+_NO_TRAINING = {"ema": None, "optimizer": None, "epoch": -1, "updates": None}
 
 
 def requantize(model: nn.Module, ckpt: dict[str, Any], path: str | Path) -> bool:
@@ -158,8 +182,9 @@ def family(model: nn.Module) -> Any:
     return RTDETR if type(model).__name__.startswith("RTDETR") else YOLO
 
 
-def _first_line(error: BaseException) -> str:
-    line = str(error).strip().partition("\n")[0] or type(error).__name__
+def _host_words(error: BaseException) -> str:
+    """What the host says of a file, in one short line, without its mark."""
+    line = first_line(error)
     line = line if len(line) > 8 else f"{type(error).__name__} {line}"
     line = line.removeprefix("ERROR").strip(" ❌️")
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."

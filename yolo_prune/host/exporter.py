@@ -54,9 +54,7 @@ def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision
     require(kind)
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / "model.pt"
-    torch.save(
-        {"model": copy_of(network).cpu().half(), "ema": None, "train_args": {"imgsz": imgsz}, "epoch": -1}, staged
-    )
+    checkpoint.write(staged, copy_of(network), {"train_args": {"imgsz": imgsz}})
     try:
         return opened(by_host(staged, network, kind, precision, imgsz=imgsz), kind)
     except OSError as error:

@@ -33,6 +33,7 @@ from torch import nn
 
 from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup
 from yolo_prune.graph.channel_vector import Flat, Places, Share, along
+from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.host.memory import precise
 
 KINDS = ("activation", "fisher", "obdc", "taylor")
@@ -272,7 +273,7 @@ def _speaking(
 
 def _axis(module: nn.Module) -> int:
     """Which dimension of a layer's weight its inputs are."""
-    return 0 if isinstance(module, nn.ConvTranspose2d) else 1
+    return 0 if inputs_first(module) else 1
 
 
 def _length(module: Any, side: str) -> int:

@@ -33,6 +33,7 @@ from yolo_prune.cost.layer_shapes import copy_of, image_channels
 from yolo_prune.errors import BoundError, PruneError, first_line
 from yolo_prune.graph import blocks, channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
@@ -270,7 +271,7 @@ def _silence(shadow: nn.Module, found: ChannelGraph, plan: PrunePlan) -> None:
             if not isinstance(weight, torch.Tensor):
                 continue
             # An output is dimension 0 of a weight, an input dimension 1; of a transposed convolution the other way.
-            transposed = isinstance(module, nn.ConvTranspose2d) and module.groups == 1
+            transposed = inputs_first(module)
             if (member.side == "in") != transposed and weight.ndim > 1:
                 weight[:, where] = 0
             else:

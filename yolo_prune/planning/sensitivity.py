@@ -11,7 +11,6 @@ Host internals, read in ultralytics 8.4.190: nn/tasks.py (`loss`).
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,12 +21,12 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 
-from yolo_prune import files
 from yolo_prune.allocation import units
 from yolo_prune.cost import measured_file
 from yolo_prune.cost.measured_file import SensitivityFile
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph import channel_groups
+from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.planning import choice
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery.reconstruct import undisturbed
@@ -101,24 +100,6 @@ def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name, row in groups
     ]
-
-
-def picture(result: Mapping[str, Any], path: Path) -> None:
-    """Draw what each group loses when half of it is cut, in the order of the model."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = list(result["groups"])
-    figure = Figure(figsize=(10, 1 + 0.16 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    losses = [row["losses"][-1] for row in result["groups"].values()]
-    axes.barh(range(len(names)), losses, color="#1f6feb")
-    axes.set_yticks(range(len(names)), [name.removeprefix("model.") for name in names], fontsize=6)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=110)
-    files.replace(path, png.getvalue())
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -250,7 +231,7 @@ def _dead(
                 rows = torch.as_tensor(member.positions[np.isin(member.channels, channels)])
                 module = modules.get(member.module)
                 own = [parameters[member.module]] if module is None else [module.weight, module.bias]
-                axis = 1 if isinstance(module, nn.ConvTranspose2d) and module.groups == 1 else 0
+                axis = 1 if inputs_first(module) else 0
                 for tensor in own:
                     if tensor is None:
                         continue

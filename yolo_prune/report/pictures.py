@@ -1,15 +1,17 @@
 # yolo-prune, AGPL-3.0 license
-"""A run's record -> record.json, record.csv and pruning.png. Every file is replaced whole (files.py)."""
+"""A run's record and sensitivities -> record.json, record.csv and pictures. Every file is replaced whole (files.py)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yolo_prune import files
+from yolo_prune.planning.sensitivity import SHARES
 
 CSV_COLUMNS = ("step", "epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds")
 
@@ -30,16 +32,29 @@ def write(record: dict[str, Any], save_dir: Path) -> None:
     files.replace(folder / "record.csv", table.getvalue())
 
 
+def new_figure(width: float, height: float) -> Any:
+    """A figure of matplotlib, in inches; without pyplot, so that a user's own figures stay untouched."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def png(figure: Any) -> bytes:
+    """The content of a PNG file of a figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(content, format="png", dpi=120)
+    return content.getvalue()
+
+
 def picture(record: dict[str, Any], path: Path) -> None:
     """Draw pruning.png: channels of each layer before and after; fitness and GFLOPs over the epochs.
 
     Args:
         record: as in record.json. path: the PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: a user's own figures stay untouched
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = new_figure(12, 8)
     top, bottom = figure.subplots(2, 1)
     layers = record["layers"]
     places = range(len(layers))
@@ -55,9 +70,24 @@ def picture(record: dict[str, Any], path: Path) -> None:
     )
     top.legend(frameon=False, loc="upper right")  # "best" searches, and warns where that takes long
     _curves(bottom, record)
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=120)
-    files.replace(path, png.getvalue())
+    files.replace(path, png(figure))
+
+
+def sensitivity(result: Mapping[str, Any], path: Path) -> None:
+    """Draw what each group loses when half of it is cut, in the order of the model.
+
+    Args:
+        result: of planning.sensitivity. path: the PNG file.
+    """
+    names = list(result["groups"])
+    figure = new_figure(10, 1 + 0.16 * len(names))
+    axes = figure.subplots()
+    losses = [row["losses"][-1] for row in result["groups"].values()]
+    axes.barh(range(len(names)), losses, color="#1f6feb")
+    axes.set_yticks(range(len(names)), [name.removeprefix("model.") for name in names], fontsize=6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
+    files.replace(path, png(figure))
 
 
 def _curves(axes: Any, record: dict[str, Any]) -> None:

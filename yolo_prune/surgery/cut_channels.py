@@ -18,6 +18,7 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import first_line
 from yolo_prune.graph import blocks
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.graph.convolutions import inputs_first, is_depthwise
 
 
 class LayerError(ValueError):
@@ -182,12 +183,11 @@ def cut_conv(
     Raises:
         ValueError: a convolution of several groups that is not depthwise (the tracer protects those).
     """
-    deep = conv.groups == conv.in_channels == conv.out_channels > 1
+    deep = is_depthwise(conv)
     if conv.groups != 1 and (not deep or columns is not None):
         raise ValueError("grouped convolutions that are not depthwise are not cut")
     out, inp = _index(rows), _index(columns)
-    transposed = isinstance(conv, nn.ConvTranspose2d)  # its weight is (in, out, ...)
-    replaced = [_replace(conv, "weight", Kept(inp, out) if transposed and not deep else Kept(out, inp))]
+    replaced = [_replace(conv, "weight", Kept(inp, out) if inputs_first(conv) else Kept(out, inp))]
     if conv.bias is not None and rows is not None:
         replaced.append(_replace(conv, "bias", Kept(out)))
     if rows is not None:

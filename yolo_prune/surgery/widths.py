@@ -25,8 +25,9 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import blocks
+from yolo_prune.graph.convolutions import is_depthwise
+from yolo_prune.surgery.spec_key import SPEC_KEY
 
-SPEC_KEY = "yolo_prune"
 REFUSAL = (
     "This model was pruned by yolo-prune. To train it at its pruned width: pip install yolo-prune "
     "(and leave YOLO_PRUNE unset)"
@@ -293,7 +294,7 @@ def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) 
         module.out_features, module.in_features = out, inp
         shape: tuple[int, ...] = (out, inp)
     elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        deep = module.groups == module.in_channels == module.out_channels > 1
+        deep = is_depthwise(module)
         module.out_channels, module.in_channels = out, inp
         module.groups = out if deep else module.groups
         outer, inner = (inp, out) if isinstance(module, nn.ConvTranspose2d) else (out, inp)

@@ -7,16 +7,14 @@ the data, and its widths are those that the speed is compared with.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from yolo_prune import files, log
+from yolo_prune import log
 from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
+from yolo_prune.host import checkpoint
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import ddp, optimizer_state
 
@@ -31,12 +29,9 @@ def keep_dense(trainer: Any, wanted: Recipe) -> None:
     """
     if not wanted.deploy or not ddp.is_first():
         return
-    network = copy_of(optimizer_state.student(trainer.ema.ema)).cpu().half()
-    buffer = io.BytesIO()
-    torch.save({"model": network, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
-    path = _path(trainer)
+    network = copy_of(optimizer_state.student(trainer.ema.ema))
     try:
-        files.replace(path, buffer.getvalue())
+        checkpoint.write(_path(trainer), network, {"train_args": vars(trainer.args)})
     except PruneError as error:
         raise PruneError(f"{error} (the dense model, which the artifacts are to be compared with)") from None
 

@@ -8,15 +8,12 @@ of the dense model takes the teacher's place, is kept as pruning/teacher.pt for 
 
 from __future__ import annotations
 
-import io
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from yolo_prune import files
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.host import checkpoint
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import ddp, optimizer_state
 
@@ -80,13 +77,11 @@ def take_over(trainer: Any, wrapper: Any, wanted: Recipe) -> None:
     wrapper.dis = wanted.distill
     path = _path(trainer)
     if ddp.is_first():
-        plain = deepcopy(teacher).half()
+        plain = deepcopy(teacher)
         for layer in plain.model:
             layer._forward_hooks.clear()
-        buffer = io.BytesIO()
-        torch.save({"model": plain, "ema": None, "train_args": vars(trainer.args), "epoch": -1}, buffer)
         try:
-            files.replace(path, buffer.getvalue())
+            checkpoint.write(path, plain, {"train_args": vars(trainer.args)})
         except PruneError as error:
             raise PruneError(f"{error} (the teacher, which a resumed run would learn from)") from None
     trainer.args.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint

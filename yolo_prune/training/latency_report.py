@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import RANK
@@ -21,6 +19,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement as measuring
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
@@ -48,10 +47,7 @@ def profile_of_run(trainer: Any, model: nn.Module, wanted: Recipe, say: Callable
     if found is None:
         return None
     if not kept.is_file() or not trainer.resume:
-        buffer = io.BytesIO()
-        dense = {"model": copy_of(model).cpu().half(), "ema": None, "train_args": vars(trainer.args), "epoch": -1}
-        torch.save(dense, buffer)
-        files.replace(folder / _DENSE, buffer.getvalue())
+        checkpoint.write(folder / _DENSE, copy_of(model), {"train_args": vars(trainer.args)})
         files.replace(kept, json.dumps(found.content, indent=1) + "\n")
     doubt(found, int(trainer.args.imgsz))
     return found

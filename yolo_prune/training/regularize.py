@@ -31,6 +31,7 @@ from torch import nn
 
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.channel_vector import Flat, Places, Share, along
+from yolo_prune.graph.convolutions import inputs_first
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 KINDS = ("bn", "group", "growing")
@@ -189,7 +190,7 @@ def _holders(found: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tu
                 continue
             if not isinstance(module.weight, nn.Parameter) or not module.weight.requires_grad:
                 continue
-            axis = 0 if is_norm or (member.side == "out") != isinstance(module, nn.ConvTranspose2d) else 1
+            axis = 0 if is_norm or (member.side == "out") != inputs_first(module) else 1
             if module.weight.shape[axis] <= int(np.max(member.positions)):
                 continue  # depthwise: its inputs are its outputs
             share = Share(group.name, member.positions, member.channels)
