@@ -51,7 +51,9 @@ from yolo_prune.export import job
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets, yolo_object
 from yolo_prune.planning import choice, sensitivity
-from yolo_prune.recipe import resources, settings
+from yolo_prune.recipe import resources
+from yolo_prune.recipe.arguments import check_epochs, from_arguments
+from yolo_prune.recipe.settings import Recipe
 
 COUNTS = {"recipes": 5000, "arguments": 1000, "commands": 500, "profiles": 500, "sensitivities": 200}
 SLOW = 10.0  # seconds: a case that takes longer hangs, as a user sees it
@@ -72,10 +74,10 @@ def recipes(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str,
 
     def read(raw: bytes) -> None:
         target.write_bytes(raw)
-        wanted = settings.from_arguments({"prune": str(target), "epochs": 10})
+        wanted = from_arguments({"prune": str(target), "epochs": 10})
         assert wanted is not None
-        assert settings.Recipe(**wanted.as_dict()) == wanted
-        settings.check_epochs(wanted, 100_000)
+        assert Recipe(**wanted.as_dict()) == wanted
+        check_epochs(wanted, 100_000)
 
     for _ in range(count):
         if rng.random() < 0.5:
@@ -104,7 +106,7 @@ def arguments(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[st
         if kind == "train":
             own = {"prune": given.pop("recipe", 0.5), "epochs": given.pop("imgsz", 10)}
             named = {**own, **{f"prune_{key}": value for key, value in given.items()}}
-            yield f"train {_shown(named)}", lambda named=named: _discard(settings.from_arguments(named))  # type: ignore[misc]
+            yield f"train {_shown(named)}", lambda named=named: _discard(from_arguments(named))  # type: ignore[misc]
         else:
             call = api.attach if kind == "attach" else api.prune
             yield f"{kind} {_shown(given)}", lambda call=call, given=given: _discard(call(yolo, **given))  # type: ignore[misc]
@@ -136,7 +138,7 @@ def damaged_profiles(rng: random.Random, count: int, folder: Path) -> Iterator[t
     network = YOLO("yolov8n.yaml").model
     groups = channel_groups.build(network)
     content = made_up_profile(network)
-    wanted = settings.from_arguments({"prune_latency": "60%", "prune_scope": "global", "prune_importance": "l2"})
+    wanted = from_arguments({"prune_latency": "60%", "prune_scope": "global", "prune_importance": "l2"})
     assert wanted is not None
     target = folder / "p.json"
 
@@ -157,7 +159,7 @@ def damaged_sensitivities(rng: random.Random, count: int, folder: Path) -> Itera
     groups = channel_groups.build(YOLO("yolov8n.yaml").model)
     content = made_up_sensitivity(groups)
     target = folder / "s.json"
-    wanted = settings.from_arguments(
+    wanted = from_arguments(
         {"prune": 0.5, "prune_sensitivity": str(target), "prune_layer_loss": 0.1, "prune_importance": "l2"}
     )
     assert wanted is not None

@@ -18,7 +18,7 @@ from yolo_prune.cost import layer_shapes
 from yolo_prune.device import measurement
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import sensitivity
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.settings import Settings
 
 # Values that programs stumble over, of every type that YAML, JSON, Python and a command line bring.
 TEXTS = [
@@ -32,7 +32,7 @@ NUMBERS: list[Any] = [
     *(0, 1, -1, 2, 8, 0.5, -0.5, 1.0, 0.999999999, 1e-320, 1e300, -1e300, float("inf"), float("nan"), 2**31, 2**63),
     *(10**400, -(10**400), 5, 100, 4096, 10_000, 1.5, True, False, None),
 ]
-NAMES = [*("recipe", "data", "imgsz", "out", "safe", "prune"), *settings.Settings.model_fields]
+NAMES = [*("recipe", "data", "imgsz", "out", "safe", "prune"), *Settings.model_fields]
 # What is legal by itself, so that values meet that do not go together.
 LEGAL: dict[str, list[Any]] = {
     "flops": ["50%", "4.0G", "99.9%", "1k", "50% and 4.0G", "1e-5%"],

@@ -38,7 +38,7 @@ from yolo_prune.host import checkpoint
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings as recipes
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
 
 # name -> (scope, prune_round)
@@ -113,7 +113,7 @@ def main() -> None:
     if "profile" in given:
         device = profile_file.read(given["profile"])
     else:
-        wanted = recipes.from_arguments({"prune_latency": left, "prune_format": kind})
+        wanted = from_arguments({"prune_latency": left, "prune_format": kind})
         assert wanted is not None
         device = profile.of_this_machine(dense, given["model"], wanted, imgsz, lambda words: None)
     found = channel_groups.build(dense)
@@ -125,7 +125,7 @@ def main() -> None:
     for name in rows:
         scope, multiple = ROWS[name]
         asked = {f"prune_{bound}": left, "prune_scope": scope, "prune_round": multiple}
-        recipe = recipes.from_arguments({**asked, "prune_scope": "global" if scope == "halp" else scope})
+        recipe = from_arguments({**asked, "prune_scope": "global" if scope == "halp" else scope})
         assert recipe is not None
         recipe = recipe.model_copy(update={"scope": scope})
         chosen = choice.plan(dense, found, recipe, baseline, choice.limits(recipe, baseline), scores)

@@ -29,7 +29,7 @@ def ours(scale: str) -> dict[str, float]:
     from yolo_prune.cost import model_size
     from yolo_prune.graph import channel_groups
     from yolo_prune.planning import choice
-    from yolo_prune.recipe import settings
+    from yolo_prune.recipe.arguments import from_arguments
     from yolo_prune.training import step
 
     model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).train()
@@ -39,7 +39,7 @@ def ours(scale: str) -> dict[str, float]:
         p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    wanted = settings.from_arguments({"prune": 0.5})
+    wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = choice.Baseline.of(ema, channel_groups.build(ema))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -23,7 +23,7 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import ARGUMENTS, load
 from yolo_prune.surgery.spec_key import SPEC_KEY
 
 cfg = pytest.importorskip("ultralytics.cfg")
@@ -40,8 +40,8 @@ def _trainer(**settings: Any) -> SimpleNamespace:
 def test_arguments_are_known_everywhere_and_unset() -> None:
     from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, DEFAULT_CFG_KEYS
 
-    assert len(settings.ARGUMENTS) > 20
-    for name in settings.ARGUMENTS:
+    assert len(ARGUMENTS) > 20
+    for name in ARGUMENTS:
         assert DEFAULT_CFG_DICT[name] is None
         assert getattr(DEFAULT_CFG, name) is None
         assert name in DEFAULT_CFG_KEYS
@@ -146,8 +146,8 @@ def test_a_plain_run_has_the_arguments_of_the_host_alone(wheel_env: Environment,
 def test_the_hosts_defaults_keep_the_arguments() -> None:
     cfg.get_cfg()
     cfg.get_cfg(cfg.DEFAULT_CFG)
-    assert set(settings.ARGUMENTS) <= set(cfg.DEFAULT_CFG_DICT)
-    assert set(settings.ARGUMENTS) <= set(vars(cfg.DEFAULT_CFG))
+    assert set(ARGUMENTS) <= set(cfg.DEFAULT_CFG_DICT)
+    assert set(ARGUMENTS) <= set(vars(cfg.DEFAULT_CFG))
 
 
 def test_a_good_request_passes() -> None:
@@ -312,7 +312,7 @@ def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks(
     trainer.save_dir = tmp_path
     trainer.epochs, trainer.resume, trainer.model = 10, False, YOLO("yolov8n.yaml").model
     trainer.callbacks = {"on_pretrain_routine_start": [lambda trainer: None]}
-    trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = settings.load("balanced")
+    trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = load("balanced")
     with pytest.raises(HostError, match=r"attach\(\) with device=0,1: ultralytics .* gives its workers no callbacks"):
         module.generate_ddp_command(trainer)
     assert old.started == []  # type: ignore[attr-defined]

@@ -25,8 +25,8 @@ from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import asked_for, choice, dry_cut, sensitivity
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings as recipes
 from yolo_prune.recipe import sparsity_pattern, value_checks
+from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
@@ -197,7 +197,7 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
     ended: list[bool] = []
 
     def start(trainer: Any) -> None:
-        if not started and recipes.from_arguments(vars(trainer.args)) is not None:
+        if not started and from_arguments(vars(trainer.args)) is not None:
             raise PruneError("attach() and the arguments of train() both ask for pruning; use one of them")
         if not started:
             session.on_pretrain_routine_start(trainer, asked=wanted)
@@ -253,10 +253,10 @@ def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Seque
     Raises:
         PruneError: a setting is unknown (the line names the nearest) or wrong, or nothing asks for pruning.
     """
-    plain = [key.removeprefix("prune_") for key in recipes.ARGUMENTS if key != "prune"]
+    plain = [key.removeprefix("prune_") for key in ARGUMENTS if key != "prune"]
     value_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
-    wanted = recipes.from_arguments({**named, **asked})
+    wanted = from_arguments({**named, **asked})
     if wanted is None:
         raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
     return wanted

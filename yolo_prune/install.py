@@ -31,7 +31,7 @@ from typing import Any
 
 from yolo_prune.errors import HostError
 from yolo_prune.host import console, platform_report
-from yolo_prune.recipe import settings as recipe
+from yolo_prune.recipe.arguments import ARGUMENTS, check_epochs, from_arguments
 from yolo_prune.recipe.file import RENAMED
 from yolo_prune.surgery.spec_key import SPEC_KEY
 
@@ -103,7 +103,7 @@ def require_supported() -> None:
 
 def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the plugin's arguments that are set, None and False being unset."""
-    found = ((name, settings.get(name)) for name in recipe.ARGUMENTS)
+    found = ((name, settings.get(name)) for name in ARGUMENTS)
     return {name: value for name, value in found if value is not None and value is not False}
 
 
@@ -151,12 +151,12 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
             "model further, train it anew: yolo train model=... prune=..."
         )
     elif settings.get("save_dir") is None:
-        wanted = recipe.from_arguments(settings)
+        wanted = from_arguments(settings)
         if wanted is not None:
             from yolo_prune.training import preflight
 
             preflight.modes(settings)
-            recipe.check_epochs(wanted, settings["epochs"])
+            check_epochs(wanted, settings["epochs"])
             preflight.measurements(wanted)
             preflight.model_file(settings, wanted)
 
@@ -165,14 +165,14 @@ def _install_cfg(cfg: Any) -> None:
     """Add our arguments to the host's, in place: every module of the host shares these objects (8.4.190)."""
     defaults, namespace, keys = cfg.DEFAULT_CFG_DICT, cfg.DEFAULT_CFG, sys.modules["ultralytics.utils"].DEFAULT_CFG_KEYS
     stock = cfg.check_cfg
-    taken = [name for name in recipe.ARGUMENTS if defaults.get(name) is not None]
+    taken = [name for name in ARGUMENTS if defaults.get(name) is not None]
     if taken:
         raise HostError(f"ultralytics {version()} has arguments of its own called {', '.join(taken)}")
-    for name in recipe.ARGUMENTS:
+    for name in ARGUMENTS:
         defaults.setdefault(name, None)
         if not hasattr(namespace, name):
             setattr(namespace, name, None)
-    if not set(recipe.ARGUMENTS) <= set(keys):
+    if not set(ARGUMENTS) <= set(keys):
         raise HostError(f"ultralytics {version()} changed: DEFAULT_CFG_KEYS is no view of DEFAULT_CFG_DICT any more")
 
     if not hasattr(stock, "yolo_prune"):
@@ -186,7 +186,7 @@ def _install_cfg(cfg: Any) -> None:
 
         _mark(check_cfg)
         cfg.check_cfg = check_cfg  # `get_cfg` looks the name up in its own module at each call
-    console.install(recipe.ARGUMENTS)
+    console.install(ARGUMENTS)
 
 
 def _drop_unset(settings: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def _drop_unset(settings: dict[str, Any]) -> None:
     Its log and its args.yaml then name nothing that another machine does not know, and `Model.tune`, which hands every
     argument to new processes, works where start-up files do not run.
     """
-    for name in recipe.ARGUMENTS:
+    for name in ARGUMENTS:
         if settings.get(name, False) is None:
             del settings[name]
 
@@ -263,10 +263,10 @@ def _refuse_early(yolo: Any, arguments: Mapping[str, Any]) -> None:
 
     require_supported()
     if not arguments.get("resume"):  # what was asked for comes before what it is to be done with
-        wanted = recipe.from_arguments(arguments)
+        wanted = from_arguments(arguments)
         preflight.modes(arguments)
         if wanted is not None and isinstance(arguments.get("epochs"), int):
-            recipe.check_epochs(wanted, arguments["epochs"])
+            check_epochs(wanted, arguments["epochs"])
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
         rebuild.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))

@@ -19,7 +19,8 @@ from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice
-from yolo_prune.recipe import settings as recipe
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels
 
 
@@ -30,13 +31,13 @@ def dense(scale: str) -> tuple[nn.Module, channel_groups.ChannelGraph, choice.Ba
     return model, found, choice.Baseline.of(model, found)
 
 
-def asked(**settings: object) -> recipe.Recipe:
-    wanted = recipe.from_arguments({f"prune_{key}": value for key, value in settings.items()})
+def asked(**settings: object) -> Recipe:
+    wanted = from_arguments({f"prune_{key}": value for key, value in settings.items()})
     assert wanted is not None
     return wanted
 
 
-def cut(scale: str, wanted: recipe.Recipe) -> tuple[nn.Module, choice.Baseline]:
+def cut(scale: str, wanted: Recipe) -> tuple[nn.Module, choice.Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
     cut_channels.apply(small, *choice.choose(small, wanted, baseline, choice.limits(wanted, baseline)))

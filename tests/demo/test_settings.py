@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from yolo_prune.demo.settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS
+from yolo_prune.recipe.arguments import ARGUMENTS, check_epochs, from_arguments
 from yolo_prune.recipe.schedule import step_epochs
-from yolo_prune.recipe.settings import ARGUMENTS, check_epochs, from_arguments
 
 
 def test_host_takes_them() -> None:

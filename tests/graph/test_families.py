@@ -22,8 +22,8 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings as recipe
 from yolo_prune.recipe import support
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
 
 
@@ -125,7 +125,7 @@ def test_most_weights_are_prunable_and_the_rest_has_a_reason(row: support.Row) -
 @pytest.mark.parametrize("row", EVERY)
 def test_bounds_hold_as_the_host_counts_and_the_yaml_builds_the_same_widths(row: support.Row) -> None:
     model = deepcopy(model_of(row.file)[0]).float()
-    wanted = recipe.from_arguments({"prune_flops": "50%"})
+    wanted = from_arguments({"prune_flops": "50%"})
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
     found, chosen = choice.choose(model, wanted, baseline, choice.limits(wanted, baseline))

@@ -20,7 +20,8 @@ from yolo_prune.host import datasets
 from yolo_prune.host.memory import is_out_of_memory, precise
 from yolo_prune.importance import calibration, gradients
 from yolo_prune.planning import choice
-from yolo_prune.recipe.settings import Recipe, from_arguments
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks, reconstruct
 from yolo_prune.training import step

@@ -24,7 +24,7 @@ from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
 from yolo_prune.planning import choice
-from yolo_prune.recipe.settings import from_arguments
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, reconstruct
 
 SIDE, CLASSES = 32, 4

@@ -24,7 +24,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice, sensitivity
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
 
 
@@ -189,7 +189,7 @@ def test_what_is_not_sensitive_is_cut_more(measured: tuple[Path, Path, dict[str,
     name = "model.4.cv2.conv"  # the others of this random model, on two images, are chance
     dead = {name: sensitivity.weights(sensitivity.load(file), found)[name]}
     for weights in ({}, dead):
-        wanted = settings.from_arguments({"prune_flops": "60%", "prune_scope": "global"})
+        wanted = from_arguments({"prune_flops": "60%", "prune_scope": "global"})
         assert wanted is not None
         baseline = choice.Baseline.of(model, found, None, weights)
         plan = choice.plan(model, found, wanted, baseline, choice.limits(wanted, baseline), scores)

@@ -19,18 +19,9 @@ from pydantic import ValidationError
 
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
-from yolo_prune.recipe import settings as module
-from yolo_prune.recipe.settings import (
-    ARGUMENTS,
-    LISTS,
-    Bound,
-    Recipe,
-    Settings,
-    arguments_table,
-    from_arguments,
-    load,
-    shipped,
-)
+from yolo_prune.recipe.arguments import ARGUMENTS, arguments_table, from_arguments, load, shipped
+from yolo_prune.recipe.bounds import Bound
+from yolo_prune.recipe.settings import GOALS, LISTS, Recipe, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
@@ -725,7 +716,7 @@ def test_any_arguments_give_a_recipe_none_or_a_recipe_error(args: dict[str, obje
         assert len(lines) == 1 or lines[0].startswith(f"{wrong} faults")
         return
     if found is not None:
-        assert any(getattr(found, key) is not None for key in module.GOALS)
+        assert any(getattr(found, key) is not None for key in GOALS)
         assert found.start <= found.end
         assert Recipe(**found.as_dict()) == found
 
@@ -755,7 +746,7 @@ def test_the_readme_has_the_table_of_the_schema() -> None:
 
 def test_recipes_and_schedules_load_without_torch_and_the_host() -> None:
     code = (
-        "import sys, yolo_prune.recipe.settings; yolo_prune.recipe.settings.load('balanced');"
+        "import sys, yolo_prune.recipe.arguments; yolo_prune.recipe.arguments.load('balanced');"
         "print([m for m in ('torch', 'ultralytics', 'numpy', 'cv2') if m in sys.modules])"
     )
     # -S: a start-up line of the environment must not count as an import of these modules

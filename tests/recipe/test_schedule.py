@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_prune.errors import RecipeError
+from yolo_prune.recipe.arguments import check_epochs, load
 from yolo_prune.recipe.schedule import SCHEDULES, share, step_epochs
-from yolo_prune.recipe.settings import Recipe, check_epochs, load
+from yolo_prune.recipe.settings import Recipe
 
 fractions = st.floats(0, 1, allow_nan=False)
 names = st.sampled_from(sorted(SCHEDULES))

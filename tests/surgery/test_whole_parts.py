@@ -22,14 +22,15 @@ from yolo_prune.graph import blocks, channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings as recipe
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, widths
 
 MODELS = ["yolov8n.yaml", "yolo11s.yaml", "yolo12n.yaml", "yolo26n.yaml", "yolov10n.yaml", "yolov9e.yaml"]
 
 
-def asked(**settings: Any) -> recipe.Recipe:
-    found = recipe.from_arguments({f"prune_{key}": value for key, value in settings.items()})
+def asked(**settings: Any) -> Recipe:
+    found = from_arguments({f"prune_{key}": value for key, value in settings.items()})
     assert found is not None
     return found
 

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.oracle import lively
 from yolo_prune.graph import channel_groups
-from yolo_prune.recipe.settings import from_arguments
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.training.actions import Between
 
 

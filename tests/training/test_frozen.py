@@ -23,7 +23,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe.settings import from_arguments
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks
 from yolo_prune.training import frozen, preflight

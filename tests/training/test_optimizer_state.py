@@ -17,12 +17,12 @@ from ultralytics.utils.torch_utils import ModelEMA
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
 from yolo_prune.training import optimizer_state, step
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
-WANTED = settings.from_arguments({"prune_flops": "50%"})
+WANTED = from_arguments({"prune_flops": "50%"})
 assert WANTED is not None
 
 

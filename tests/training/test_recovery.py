@@ -20,7 +20,8 @@ from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import sensitivity
-from yolo_prune.recipe.settings import Recipe, from_arguments
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import distill
 from yolo_prune.training.warmup import Warmup
 

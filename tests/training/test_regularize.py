@@ -18,7 +18,7 @@ from tests.helpers.oracle import lively
 from tests.helpers.runs import record_of, train
 from yolo_prune.errors import RecipeError
 from yolo_prune.graph import channel_groups
-from yolo_prune.recipe.settings import from_arguments
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.training import regularize
 
 RATE = 0.01

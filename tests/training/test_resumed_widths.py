@@ -50,7 +50,7 @@ def killed(data: Path, folder: Path, at_epoch: int, at_batch: int, **arguments: 
 
 def renamed(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments by the names that this version knows."""
-    from yolo_prune.recipe.settings import ARGUMENTS
+    from yolo_prune.recipe.arguments import ARGUMENTS
 
     old = {"prune_regularize": "prune_regularize", "prune_max_drop": "prune_max_drop"}
     return {old[key] if key in old and key not in ARGUMENTS else key: value for key, value in arguments.items()}

@@ -21,7 +21,7 @@ from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.training import roll_back, session, step
 
 MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
@@ -145,7 +145,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
         parameter.data *= 0.5  # the average is not the live model
     roll_back.keep(trainer)
     expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
-    wanted = settings.from_arguments({"prune": 0.5})
+    wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = choice.Baseline.of(model, channel_groups.build(model))
     step.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))

@@ -18,7 +18,7 @@ import yolo_prune
 from tests.helpers.checkout import needs
 from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import load
 from yolo_prune.training import session
 
 # Uniform, for its widths follow from the bound alone; those of other scopes from weights and gradients, too.
@@ -211,7 +211,7 @@ def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Pat
 def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.deployment, "at_end", lambda *_: None)  # tests/training/test_deployment.py has it
     train(tiny_data, tmp_path, epochs=16, val=False, prune=name)
-    record, wanted = record_of(tmp_path / "run"), settings.load(name)
+    record, wanted = record_of(tmp_path / "run"), load(name)
     assert record["recipe"]["name"] == name
     assert wanted.flops is not None
     bound = wanted.flops.limit(record["baseline"]["gflops"])

@@ -28,7 +28,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import settings
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
 
 _LEVELS = (0.125, 0.25, 0.5, 0.75, 1.0)  # shares of a kind's widest layer that are probed
@@ -251,7 +251,7 @@ def _random(network: nn.Module, seed: int) -> tuple[channel_groups.ChannelGraph,
 def _planned(network: nn.Module, percent: int, seed: int) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Widths as the global scope chooses them for so many percent of the FLOPs; random ones where that is too few."""
     found = channel_groups.build(network)
-    wanted = settings.from_arguments(
+    wanted = from_arguments(
         {
             "prune_flops": f"{percent}%",
             "prune_scope": "global",

@@ -32,7 +32,7 @@ from yolo_prune.importance import scoring
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import asked_for, choice, dry_cut
 from yolo_prune.planning.choice import Baseline
-from yolo_prune.recipe import schedule, settings
+from yolo_prune.recipe import arguments, schedule
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern, parse
 from yolo_prune.report import messages, pictures, record
@@ -113,13 +113,13 @@ def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None
     Raises:
         RecipeError: an argument or the recipe file is wrong. HostError: a mode that cannot be pruned.
     """
-    wanted = asked or settings.from_arguments(vars(trainer.args))
+    wanted = asked or arguments.from_arguments(vars(trainer.args))
     if wanted is None:
         return
     preflight.modes(vars(trainer.args))
     if trainer.resume:
         rebuild.require_file(trainer.args.model)
-    settings.check_epochs(wanted, trainer.epochs)
+    arguments.check_epochs(wanted, trainer.epochs)
     preflight.measurements(wanted)
     preflight.max_drop(vars(trainer.args), wanted)
     distill.arrange(trainer, wanted)
@@ -162,7 +162,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     """
     wanted: Recipe | None = getattr(trainer, "yolo_prune_recipe", None) or asked
     if wanted is None and RANK > 0:
-        wanted = settings.from_arguments(vars(trainer.args))
+        wanted = arguments.from_arguments(vars(trainer.args))
     model = optimizer_state.student(unwrap_model(trainer.model))
     if wanted is None:
         sparsity = widths.sparsity(model)
