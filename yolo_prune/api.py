@@ -28,9 +28,10 @@ from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
+from yolo_prune.report import latency
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
-from yolo_prune.training import latency_report, session, step
+from yolo_prune.training import session, step
 
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 
@@ -130,7 +131,7 @@ def _device(model: Any, network: nn.Module, wanted: Recipe, imgsz: int | None) -
     if device is None and choice.wants_latency(wanted):
         device = profile.of_this_machine(network, yolo_object.name_of(model), wanted, _side(model, imgsz), log.say)
     if device is not None:
-        latency_report.doubt(device, imgsz)
+        latency.doubt(device, imgsz)
     return device
 
 
@@ -173,7 +174,7 @@ def _measure_latency(
     except PruneError as error:
         note = f"not measured: {error}"
     entry = records.latency(record, baseline, model_size.latency_of(network, device), measured, note)
-    latency_report.tell(entry, device, log.say)
+    latency.tell(entry, device, log.say)
 
 
 def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from yolo_prune import log
 from yolo_prune.errors import HostError
 from yolo_prune.host import console, platform_report
 from yolo_prune.recipe.arguments import ARGUMENTS, check_epochs, from_arguments
@@ -143,10 +144,8 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     # A run that has its save_dir is past its start: this is a validator inside it, or the checkpoint of a run that is
     # resumed, whose recipe file may have moved since. What such a run needs is checked by the session.
     if settings.get("save_dir") is None and settings.get("resume"):
-        from yolo_prune.report import messages
-
         given = " ".join(f"{name}={value}" for name, value in asked(settings).items())
-        messages.warn(
+        log.warn(
             f"{given} is ignored beside resume: the run goes on with the arguments that it began with. To prune its "
             "model further, train it anew: yolo train model=... prune=..."
         )
@@ -243,9 +242,7 @@ def _install_keeping_attached(model: Any) -> None:
     @functools.wraps(stock_reset)
     def reset_callbacks(self: Any) -> None:
         if _still_attached(self):
-            from yolo_prune.report import messages
-
-            messages.warn("reset_callbacks() takes away what attach() put on this model: attach again before train()")
+            log.warn("reset_callbacks() takes away what attach() put on this model: attach again before train()")
         stock_reset(self)
 
     model.tune, model.reset_callbacks = _mark(tune), _mark(reset_callbacks)

@@ -31,8 +31,8 @@ from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice
+from yolo_prune.report import latency
 from yolo_prune.surgery import cut_channels
-from yolo_prune.training import latency_report
 
 FEW = (
     ("random", False),
@@ -257,9 +257,9 @@ def test_a_profile_of_a_busy_machine_says_so(
     content = {**content, "error": error, "dense_ms": 20.5, "dense_ms_between": between}
     assert measurement.doubts(content) == words
     assert (f"NOT TO BE TRUSTED: {words}" in measurement.summary(content)) is bool(words)
-    latency_report.doubt(profile_file.of(content, "made up"), 320)
+    latency.doubt(profile_file.of(content, "made up"), 320)
     assert ("the device profile is not to be trusted" in caplog.text) is bool(words)
-    latency_report.doubt(profile_file.of(content, "made up"), 640)
+    latency.doubt(profile_file.of(content, "made up"), 640)
     assert "measured at 320 pixels and the model is at 640" in caplog.text
 
 

@@ -24,8 +24,7 @@ from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.host import checkpoint
-from yolo_prune.training import training_state
+from yolo_prune.host import checkpoint, random_state
 
 _BATCH = 8
 _PIXELS = 48 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory
@@ -115,7 +114,7 @@ def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
         dataset.transforms = dataset.build_transforms(trainer.args)
     else:
         raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
-    with training_state.drawing_apart():
+    with random_state.drawing_apart():
         found = _batches(dataset, images)
     for batch in found:
         pixels = batch["img"]

@@ -7,27 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultralytics.utils import LOGGER, colorstr
-
+from yolo_prune import log
 from yolo_prune.cost.model_size import Size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
-from yolo_prune.report import text
+from yolo_prune.report import latency, text
 from yolo_prune.surgery.masks import Zeros
-from yolo_prune.training import latency_report
-
-
-def say(what: str) -> None:
-    """One line."""
-    LOGGER.info(f"{colorstr('prune:')} {what}")
-
-
-def warn(what: str) -> None:
-    """One line that must not be missed."""
-    LOGGER.warning(f"{colorstr('prune:')} {what}")
 
 
 def of_fitness(value: float | None) -> str:
@@ -37,7 +25,7 @@ def of_fitness(value: float | None) -> str:
 
 def nothing_to_do(size: Size) -> None:
     """The bounds hold before the first cut."""
-    warn(
+    log.warn(
         f"the model ({size.gflops:.1f} GFLOPs, {size.params:,} params) already meets every bound; "
         "nothing will be pruned"
     )
@@ -53,7 +41,7 @@ def plan(
         epochs: 0-based, of each step. done: how many of these have been taken.
     """
     if found.untaught:
-        say(text.untaught(found.untaught, found.operations))
+        log.say(text.untaught(found.untaught, found.operations))
     words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
     bounds = choice.limits(recipe, baseline)
     targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
@@ -63,9 +51,9 @@ def plan(
     at = ", ".join(str(epoch + 1) for epoch in epochs[done:]) or "none left"
     if recipe.schedule != "oneshot" and len(epochs) < recipe.steps:
         at += f" ({recipe.steps} steps asked, start to end has {len(epochs)} epochs)"
-    say(
+    log.say(
         f"recipe {recipe.name}: from {baseline.size.gflops:.2f} GFLOPs, {baseline.size.params:,} params"
-        f"{latency_report.words(baseline)}{target}"
+        f"{latency.of_baseline(baseline)}{target}"
         f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
         f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
     )
@@ -78,7 +66,7 @@ def frozen(freeze: object, names: str, count: int) -> None:
         freeze: the host's argument, None where something else froze them. names: of the layers. count: how many.
     """
     by = "by a callback" if freeze is None else f"freeze={freeze}"
-    say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
+    log.say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
 
 
 def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, removed: Sequence[str]) -> None:
@@ -89,11 +77,11 @@ def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, remov
         removed: names of blocks that went whole.
     """
     if removed:
-        say(f"removed whole: {', '.join(removed)}")
-    latency = "" if "predicted_ms" not in row else f", predicted {row['predicted_ms']:.2f} ms"
-    say(
+        log.say(f"removed whole: {', '.join(removed)}")
+    predicted = "" if "predicted_ms" not in row else f", predicted {row['predicted_ms']:.2f} ms"
+    log.say(
         f"step {row['step']}/{of} at epoch {row['epoch']}/{epochs}: params {before.params:,} -> {row['params']:,}, "
-        f"GFLOPs {before.gflops:.2f} -> {row['gflops']:.2f}{latency}, "
+        f"GFLOPs {before.gflops:.2f} -> {row['gflops']:.2f}{predicted}, "
         f"fitness before {of_fitness(row['fitness_before'])}, {row['seconds']:.2f} s"
     )
 
@@ -105,7 +93,7 @@ def step_undone(row: Mapping[str, Any], fitness: float | None, record: Mapping[s
         row: of that step. fitness: what it came back to. record: of the run. now: the size after going back.
     """
     stopped = record["max_drop"]
-    say(
+    log.say(
         f"step {row['step']} is undone at epoch {row['undone']}: fitness came back to {of_fitness(fitness)}, and may "
         f"be {stopped['allowed']:g} below {of_fitness(stopped['dense'])}. From here to the end: "
         f"{now.params:,} params, {now.gflops:.2f} GFLOPs"
@@ -118,7 +106,7 @@ def step_completed(row: Mapping[str, Any], of: int, epoch: int) -> None:
     Args:
         row: of that step. of: how many steps there are. epoch: counted from 1.
     """
-    say(
+    log.say(
         f"step {row['step']}/{of}: fitness {of_fitness(row['fitness_before'])} before, "
         f"{of_fitness(row['fitness_after'])} after epoch {epoch}; {row['params']:,} params, {row['gflops']:.2f} GFLOPs"
     )
@@ -126,7 +114,7 @@ def step_completed(row: Mapping[str, Any], of: int, epoch: int) -> None:
 
 def max_drop_protects_nothing(allowed: float, dense: float) -> None:
     """The dense model has no more fitness than `prune_max_drop` lets go: said before the first cut."""
-    warn(
+    log.warn(
         f"prune_max_drop={allowed:g} PROTECTS NOTHING: the dense fitness is {of_fitness(dense)}, and all of it may go. "
         "Give a model that is trained on this data, or allow a smaller drop"
     )
@@ -134,7 +122,7 @@ def max_drop_protects_nothing(allowed: float, dense: float) -> None:
 
 def max_drop_exceeded(told: Mapping[str, Any]) -> None:
     """The final drop of fitness is larger than allowed; `told` is the record's entry."""
-    warn(
+    log.warn(
         f"prune_max_drop IS EXCEEDED: fitness {of_fitness(told['final'])} is more than {told['allowed']:g} below the "
         f"dense {of_fitness(told['dense'])}. Give more epochs, or ask for less"
     )
@@ -143,7 +131,7 @@ def max_drop_exceeded(told: Mapping[str, Any]) -> None:
 def zeros(found: Zeros, pattern: Pattern) -> None:
     """What single zeros come to: how many there are, and what they save on disk."""
     where = f", {pattern} in {found.fitting} of {found.layers} convolutions" if pattern.of else ""
-    say(
+    log.say(
         f"{found.share:.1%} of the convolution weights are zero{where}: {found.bytes / 1e6:.2f} MB of tensors are "
         f"{found.compressed / 1e6:.2f} MB compressed. Zeros alone are not faster, but where a runtime knows them"
     )
@@ -157,11 +145,11 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     """
     before, after = record["baseline"], record["final"]
     if missing:
-        warn(
+        log.warn(
             f"the training ended with {missing} of {of} steps still to come: the bounds are not reached. To go on: "
             f"yolo train model={last} with the same bounds, which count from the model as it is then"
         )
-    say(
+    log.say(
         f"{'stopped' if missing else 'done'}: params {before['params']:,} -> {after['params']:,} "
         f"({after['params'] / before['params']:.0%}), "
         f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yolo_prune import log
 from yolo_prune.errors import PruneError
-from yolo_prune.report import messages
 from yolo_prune.training import exclusive
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
@@ -26,7 +26,7 @@ def said(trainer: Any) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        messages.warn(f"stopped. {_how(trainer)}")
+        log.warn(f"stopped. {_how(trainer)}")
         error.yolo_prune_said = True  # type: ignore[attr-defined]
         raise
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 
+from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import PruneError
@@ -18,7 +19,6 @@ from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.report import messages
 from yolo_prune.training import roll_back, training_state
 
 
@@ -144,7 +144,7 @@ def kept(trainer: Any) -> dict[str, Any] | None:
         training_state.put(trainer, found)
         return found
     except PruneError as error:
-        messages.warn(str(error))
+        log.warn(str(error))
         return None
 
 

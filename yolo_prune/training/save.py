@@ -18,9 +18,8 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, RANK
 
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.errors import PruneError
-from yolo_prune.report import messages
 from yolo_prune.training import training_state
 
 _BESIDE = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
@@ -70,7 +69,7 @@ def _keep(trainer: Any, state: dict[str, Any] | None, checkpoint: Path) -> Path 
     try:
         return training_state.write(trainer, state, checkpoint)
     except PruneError as error:
-        messages.warn(str(error))
+        log.warn(str(error))
         return None
 
 

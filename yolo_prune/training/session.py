@@ -24,6 +24,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
+from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -44,7 +45,7 @@ from yolo_prune.training import (
     distill,
     exclusive,
     frozen,
-    latency_report,
+    latency_of_run,
     optimizer_state,
     preflight,
     resume,
@@ -167,7 +168,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if wanted is None:
         sparsity = widths.sparsity(model)
         if sparsity is not None:
-            messages.say(f"the zeros of this model ({sparsity}) are kept while it trains")
+            log.say(f"the zeros of this model ({sparsity}) are kept while it trains")
             setattr(trainer, _HELD, actions.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
         return
     checkpoint.require_supported(model, str(trainer.args.model))
@@ -179,7 +180,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     earlier = resume.earlier_record(trainer) if trainer.resume else {}
     size = model_size.size_of(model)
     _make_folder(trainer)
-    device = ddp.from_first(lambda: latency_report.profile_of_run(trainer, model, wanted, messages.say))
+    device = ddp.from_first(lambda: latency_of_run.profile_of_run(trainer, model, wanted, log.say))
     baseline = resume.baseline(run, model, found, wanted, device)
     avoid = ddp.from_first(lambda: dry_cut.rehearse(model, wanted, baseline, {}, still))
     found = channel_groups.build(model, wanted.protect, avoid, still) if avoid else found
@@ -516,7 +517,7 @@ def on_fit_epoch_end(trainer: Any) -> None:
         messages.step_completed(row, len(session.epochs), trainer.epoch + 1)
     told = session.between.told()
     if told is not None:
-        messages.say(told)
+        log.say(told)
     best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
     network = optimizer_state.student(unwrap_model(trainer.model))
     record.finish(session.record, session.baseline, network, session.size, best)
@@ -550,16 +551,16 @@ def on_train_end(trainer: Any) -> None:
         zeros = masks.count(optimizer_state.student(trainer.ema.ema), session.pattern)
         session.record["sparsity"] = {"pattern": str(session.pattern), **asdict(zeros)}
         messages.zeros(zeros, session.pattern)
-    latency_report.beside_dense(trainer, session.record, session.baseline, messages.say)
+    latency_of_run.beside_dense(trainer, session.record, session.baseline, log.say)
     pictures.write(session.record, trainer.save_dir)
     path = trainer.save_dir / "pruning.png"
     pictures.picture(session.record, path)
     trainer.on_plot(path)
     for line in asked_for.not_removed(session.recipe, session.baseline, session.record["removed"]):
-        messages.warn(line)
+        log.warn(line)
     missing = len(session.epochs) - session.done
     messages.ended(session.record, missing, len(session.epochs), trainer.last)
-    messages.say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
+    log.say(f"record {trainer.save_dir / 'pruning' / 'record.json'}, picture {path}")
     deployment.at_end(trainer, session.recipe)
 
 

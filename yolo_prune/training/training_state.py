@@ -18,18 +18,16 @@ after a resume is another draw than without one: there widths may differ a littl
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_prune.errors import PruneError, first_line
+from yolo_prune.host import random_state
 from yolo_prune.training import ddp, state_file
 
 _NAME = "resume-{}.pt"
@@ -50,7 +48,7 @@ def of(trainer: Any, waiting: int, between: Mapping[str, Any]) -> dict[str, Any]
         "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
         "waiting": waiting,
         "between": between,
-        "random": _random(),
+        "random": random_state.now(),
         "loader": _loader(trainer.train_loader),
     }
 
@@ -121,7 +119,7 @@ def put_moment(trainer: Any, state: Mapping[str, Any]) -> None:
     if loader.num_workers == 0 and kept.get("buffer") and hasattr(dataset, "buffer"):
         for index in kept["buffer"]:
             dataset.load_image(index)  # which puts it into the buffer that mosaics are drawn from
-    _put_random(state["random"])
+    random_state.put(state["random"])
 
 
 def begin_epoch(loader: Any) -> None:
@@ -133,47 +131,9 @@ def begin_epoch(loader: Any) -> None:
         loader.reset()
 
 
-@contextmanager
-def drawing_apart() -> Iterator[None]:
-    """Random numbers of a fixed seed, and after it those that would have come without.
-
-    The host draws for an image even where it augments nothing (8.4.190, data/augment.py: `Format`); a resumed run reads
-    the images again that a run which was not interrupted still has.
-    """
-    before = _random()
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    try:
-        yield
-    finally:
-        _put_random(before)
-
-
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """A module's state without the teacher of the host's DistillationModel, which has a file of its own."""
     return {name: value for name, value in module.state_dict().items() if not name.startswith("teacher_model.")}
-
-
-def _random() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, [int(key) for key in keys], position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": cuda,
-    }
-
-
-def _put_random(state: Mapping[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _loader(loader: Any) -> dict[str, Any]:

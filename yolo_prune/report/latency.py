@@ -1,0 +1,84 @@
+# yolo-prune, AGPL-3.0 license
+"""What is said of latency: doubts about a profile, and what was bound, predicted and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from yolo_prune import log
+from yolo_prune.cost.profile_file import Profile
+from yolo_prune.device import measurement
+from yolo_prune.planning.choice import Baseline
+from yolo_prune.report import text
+
+
+def doubt(device: Profile, imgsz: int | None) -> None:
+    """Warn of a profile that is not to be trusted, and of one that was measured at another size.
+
+    Args:
+        imgsz: pixels that the model is trained or validated at; None where nobody said.
+    """
+    doubts = measurement.doubts(dict(device.content))
+    if doubts:
+        log.warn(f"the device profile is not to be trusted: {doubts}")
+    if imgsz is not None and device.imgsz != imgsz:
+        log.warn(
+            f"the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
+            f"latencies are those at {device.imgsz}"
+        )
+
+
+def of_baseline(baseline: Baseline) -> str:
+    """The predicted latency of a model before its first cut, for a line that lists its size."""
+    return "" if baseline.latency is None else f", {baseline.latency:.2f} ms in {baseline.profile}"
+
+
+def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> None:
+    """Say what was bound, predicted and measured; a missed bound is a warning.
+
+    Args:
+        entry: `latency` of a record. device: the profile.
+    """
+    predicted, measured, bound = entry["predicted_ms"], entry["measured_ms"], entry["bound_ms"]
+    share = predicted["final"] / predicted["baseline"]
+    line = f"latency ({device}): "
+    if bound is not None:
+        line += f"bound {bound:.2f} ms ({bound / predicted['baseline']:.1%}), "
+    line += f"predicted {predicted['final']:.2f} of {predicted['baseline']:.2f} ms ({share:.1%})"
+    log.show(text.table(_rows(entry)))
+    if measured is None:
+        log.warn(f"{line}, {entry['note']}")
+        return
+    speed = entry["measured_speedup"]
+    line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({1 / speed['median']:.1%}) "
+    line += str(entry["note"])
+    if not speed["steady"]:
+        low, high = (end or 0 for end in speed["interval"])
+        log.warn(f"{line}; THE MACHINE WAS TOO BUSY TO TELL: {low:.2f} to {high:.2f} times as fast as the dense model")
+    elif entry["kept"] is False:
+        log.warn(
+            f"THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "
+            "(yolo-prune profile), or ask for a lower bound"
+        )
+    else:
+        say(line)
+
+
+def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table: milliseconds of the dense and the pruned model, as bound, predicted and measured."""
+    measured = entry["measured_ms"] or {}
+    bounds = {"final": entry["bound_ms"]}
+    return [
+        {
+            "model": name,
+            "bound, ms": _ms(bounds.get(key)),
+            "predicted, ms": _ms(entry["predicted_ms"][key]),
+            "measured, ms": _ms(measured.get(key)),
+        }
+        for key, name in (("baseline", "dense"), ("final", "pruned"))
+    ]
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
