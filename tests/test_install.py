@@ -23,6 +23,7 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
+from yolo_prune.host import releases
 from yolo_prune.recipe.arguments import ARGUMENTS, load
 from yolo_prune.surgery.spec_key import SPEC_KEY
 
@@ -106,7 +107,7 @@ def test_an_argument_of_the_hosts_own_is_not_taken_over(monkeypatch: pytest.Monk
 
 def test_the_range_is_the_one_of_the_package() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'"ultralytics>={install.LOWEST},<{install.BELOW}"' in text
+    assert f'"ultralytics>={releases.LOWEST},<{releases.BELOW}"' in text
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ def test_the_range_is_the_one_of_the_package() -> None:
     [("8.4.0", True), ("8.4.190", True), ("8.4.999", True), ("8.3.250", False), ("8.5.0", False), ("9.0.0rc1", False)],
 )
 def test_supported(version: str, good: bool) -> None:
-    assert install.supported(version) is good
+    assert releases.supported(version) is good
 
 
 def test_an_unsupported_host_is_refused_only_when_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "version", lambda: "8.5.3")
+    monkeypatch.setattr(releases, "version", lambda: "8.5.3")
     install.check_arguments(cfg.DEFAULT_CFG_DICT)
     with pytest.raises(HostError) as caught:
         install.check_arguments({**cfg.DEFAULT_CFG_DICT, "prune": 0.5})

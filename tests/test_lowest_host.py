@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment, make_environment
 from tests.test_wheel import shapes, yolo_train
-from yolo_prune import install
+from yolo_prune.host import releases
 
 # What touches the host: run against the newest by this very suite, and here against the lowest.
 # Of the runs that differ in one argument of the host alone, a few; of the families those with the most blocks.
@@ -32,11 +32,11 @@ def lowest_env(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environ
     """An environment with the wheel and the lowest supported ultralytics, which has to be fetched."""
     environment = make_environment(tmp_path_factory.mktemp("lowest") / "venv", [wheel])
     pip = [str(environment.python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed"]
-    done = subprocess.run([*pip, f"ultralytics=={install.LOWEST}"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*pip, f"ultralytics=={releases.LOWEST}"], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"ultralytics {install.LOWEST} cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"ultralytics {releases.LOWEST} cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
     version = environment.run("python", "-c", "import ultralytics; print(ultralytics.__version__)")
-    assert version.out.strip().endswith(install.LOWEST)
+    assert version.out.strip().endswith(releases.LOWEST)
     return environment
 
 
@@ -66,7 +66,7 @@ def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
     done = yolo_train(without, tiny_data, tmp_path / "c", f"model={best}", "epochs=1")
     assert done.code != 0
     assert "pip install yolo-prune" in done.text
-    assert f"Ultralytics {install.LOWEST}" in done.text
+    assert f"Ultralytics {releases.LOWEST}" in done.text
     done = without.run("yolo", "predict", f"model={best}", f"source={tiny_data.parent / 'images' / 'val'}", "imgsz=64")
     assert done.code == 0, done.text[-3000:]
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from yolo_prune import __version__, install
+from yolo_prune.host import releases
 
 # Packages that are looked for, and what brings each.
 _PACKAGES = (
@@ -50,9 +51,9 @@ def check() -> int:
 
 def _check_host() -> bool:
     """Print the line on ultralytics; tell whether it is supported."""
-    wanted = f">={install.LOWEST},<{install.BELOW}"
+    wanted = f">={releases.LOWEST},<{releases.BELOW}"
     found = _distribution("ultralytics")
-    good = found is not None and install.supported(found)
+    good = found is not None and releases.supported(found)
     verdict = f"supported: {wanted}" if good else f'not supported: pip install "ultralytics{wanted}"'
     print(f"{'ultralytics':16}{found or 'not installed'}  ({verdict})")
     return good

@@ -7,8 +7,13 @@ before most steps.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
+
+from yolo_prune.errors import HostError
+from yolo_prune.host import ours, releases
 
 # (model id on the Platform, epoch from 0) -> what the report of that epoch carries
 _sizes: dict[tuple[str | None, int], dict[str, Any]] = {}
@@ -37,3 +42,23 @@ def completed(event: str, data: Mapping[str, Any], model_id: str | None) -> dict
     """
     size = _sizes.pop((model_id, data["epoch"]), None) if event == "epoch_end" else None
     return {**data, **({"modelInfo": size} if size else {})}
+
+
+def install(platform: Any) -> None:
+    """Let the report of an epoch carry the model's size after a step too; the host sends it at epoch 0 alone (8.4.190).
+
+    The host's callback builds the report, and a thread of its own sends it through `_send`, looked up at that moment.
+    """
+    stock = platform._send
+    if ours.marked(stock):
+        return
+    names = list(inspect.signature(stock).parameters)
+    if names[:2] != ["event", "data"] or "model_id" not in names:
+        raise HostError(f"ultralytics {releases.version()} changed: platform._send takes ({', '.join(names)})")
+
+    @functools.wraps(stock)
+    def _send(event: str, data: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        model_id = inspect.signature(stock).bind(event, data, *args, **kwargs).arguments.get("model_id")
+        return stock(event, completed(event, data, model_id), *args, **kwargs)
+
+    platform._send = ours.mark(_send)

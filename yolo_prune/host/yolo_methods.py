@@ -1,0 +1,90 @@
+# yolo-prune, AGPL-3.0 license
+"""Methods of a YOLO object that are wrapped: those that would drop the plugin's arguments, or what `attach` put there.
+
+Read in ultralytics 8.4.190, engine/model.py (`Model`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from yolo_prune import log
+from yolo_prune.errors import HostError
+from yolo_prune.host import arguments, ours
+from yolo_prune.recipe.file import RENAMED
+
+
+def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) -> None:
+    """Refuse our arguments in the methods that do something else before any `get_cfg` (8.4.190).
+
+    `Model.benchmark` drops what it does not know, `Model.export` answers every error with a line of its own on top, and
+    `Model.track` installs a package first. `Model.tune` trains in other processes or on copies whose callbacks it
+    resets, so what `attach` put on the model would be lost there.
+
+    Args:
+        model: the host's module. refuse_early: is given a YOLO object and the arguments of its `train`, where these or
+            `attach` ask for pruning.
+    """
+    _install_keeping_attached(model.Model)
+    for mode in ("benchmark", "export", "track"):
+        stock = getattr(model.Model, mode)
+        if not ours.marked(stock):
+            setattr(model.Model, mode, _refusing(stock, mode))
+    stock_train = model.Model.train
+    if ours.marked(stock_train):
+        return
+
+    @functools.wraps(stock_train)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if arguments.asked(kwargs) or still_attached(self) or kwargs.keys() & {f"prune_{old}" for old in RENAMED}:
+            refuse_early(self, kwargs)
+        return stock_train(self, *args, **kwargs)
+
+    model.Model.train = ours.mark(train)
+
+
+def _install_keeping_attached(model: Any) -> None:
+    """Say it, or refuse, where the callbacks of `attach` are about to be lost (8.4.190, engine/model.py)."""
+    stock_tune, stock_reset = model.tune, model.reset_callbacks
+    if ours.marked(stock_tune):
+        return
+
+    @functools.wraps(stock_tune)
+    def tune(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if still_attached(self):
+            raise HostError(
+                "tune() after attach(): its trials run without this model's callbacks, so nothing would be pruned. "
+                "Give tune() the arguments instead, such as prune=0.5"
+            )
+        return stock_tune(self, *args, **kwargs)
+
+    @functools.wraps(stock_reset)
+    def reset_callbacks(self: Any) -> None:
+        if still_attached(self):
+            log.warn("reset_callbacks() takes away what attach() put on this model: attach again before train()")
+        stock_reset(self)
+
+    model.tune, model.reset_callbacks = ours.mark(tune), ours.mark(reset_callbacks)
+
+
+def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """Wrap a method of the host's Model so that the plugin's arguments are refused in it."""
+
+    @functools.wraps(stock)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments.refuse_outside_train(kwargs, mode)
+        return stock(self, *args, **kwargs)
+
+    return ours.mark(method)
+
+
+def attached(trainer: Any) -> list[Any]:
+    """The callbacks that `attach` put on this trainer."""
+    return [f for f in trainer.callbacks.get("on_pretrain_routine_start", []) if hasattr(f, "yolo_prune_recipe")]
+
+
+def still_attached(yolo: Any) -> bool:
+    """Whether `attach` was called on this YOLO object and no training has taken its recipe yet."""
+    return any(not function.yolo_prune_started for function in attached(yolo))
