@@ -189,7 +189,7 @@ def skipped_step(s: Settings) -> dict[str, Any]:
     """A fused step that AMP skips must not be acted upon: warm-up, pressure and gates look at found_inf."""
     import torch
 
-    from yolo_prune.training.optimizer_hooks import AtSteps
+    from yolo_prune.training.optimizer_hooks import StepHooks
 
     if not s.cuda:
         raise SkipError("fused AdamW with AMP is for CUDA")
@@ -205,7 +205,7 @@ def skipped_step(s: Settings) -> dict[str, Any]:
         def after(self, optimizer: Any) -> None:
             calls.append("after")
 
-    acting = AtSteps()
+    acting = StepHooks()
     acting.acting = [Acting()]
     acting.follow(optimizer)
     rows = []

@@ -30,7 +30,7 @@ def ours(scale: str) -> dict[str, float]:
     from yolo_prune.graph import channel_groups
     from yolo_prune.planning import choice
     from yolo_prune.recipe.arguments import from_arguments
-    from yolo_prune.training import step
+    from yolo_prune.training import cut_models
 
     model = DetectionModel(f"yolov8{scale}.yaml", nc=80, verbose=False).train()
     ema = ModelEMA(model).ema
@@ -45,7 +45,7 @@ def ours(scale: str) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        step.cut_training(model, ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
+        cut_models.cut_training(model, ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
         seconds = time.perf_counter() - start
     size = model_size.size_of(model)
     return {

@@ -31,7 +31,7 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import latency
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
-from yolo_prune.training import session, step
+from yolo_prune.training import cut_models, session
 
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 
@@ -110,7 +110,7 @@ def _cut(
     start = time.perf_counter()
     baseline, graph, plan = _choose(network, wanted, device, batches)
     dense = None if device is None else copy_of(network)
-    step.note(back, (network,), graph, plan)
+    cut_models.note(back, (network,), graph, plan)
     _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)
     size = model_size.size_of(network)
     record = records.new(wanted, baseline, fitness)

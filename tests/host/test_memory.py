@@ -24,7 +24,7 @@ from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks, reconstruct
-from yolo_prune.training import step
+from yolo_prune.training import cut_models
 
 TEXTS = [
     "CUDA out of memory. Tried to allocate 2.00 GiB",
@@ -205,7 +205,7 @@ def test_a_step_without_gradients_says_what_happened_and_what_it_goes_by(
     model = small()
     trainer = SimpleNamespace(ema=SimpleNamespace(ema=model), model=model)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        assert step.worth(trainer, None, recipe(), channel_groups.build(model)) == {}
+        assert cut_models.worth(trainer, None, recipe(), channel_groups.build(model)) == {}
     assert words in caplog.text
     assert "importance=l2 and scope=uniform" in caplog.text
     assert "no gradients yet" not in caplog.text

@@ -22,7 +22,7 @@ from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.recipe.sparsity_pattern import Pattern, parse
 from yolo_prune.surgery import masks, widths
-from yolo_prune.training.optimizer_hooks import AtSteps
+from yolo_prune.training.optimizer_hooks import StepHooks
 
 
 def small() -> Any:
@@ -131,7 +131,7 @@ def test_zeros_hold_through_momentum_and_weight_decay(kind: Any) -> None:
     learn()  # momentum of what is about to be masked
     chosen = masks.choose(model, Pattern(0.6))
     masks.put(model, chosen)
-    acting = AtSteps()
+    acting = StepHooks()
     acting.acting = [masks.Masks(model, chosen)]
     acting.follow(optimizer)
     before = deepcopy(model.state_dict())

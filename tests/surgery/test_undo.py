@@ -24,7 +24,7 @@ from yolo_prune.planning import dry_cut
 from yolo_prune.report import record
 from yolo_prune.surgery import cut_channels, masks, reconstruct
 from yolo_prune.surgery import widths as architecture
-from yolo_prune.training import optimizer_state, save, session, step
+from yolo_prune.training import optimizer_state, save, session
 
 
 class StoppedError(Exception):
@@ -141,7 +141,7 @@ def _calls_before_the_cut(name: str) -> int:
 def state_of(trainer: Any) -> dict[str, Any]:
     """A training as a step could change it."""
     optimizer = trainer.optimizer
-    inner = {k: v for k, v in vars(session.of(trainer)).items() if k not in {"record", "between", "images"}}
+    inner = {k: v for k, v in vars(session.of(trainer)).items() if k not in {"record", "actions", "images"}}
     return {
         "live": picture(unwrap_model(trainer.model)),
         "average": picture(trainer.ema.ema),
@@ -200,7 +200,7 @@ def test_a_step_that_is_stopped_leaves_the_training_and_can_be_taken_again(
         same_training(before, state_of(trainer))
         seen.append(True)
         hooks = len(trainer.optimizer._optimizer_step_pre_hooks)
-        of_it.between.resume(trainer.optimizer)  # as an epoch does: nothing hangs twice
+        of_it.actions.resume(trainer.optimizer)  # as an epoch does: nothing hangs twice
         assert len(trainer.optimizer._optimizer_step_pre_hooks) == hooks
         return stock(trainer, of_it)
 
@@ -218,7 +218,7 @@ def test_an_interrupted_step_ends_the_training_and_resume_goes_on(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        stop_at(patch, step.continuity, "carry_optimizer", KeyboardInterrupt(), True)
+        stop_at(patch, optimizer_state, "carry_optimizer", KeyboardInterrupt(), True)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_data, tmp_path, epochs=3, prune=0.4, prune_schedule="oneshot", prune_start=0.4)
     last = tmp_path / "run" / "weights" / "last.pt"

@@ -19,7 +19,7 @@ from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
-from yolo_prune.training import optimizer_state, step
+from yolo_prune.training import cut_models, optimizer_state
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
 WANTED = from_arguments({"prune_flops": "50%"})
@@ -53,7 +53,7 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> channel_groups.ChannelGraph:
     baseline = Baseline.of(ema, channel_groups.build(ema))
-    return step.cut_training(model, ema, optimizer, WANTED, baseline, choice.limits(WANTED, baseline))[0]
+    return cut_models.cut_training(model, ema, optimizer, WANTED, baseline, choice.limits(WANTED, baseline))[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -22,7 +22,7 @@ from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.training import roll_back, session, step
+from yolo_prune.training import cut_models, roll_back, session
 
 MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
 
@@ -148,7 +148,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = choice.Baseline.of(model, channel_groups.build(model))
-    step.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
+    cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
     learn(model)
     roll_back.go_back(trainer)
     assert trainer.model is not model

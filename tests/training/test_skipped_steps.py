@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_actions import begin, small
+from tests.training.test_step_actions import begin, small
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
-from yolo_prune.training.actions import Between
-from yolo_prune.training.optimizer_hooks import AtSteps, skips
+from yolo_prune.training.optimizer_hooks import StepHooks, skips
+from yolo_prune.training.step_actions import StepActions
 
 
 def backward(model: Any, optimizer: Any, scaler: Any = None, spoil: bool = False) -> None:
@@ -43,20 +43,20 @@ class StandIn(torch.optim.Optimizer):
                         value.sub_(group["lr"] * value.grad)
 
 
-def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.ChannelGraph, Between, Any]:
+def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.ChannelGraph, StepActions, Any]:
     model = small()
     found = channel_groups.build(model)
-    between, _ = begin(model, found, {"prune_regularize": "bn", "prune_warmup": 2})
+    actions, _ = begin(model, found, {"prune_regularize": "bn", "prune_warmup": 2})
     optimizer = optimizer_class(model.parameters(), **options)
-    between.resume(optimizer)
-    between.warm_up(4, 1)
-    return model, found, between, optimizer
+    actions.resume(optimizer)
+    actions.warm_up(4, 1)
+    return model, found, actions, optimizer
 
 
-def all_of(model: nn.Module, between: Between) -> tuple[dict[str, torch.Tensor], float, float, dict[str, Any]]:
-    assert between.gates is not None
+def all_of(model: nn.Module, actions: StepActions) -> tuple[dict[str, torch.Tensor], float, float, dict[str, Any]]:
+    assert actions.gates is not None
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
-    return weights, between.gates.seen, between.rate, between.gates.state()["sums"]
+    return weights, actions.gates.seen, actions.rate, actions.gates.state()["sums"]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -76,17 +76,17 @@ def test_what_the_optimizer_is_told_is_read() -> None:
 
 
 def test_a_skipped_step_changes_nothing_and_the_next_counts() -> None:
-    model, _, between, optimizer = begun(StandIn, lr=0.01)
-    before = all_of(model, between)
+    model, _, actions, optimizer = begun(StandIn, lr=0.01)
+    before = all_of(model, actions)
     backward(model, optimizer, spoil=True)
     optimizer.found_inf = torch.ones(())
     optimizer.step()
-    assert same(all_of(model, between), before)
+    assert same(all_of(model, actions), before)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01]
     del optimizer.found_inf
     backward(model, optimizer)
     optimizer.step()
-    after = all_of(model, between)
+    after = all_of(model, actions)
     assert after[1] == 1
     assert after[2] == pytest.approx(2 / 9 / 2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01]
@@ -95,10 +95,10 @@ def test_a_skipped_step_changes_nothing_and_the_next_counts() -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_with_the_scaler_of_the_cpu(fused: bool) -> None:
-    model, _, between, optimizer = begun(torch.optim.AdamW, lr=0.001, fused=fused)
+    model, _, actions, optimizer = begun(torch.optim.AdamW, lr=0.001, fused=fused)
     assert getattr(optimizer, "_step_supports_amp_scaling", False) is fused
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
-    before = all_of(model, between)
+    before = all_of(model, actions)
     for spoil in (True, False):
         backward(model, optimizer, scaler, spoil)
         scaler.unscale_(optimizer)
@@ -108,12 +108,12 @@ def test_with_the_scaler_of_the_cpu(fused: bool) -> None:
         scaler.step(optimizer)
         scaler.update()
         if spoil:
-            assert same(all_of(model, between), before)
-    after = all_of(model, between)
+            assert same(all_of(model, actions), before)
+    after = all_of(model, actions)
     assert after[1] == 1
     assert after[2] > 0
-    assert between.gates is not None
-    assert all(np.isfinite(value).all() and value.any() for value in between.gates.scores().values())
+    assert actions.gates is not None
+    assert all(np.isfinite(value).all() and value.any() for value in actions.gates.scores().values())
 
 
 def test_gradients_that_are_no_numbers_do_not_count() -> None:
@@ -141,7 +141,7 @@ def test_whoever_acts_is_called_around_steps_alone() -> None:
         def after(self, optimizer: Any) -> None:
             calls.append("after")
 
-    steps, optimizer = AtSteps(), StandIn([nn.Parameter(torch.zeros(1))], lr=0.1)
+    steps, optimizer = StepHooks(), StandIn([nn.Parameter(torch.zeros(1))], lr=0.1)
     steps.acting = [Acting()]
     steps.follow(optimizer)
     optimizer.step()

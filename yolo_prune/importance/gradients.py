@@ -175,7 +175,7 @@ class Gates:
     def _before_a_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._steps += 1
         if (self._steps - 1) % self._every == 0:
-            self.look(getattr(optimizer, "found_inf", None))  # see at_steps.skips
+            self.look(getattr(optimizer, "found_inf", None))  # see training/optimizer_hooks.py, skips
 
     def _follow(self, device: torch.device) -> None:
         if self._sums.device != device:

@@ -28,7 +28,7 @@ class Acting(Protocol):
         """Parameters have moved; the average has not."""
 
 
-class AtSteps:
+class StepHooks:
     """Hooks of one optimizer at a time, called in the order of `acting`."""
 
     def __init__(self) -> None:

@@ -118,7 +118,7 @@ class Pressure:
         return (1 - amount / norms.clamp_min(1e-12)).clamp_min(0)
 
     @torch.no_grad()
-    def told(self) -> str:
+    def summary(self) -> str:
         """What the penalty has come to, in a few words for the log."""
         norms = self._flat.split(self._norms().cpu())
         sizes = {name: norms[name] / max(typical, 1e-12) for name, typical in self._typical.items()}

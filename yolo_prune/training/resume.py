@@ -124,7 +124,7 @@ def state(trainer: Any, session: Any) -> dict[str, Any] | None:
     """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
     if not needed(session, trainer.epoch, trainer.epochs):
         return None
-    kept = training_state.of(trainer, session.cadence.waiting, session.between.state())
+    kept = training_state.of(trainer, session.cadence.waiting, session.actions.state())
     return {**kept, "avoid": session.avoid}
 
 

@@ -29,6 +29,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint, platform_report, rebuild
+from yolo_prune.host.cadence import Cadence
 from yolo_prune.importance import scoring
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import asked_for, choice, dry_cut
@@ -39,7 +40,7 @@ from yolo_prune.recipe.sparsity_pattern import Pattern, parse
 from yolo_prune.report import messages, pictures, record
 from yolo_prune.surgery import masks, undo, widths
 from yolo_prune.training import (
-    actions,
+    cut_models,
     ddp,
     deployment,
     distill,
@@ -51,11 +52,10 @@ from yolo_prune.training import (
     resume,
     roll_back,
     save,
-    step,
+    step_actions,
     step_undo,
 )
-from yolo_prune.training.actions import Between
-from yolo_prune.training.cadence import Cadence
+from yolo_prune.training.step_actions import StepActions
 
 _ATTRIBUTE = "yolo_prune_session"  # where a trainer carries its session
 _HELD = "yolo_prune_held"  # and, where nothing is pruned, what keeps the zeros of a sparse model
@@ -69,7 +69,7 @@ class Session:
         recipe: what is asked for. baseline: the model before its first cut. epochs: 0-based epoch of each step.
         record: what record.json will hold; plain data.
         done: steps that have been taken. fitness: the latest validated fitness, or None.
-        between: what acts on the training between steps.
+        actions: what acts on the training at each step of its optimizer.
         pattern: of the zeros that single weights have, or come to; None where there are none.
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
         avoid: blocks in which a cut was tried and failed -> how.
@@ -81,7 +81,7 @@ class Session:
     baseline: Baseline
     epochs: list[int]
     record: dict[str, Any]
-    between: Between
+    actions: StepActions
     pattern: Pattern | None = None
     done: int = 0
     fitness: float | None = None
@@ -169,7 +169,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
         sparsity = widths.sparsity(model)
         if sparsity is not None:
             log.say(f"the zeros of this model ({sparsity}) are kept while it trains")
-            setattr(trainer, _HELD, actions.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
+            setattr(trainer, _HELD, step_actions.hold_what_is_sparse(model, parse(sparsity), trainer.optimizer))
         return
     checkpoint.require_supported(model, str(trainer.args.model))
     still = frozen.makers(model)
@@ -184,7 +184,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     baseline = resume.baseline(run, model, found, wanted, device)
     avoid = ddp.from_first(lambda: dry_cut.rehearse(model, wanted, baseline, {}, still))
     found = channel_groups.build(model, wanted.protect, avoid, still) if avoid else found
-    session = Session(wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, Between(wanted), avoid=avoid)
+    session = Session(
+        wanted, baseline, schedule.step_epochs(wanted, trainer.epochs), {}, StepActions(wanted), avoid=avoid
+    )
     sparsity = wanted.sparsity or widths.sparsity(model)
     session.pattern = None if sparsity is None else parse(sparsity)
     session.record = record.new(wanted, baseline, (run or earlier.get("baseline", {})).get("fitness"))
@@ -226,9 +228,9 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
             found = channel_groups.build(model, wanted.protect, session.avoid, still)
     _watch(trainer, session, found)
     if session.resumed is not None:
-        session.between.load_state(session.resumed["between"])
+        session.actions.load_state(session.resumed["between"])
     if session.pattern is not None:
-        session.between.hold(model, masks.of_zeros(model, session.pattern))
+        session.actions.hold(model, masks.of_zeros(model, session.pattern))
 
 
 def _tell_frozen(trainer: Any, session: Session) -> None:
@@ -246,7 +248,7 @@ def _watch(trainer: Any, session: Session, found: channel_groups.ChannelGraph | 
     epoch = max(session.epoch, trainer.start_epoch)
     accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)  # trainer.accumulate is less in the warm-up
     steps = len(trainer.train_loader) // accumulate
-    session.between.watch(found if session.unfinished else None, model, trainer.optimizer, epoch, steps)
+    session.actions.watch(found if session.unfinished else None, model, trainer.optimizer, epoch, steps)
 
 
 def _make_folder(trainer: Any) -> None:
@@ -286,7 +288,7 @@ def on_train_epoch_start(trainer: Any) -> None:
         return
     resume.begin_epoch(trainer, session)
     session.epoch = trainer.epoch
-    session.between.epoch(trainer.optimizer)
+    session.actions.epoch(trainer.optimizer)
     while session.unfinished and session.epochs[session.done] <= trainer.epoch:
         if _judged(trainer, session):
             _take_step(trainer, session)
@@ -294,7 +296,7 @@ def on_train_epoch_start(trainer: Any) -> None:
         _judged(trainer, session)
     _restart(trainer, session)
     if session.unfinished:
-        session.between.grow(trainer.epoch, session.epochs[session.done], lambda: _next_plan(trainer, session))
+        session.actions.grow(trainer.epoch, session.epochs[session.done], lambda: _next_plan(trainer, session))
 
 
 def _restart(trainer: Any, session: Session) -> None:
@@ -303,7 +305,7 @@ def _restart(trainer: Any, session: Session) -> None:
         return
     last = session.epochs[-1]
     time = (trainer.epoch - last) / max(trainer.epochs - last, 1)
-    session.between.stretch(trainer.lf(time * trainer.epochs) / max(trainer.lf(trainer.epoch), 1e-12))
+    session.actions.stretch(trainer.lf(time * trainer.epochs) / max(trainer.lf(trainer.epoch), 1e-12))
 
 
 def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:
@@ -318,18 +320,18 @@ def _next_plan(trainer: Any, session: Session) -> dict[str, Any]:
 
 def _worth(trainer: Any, session: Session) -> Callable[[channel_groups.ChannelGraph], dict[str, Any]]:
     """What step.choose asks for the worth of channels."""
-    return lambda found: step.worth(trainer, session.between.gates, session.recipe, found)
+    return lambda found: cut_models.worth(trainer, session.actions.gates, session.recipe, found)
 
 
 def _judged(trainer: Any, session: Session) -> bool:
     """Whether the run may go on to the next step; where fitness dropped too far, it goes back to before the last."""
     if session.recipe.max_drop is None:
         return True
-    session.between.stop()  # its hooks are not to be kept
+    session.actions.stop()  # its hooks are not to be kept
     try:
         return _keep_or_go_back(trainer, session)
     finally:
-        session.between.resume(trainer.optimizer)
+        session.actions.resume(trainer.optimizer)
 
 
 def _keep_or_go_back(trainer: Any, session: Session) -> bool:
@@ -371,7 +373,7 @@ def _go_back(trainer: Any, session: Session) -> None:
         widths.note_run(item, done=session.done, steps=session.record["steps"], max_drop=session.record["max_drop"])
     _watch(trainer, session, None)
     if session.pattern is not None:
-        session.between.hold(model, masks.of_zeros(model, session.pattern))
+        session.actions.hold(model, masks.of_zeros(model, session.pattern))
     _forget_the_best(trainer)
     save.save_as_of_the_epoch_before(trainer)
     record.finish(session.record, session.baseline, model, session.size, None)
@@ -405,10 +407,10 @@ def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, An
         deployment.keep_dense(trainer, session.recipe)
         distill.take_over(trainer, model, session.recipe)
     if session.images is None and session.recipe.reconstruct != "none" and ddp.is_first():
-        session.images = step.images(trainer)
+        session.images = cut_models.images(trainer)
     _tell_frozen(trainer, session)
     way = schedule.share(session.recipe.schedule, number, steps)
-    found, removed = step.cut_training(
+    found, removed = cut_models.cut_training(
         model,
         ema,
         trainer.optimizer,
@@ -431,7 +433,7 @@ def _step(trainer: Any, session: Session, back: undo.Undo) -> tuple[dict[str, An
     row = record.add_step(session.record, trainer.epoch + 1, session.size, session.fitness, seconds, latency)
     _stamp(session, model, ema, found, removed)
     _watch(trainer, session, _groups_now(session, model))
-    session.between.warm_up(len(trainer.train_loader), int(trainer.accumulate))
+    session.actions.warm_up(len(trainer.train_loader), int(trainer.accumulate))
     _forget_the_best(trainer)
     if trainer.epoch > trainer.start_epoch:
         save.save_as_of_the_epoch_before(trainer)
@@ -456,7 +458,7 @@ def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float)
     chosen = ddp.from_first(lambda: masks.choose(scored, pattern, share, session.still))
     for item in (scored, optimizer_state.student(model)):
         masks.put(item, chosen)
-    session.between.hold(optimizer_state.student(model), chosen)
+    session.actions.hold(optimizer_state.student(model), chosen)
 
 
 def _stamp(
@@ -484,7 +486,7 @@ def on_train_epoch_end(trainer: Any) -> None:
     if session is None or session.size is None:
         return
     # The host's CSV, TensorBoard, W&B and MLflow all log trainer.lr, which it makes anew before this callback.
-    rates = {key: rate * session.between.rate for key, rate in trainer.lr.items() if key.startswith("lr/")}
+    rates = {key: rate * session.actions.rate for key, rate in trainer.lr.items() if key.startswith("lr/")}
     trainer.lr = {
         **trainer.lr,
         **rates,
@@ -515,7 +517,7 @@ def on_fit_epoch_end(trainer: Any) -> None:
             row["fitness_after"] = fitness if row["fitness_after"] is None else row["fitness_after"]
         row = steps[-1]
         messages.step_completed(row, len(session.epochs), trainer.epoch + 1)
-    told = session.between.told()
+    told = session.actions.summary()
     if told is not None:
         log.say(told)
     best = fitness if trainer.best_fitness is None else float(trainer.best_fitness)
@@ -545,7 +547,7 @@ def on_train_end(trainer: Any) -> None:
     if session.recipe.max_drop is not None:
         _judge_the_end(session)
         roll_back.forget(trainer)
-    session.between.stop()
+    session.actions.stop()
     distill.forget(trainer, session.recipe)
     if session.pattern is not None:
         zeros = masks.count(optimizer_state.student(trainer.ema.ema), session.pattern)

@@ -17,15 +17,15 @@ def keep(undo: Undo, trainer: Any, session: Any) -> None:
         trainer: the host's. session: session.Session.
     """
     live: Any = unwrap_model(trainer.model)
-    undo.also(lambda: session.between.resume(trainer.optimizer))
+    undo.also(lambda: session.actions.resume(trainer.optimizer))
     if hasattr(live, "student_model"):  # its hooks stand at the teacher, which a first step replaces
         undo.also(live._register_feature_hooks)
     for model in (live, trainer.ema.ema):
         undo.model(model)
     undo.optimizer(trainer.optimizer)
-    undo.attributes(trainer, trainer.args, trainer.ema, trainer.stopper, session, session.between)
+    undo.attributes(trainer, trainer.args, trainer.ema, trainer.stopper, session, session.actions)
     undo.contents(session.record)
     undo.contents(session.avoid)
     if hasattr(live, "student_model"):
         undo.also(live._remove_feature_hooks)
-    undo.also(session.between.stop)
+    undo.also(session.actions.stop)

@@ -38,7 +38,7 @@ def of(trainer: Any, waiting: int, between: Mapping[str, Any]) -> dict[str, Any]
     """The state of a training between two epochs.
 
     Args:
-        trainer: the host's. waiting: as of `Cadence`. between: as of `Between.state`.
+        trainer: the host's. waiting: as of `Cadence`. between: as of `StepActions.state`.
     """
     model = unwrap_model(trainer.model)
     return {

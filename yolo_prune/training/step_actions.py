@@ -16,11 +16,11 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.surgery import masks
 from yolo_prune.training import ddp, regularize
-from yolo_prune.training.optimizer_hooks import AtSteps
+from yolo_prune.training.optimizer_hooks import StepHooks
 from yolo_prune.training.warmup import Warmup
 
 
-class Between:
+class StepActions:
     """What acts on one training at each step of its optimizer, made anew after every cut.
 
     Attributes:
@@ -34,7 +34,7 @@ class Between:
         self.pressure: regularize.Pressure | None = None
         self.held: masks.Masks | None = None
         self._warmup = Warmup()
-        self._at_steps = AtSteps()
+        self._hooks = StepHooks()
         self._optimizer: torch.optim.Optimizer | None = None
         self._found: ChannelGraph | None = None
         self._model: nn.Module | None = None
@@ -139,15 +139,15 @@ class Between:
         self._set()
         return all(fits)
 
-    def told(self) -> str | None:
+    def summary(self) -> str | None:
         """What sparse training has come to, for the log; None where there is none."""
-        return None if self.pressure is None else self.pressure.told()
+        return None if self.pressure is None else self.pressure.summary()
 
     def stop(self) -> None:
         """Act no more until `watch` or `epoch`."""
         if self.gates is not None:
             self.gates.detach()
-        self._at_steps.detach()
+        self._hooks.detach()
 
     def resume(self, optimizer: Any) -> None:
         """Go on after `stop`."""
@@ -157,22 +157,22 @@ class Between:
     def _attach(self, optimizer: Any) -> None:
         self._optimizer = optimizer
         self._set()
-        self._at_steps.follow(optimizer)
+        self._hooks.follow(optimizer)
         if self.gates is not None:
             self.gates.attach(optimizer)
 
     def _set(self) -> None:
         warmup = None if self._warmup.idle else self._warmup
-        self._at_steps.acting = [one for one in (self.pressure, self.held, warmup) if one is not None]
+        self._hooks.acting = [one for one in (self.pressure, self.held, warmup) if one is not None]
 
 
-def hold_what_is_sparse(model: nn.Module, pattern: Pattern, optimizer: torch.optim.Optimizer) -> AtSteps:
+def hold_what_is_sparse(model: nn.Module, pattern: Pattern, optimizer: torch.optim.Optimizer) -> StepHooks:
     """Let a plain training of a sparse model keep its zeros.
 
     Returns:
         The hooks; `follow` takes them to another optimizer.
     """
-    acting = AtSteps()
+    acting = StepHooks()
     acting.acting = [masks.Masks(model, masks.of_zeros(model, pattern))]
     acting.follow(optimizer)
     return acting

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.oracle import lively
 from yolo_prune.graph import channel_groups
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.training.actions import Between
+from yolo_prune.training.step_actions import StepActions
 
 
 def small() -> Any:
@@ -30,12 +30,12 @@ def take_steps(model: Any, optimizer: Any, seeds: tuple[int, ...]) -> None:
         optimizer.step()
 
 
-def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, Any]) -> tuple[Between, Any]:
+def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, Any]) -> tuple[StepActions, Any]:
     recipe = from_arguments({"prune": 0.5, "prune_importance": "taylor", **arguments})
     assert recipe is not None
-    between, optimizer = Between(recipe), torch.optim.SGD(model.parameters(), lr=0.01)
-    between.watch(found, model, optimizer, 0)
-    return between, optimizer
+    actions, optimizer = StepActions(recipe), torch.optim.SGD(model.parameters(), lr=0.01)
+    actions.watch(found, model, optimizer, 0)
+    return actions, optimizer
 
 
 def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
@@ -58,9 +58,9 @@ def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
     other_model.load_state_dict(kept["weights"])
     other, other_optimizer = begin(other_model, found, arguments)
     assert other.load_state(kept["state"])
-    for between, network, steps in ((one, model, optimizer), (other, other_model, other_optimizer)):
-        between.epoch(steps)
-        between.grow(2, 4, dict)
+    for actions, network, steps in ((one, model, optimizer), (other, other_model, other_optimizer)):
+        actions.epoch(steps)
+        actions.grow(2, 4, dict)
         take_steps(network, steps, (4, 5))
     assert other.rate == one.rate < 1
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other_model.parameters(), strict=True))
