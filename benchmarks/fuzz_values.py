@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from ultralytics import YOLO
 
-from yolo_prune.cost import layer_shapes
-from yolo_prune.device import measurement
+from yolo_prune.cost import layer_shapes, profile_format
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import sensitivity
 from yolo_prune.recipe.settings import Settings
@@ -131,8 +130,8 @@ def made_up_profile(network: Any) -> dict[str, Any]:
     rows = [layer.row for layer in layer_shapes.layers_of(network, 320, False)]
     error = {"mean": 1.0, "largest": 2.0, "count": 4}
     return {
-        "kind": measurement.KIND,
-        "version": measurement.VERSION,
+        "kind": profile_format.KIND,
+        "version": profile_format.VERSION,
         "yolo_prune": "0",
         "model": "yolov8n",
         "format": "onnx",

@@ -6,7 +6,14 @@ from __future__ import annotations
 import logging
 
 _LOGGER = logging.getLogger("ultralytics")  # LOGGING_NAME, read in ultralytics 8.4.190, utils/__init__.py
-_MARK = "\033[34m\033[1mprune:\033[0m"  # as the host's colorstr("prune:")
+
+
+def mark(word: str) -> str:
+    """The word that a line begins with, in blue, as the host's `colorstr` makes it."""
+    return f"\033[34m\033[1m{word}\033[0m"
+
+
+_MARK = mark("prune:")
 
 
 def say(line: str) -> None:

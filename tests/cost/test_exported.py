@@ -17,8 +17,8 @@ from ultralytics import YOLO
 import yolo_prune
 from tests.helpers.oracle import random_plan
 from yolo_prune.allocation import allocate
-from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file
-from yolo_prune.device import measurement, probe_kit
+from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file, profile_format
+from yolo_prune.device import probe_kit
 from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -129,8 +129,8 @@ def made_up(model: nn.Module) -> profile_file.Profile:
         for layer in layer_shapes.layers_of(model, 64)
     }
     content = {
-        "kind": measurement.KIND,
-        "version": measurement.VERSION,
+        "kind": profile_format.KIND,
+        "version": profile_format.VERSION,
         "model": "x.pt",
         "format": "onnx",
         "precision": "fp32",

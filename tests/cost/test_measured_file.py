@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 from ultralytics import YOLO
 
-from yolo_prune.cost import measured_file, model_size, profile_file
+from yolo_prune.cost import measured_file, model_size, profile_file, profile_format
 from yolo_prune.cost.latency_model import Row
-from yolo_prune.device import measurement
 from yolo_prune.errors import PruneError
 from yolo_prune.planning import sensitivity
 
 PROFILE: dict[str, Any] = {
-    "kind": measurement.KIND,
-    "version": measurement.VERSION,
+    "kind": profile_format.KIND,
+    "version": profile_format.VERSION,
     "model": "yolov8n",
     "format": "onnx",
     "precision": "fp32",

@@ -24,7 +24,7 @@ from tests.allocation.test_allocate import asked, dense
 from tests.helpers.checkout import ROOT
 from tests.helpers.oracle import lively
 from yolo_prune.allocation import allocate
-from yolo_prune.cost import latency_model, layer_shapes, model_size, profile_file
+from yolo_prune.cost import latency_model, layer_shapes, model_size, profile_file, profile_format
 from yolo_prune.cost.latency_model import Row, Steps
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device import profile as command
@@ -101,8 +101,8 @@ def measured_device(steps: Steps, noise: float = 0.0) -> dict[str, Any]:
 def made_up(steps: Steps, noise: float = 0.0) -> profile_file.Profile:
     fitted = latency_model.fit(measured_device(steps, noise))
     content = {
-        "kind": measurement.KIND,
-        "version": measurement.VERSION,
+        "kind": profile_format.KIND,
+        "version": profile_format.VERSION,
         "model": "yolov8n",
         "format": "onnx",
         "precision": "fp32",
@@ -366,7 +366,7 @@ def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("module", probe_kit._MODULES)
 def test_what_runs_on_a_device_is_python_3_8(module: str) -> None:
-    assert ast.parse((ROOT / "yolo_prune" / f"{module}.py").read_text(), feature_version=(3, 8)).body
+    assert ast.parse((ROOT / "yolo_prune" / f"{module.replace('.', '/')}.py").read_text(), feature_version=(3, 8)).body
 
 
 # Real runtimes --------------------------------------------------------------------------------------------------------

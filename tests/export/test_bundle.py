@@ -39,7 +39,7 @@ from yolo_prune.host import exporter
 
 PACKAGES = {"onnx": ("onnxruntime",), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx")}
 NAMES = {0: "red cell", 1: "white cell", 2: "platelet"}
-SCRIPTS = ROOT / "yolo_prune" / "on_device"
+SCRIPTS = ROOT / "yolo_prune" / "export" / "on_device"
 BLOCK = """\
 import sys
 

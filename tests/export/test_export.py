@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import random
@@ -245,7 +246,7 @@ def model(checkpoint: Path, tmp_path: Path) -> Path:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect what is logged, in order."""
     lines: list[str] = []
-    monkeypatch.setattr(job.LOGGER, "info", lambda message, *_, **__: lines.append(str(message)))
+    monkeypatch.setattr(logging.getLogger("ultralytics"), "info", lambda message, *_, **__: lines.append(str(message)))
     return lines
 
 
@@ -541,14 +542,14 @@ def test_rtdetr_is_proven(tmp_path: Path) -> None:
 
 
 def test_a_format_that_fails_is_named_and_the_others_go_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = job.deploy.by_host
+    stock = job.exporter.by_host
 
     def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
         if kind == "onnx":
             raise PruneError("ultralytics could not export the model to onnx: no luck")
         return stock(staged, network, kind, precision, **rest)
 
-    monkeypatch.setattr(job.deploy, "by_host", by_host)
+    monkeypatch.setattr(job.exporter, "by_host", by_host)
     with pytest.raises(VerifyError, match=r"onnx fp32: the export of .* no luck$"):
         job.export(model, format="onnx,torchscript", **QUICK)
     told = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
@@ -575,7 +576,7 @@ def _paced(monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, Any]) -> Non
         return stock({name: pace(name.split()[0]) for name in calls}, *rest)
 
     monkeypatch.setattr(timing, "_clock", lambda: now[0])
-    monkeypatch.setattr(job.latency, "in_turns", in_turns)
+    monkeypatch.setattr(job.timing, "in_turns", in_turns)
 
 
 def test_an_artifact_that_is_slower_than_its_parent_fails(
@@ -691,7 +692,7 @@ def test_a_fault_is_said_once(
     """One that was found in an artifact, and one of a format that could not be made."""
     from yolo_prune import cli
 
-    stock, compare = job.deploy.by_host, prove.compare
+    stock, compare = job.exporter.by_host, prove.compare
 
     def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
         if kind == "torchscript":
@@ -703,8 +704,8 @@ def test_a_fault_is_said_once(
         parity.faults.append("another box")
         return parity
 
-    monkeypatch.setattr(job.deploy, "by_host", by_host)
-    monkeypatch.setattr(job.verify, "compare", broken)
+    monkeypatch.setattr(job.exporter, "by_host", by_host)
+    monkeypatch.setattr(job.prove, "compare", broken)
     words = [f"{name}={value}" for name, value in {**QUICK, "model": model, "format": "onnx,torchscript"}.items()]
     assert cli.main(["export", *words]) == 2
     text = "\n".join([*caplog.messages, capsys.readouterr().err])

@@ -25,7 +25,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.export import tensorrt_kit
 from yolo_prune.export.on_device import tensorrt_compare as program
 
-SOURCE = ROOT / "yolo_prune" / "on_device" / "tensorrt_compare.py"
+SOURCE = ROOT / "yolo_prune" / "export" / "on_device" / "tensorrt_compare.py"
 V8, V10, V11 = "8.6.1", "10.3.0", "11.4.0.106"
 
 STAND_IN = r'''
@@ -738,7 +738,7 @@ def test_the_programs_on_a_device_know_the_same_interval() -> None:
     from yolo_prune.device import timing
     from yolo_prune.export.on_device import tensorrt_compare
 
-    source = (ROOT / "yolo_prune" / "on_device" / "benchmark.py").read_text(encoding="utf-8")
+    source = (ROOT / "yolo_prune" / "export" / "on_device" / "benchmark.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     kept = [node for node in tree.body if getattr(node, "name", "") in ("interval", "known")]
     space: dict[str, Any] = {"np": np, "Any": Any, "OUTSIDE": timing.OUTSIDE, "NARROW": timing.NARROW}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_prune.allocation.costs import Cost, Effect, Latency
 from yolo_prune.allocation.units import Part, Unit
@@ -23,6 +22,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph.channel_groups import IMAGE, ChannelGraph
 from yolo_prune.graph.residual import ResidualBlock
+from yolo_prune.host import flops
 
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
 
@@ -49,7 +49,7 @@ def size_of(model: nn.Module) -> Size:
     gflops = _gflops(model)
     if gflops <= 0:
         raise HostError("ultralytics could not count the FLOPs of this model; is ultralytics-thop installed?")
-    return Size(int(get_num_params(model)), gflops)
+    return Size(flops.params(model), gflops)
 
 
 def deployed_gflops(model: nn.Module) -> float | None:
@@ -85,7 +85,7 @@ def _gflops(model: nn.Module) -> float:
     """
     channels, first = image_channels(model), next(model.parameters())
     plain = first.ndim > 1 and first.shape[1] == channels
-    return float(get_flops(model if plain else _Reading(model, channels), IMAGE))
+    return flops.gflops(model if plain else _Reading(model, channels), IMAGE)
 
 
 def flops_cost(

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune.cost import latency_model, measured_file
+from yolo_prune.cost import latency_model, measured_file, profile_format
 from yolo_prune.cost.latency_model import Row, Steps
 from yolo_prune.cost.measured_file import ProfileFile
-from yolo_prune.device import measurement, runtimes
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe.value_checks import shown
 
@@ -115,17 +114,17 @@ def read(path: str | Path) -> Profile:
 
 def of(content: Any, name: str) -> Profile:
     """A profile from its content. name: what errors call it."""
-    if not isinstance(content, dict) or content.get("kind") != measurement.KIND:
+    if not isinstance(content, dict) or content.get("kind") != profile_format.KIND:
         raise PruneError(f"prune_profile={name} is no device profile; yolo-prune profile model=... writes one")
-    if content.get("version") != measurement.VERSION:
+    if content.get("version") != profile_format.VERSION:
         raise PruneError(
             f"prune_profile={name} is of version {shown(content.get('version'))}, this one reads "
-            f"{measurement.VERSION}, which counts the layers that are deployed; measure the device again: "
+            f"{profile_format.VERSION}, which counts the layers that are deployed; measure the device again: "
             "yolo-prune profile model=... out=device.json"
         )
     words, again = f"prune_profile={name}", "measure the device again"
     checked = measured_file.check(ProfileFile, content, words, again)
-    if checked.format not in runtimes.FORMATS or checked.precision not in runtimes.PRECISIONS:
+    if checked.format not in profile_format.FORMATS or checked.precision not in profile_format.PRECISIONS:
         raise PruneError(
             f"{words} is damaged (its format {shown(checked.format)} {shown(checked.precision)} is unknown); {again}"
         )

@@ -11,17 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ultralytics import YOLO
-from ultralytics.utils import LOGGER, colorstr
-
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.demo import dataset
 from yolo_prune.demo.settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
 from yolo_prune.errors import NoisyError, VerifyError
 from yolo_prune.export import job
+from yolo_prune.host import yolo_object
 from yolo_prune.recipe import value_checks
 
 STAGES = 4
+_MARK = log.mark("demo:")
 LOSS = 0.05  # of mAP50-95, the most that the pruned model may lose
 
 
@@ -47,10 +46,10 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
     data = dataset.make(folder / "data", images=IMAGES, val=VAL_IMAGES, imgsz=imgsz, seed=seed)
     common = {"data": str(data), "project": str(folder), "exist_ok": True, "seed": seed}
     _stage(2, f"training a dense yolov8n from random weights, {TRAIN_ARGS['epochs']} epochs", start)
-    YOLO("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": "dense"})
+    yolo_object.of("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": "dense"})
     dense = folder / "dense" / "weights" / "best.pt"
     _stage(3, f"pruning it to half its FLOPs while it trains on, {PRUNE_ARGS['epochs']} epochs", start)
-    YOLO(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned", "pretrained": True})
+    yolo_object.of(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned", "pretrained": True})
     pruned = folder / "pruned" / "weights" / "best.pt"
     _stage(4, "exporting both to ONNX, comparing and timing them", start)
     noisy: NoisyError | None = None
@@ -66,7 +65,7 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
 
 
 def _stage(number: int, what: str, start: float) -> None:
-    LOGGER.info(f"\n{colorstr('demo:')} {number}/{STAGES} {what} ({time.perf_counter() - start:.0f} s so far)")
+    log.show(f"\n{_MARK} {number}/{STAGES} {what} ({time.perf_counter() - start:.0f} s so far)")
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +95,8 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
         VerifyError: the pruned model lost more than `LOSS` mAP50-95 or has more than half the FLOPs.
     """
     dense, pruned = result["dense"], result["pruned"]
-    LOGGER.info(
-        f"\n{colorstr('demo:')} {pruned['gflops'] / dense['gflops']:.1%} of the FLOPs, "
+    log.show(
+        f"\n{_MARK} {pruned['gflops'] / dense['gflops']:.1%} of the FLOPs, "
         f"{pruned['params'] / dense['params']:.0%} of the params, {_speed(pruned['speedup'])} in "
         f"ONNX Runtime on one thread, mAP50-95 {dense['map50_95']:.3f} -> {pruned['map50_95']:.3f}, in "
         f"{result['seconds']:.0f} s\n"

@@ -18,11 +18,10 @@ import numpy as np
 
 from yolo_prune import files
 from yolo_prune.cost import latency_model
+from yolo_prune.cost.profile_format import KIND, VERSION
 from yolo_prune.device import runtimes, timing
 from yolo_prune.errors import PruneError
 
-KIND = "yolo-prune device profile"
-VERSION = 2  # from 2 on networks are counted as they are exported: of YOLOv10 and 26 one branch of the head
 _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off

@@ -46,6 +46,7 @@ _MODULES = (
     "errors",
     "files",
     "scratch",
+    "cost.profile_format",
     "cost.latency_model",
     "device.timing",
     "device.runtimes",

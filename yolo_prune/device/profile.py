@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from ultralytics.utils import LOGGER
 
-from yolo_prune import files, scratch
+from yolo_prune import files, log, scratch
 from yolo_prune.cost import profile_file
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
@@ -73,15 +72,15 @@ def profile(
         _make(network, source.name, folder, format, precision, side)
         if kit is not None:
             _pack(folder, target)
-            LOGGER.info(
+            log.show(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
                 f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
             )
             return None
-        found = measurement.measure(folder, threads, LOGGER.info)
+        found = measurement.measure(folder, threads, log.show)
     measurement.write(found, target)
-    LOGGER.info(measurement.summary(found))
-    LOGGER.info(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    log.show(measurement.summary(found))
+    log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
     if measurement.noise(found):
         raise NoisyError(f"{target} was measured on a machine that was too busy: {measurement.noise(found)}", found)
     return found
@@ -97,7 +96,7 @@ def _require_exporter(kind: str) -> None:
 
 def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:
     _require_exporter(kind)
-    probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=LOGGER.info)
+    probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=log.show)
 
 
 def asked(recipe: Recipe) -> Profile | None:

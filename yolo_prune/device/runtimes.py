@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yolo_prune.cost.profile_format import FORMATS, PRECISIONS
 from yolo_prune.errors import PruneError, first_line
 
 if TYPE_CHECKING:  # not subscriptable in Python 3.8
@@ -25,9 +26,7 @@ if TYPE_CHECKING:  # not subscriptable in Python 3.8
     # What runs a network on an image, what makes arrays of what that returns, what tells the image's shape.
     Opened = tuple[Callable[[Any], Any], Callable[[Any], list[np.ndarray]], Callable[[], tuple[int, ...]]]
 
-FORMATS = ("onnx", "openvino", "ncnn", "engine")  # that devices are profiled in
-OTHERS = ("mnn", "litert", "torchscript")  # that are run all the same
-PRECISIONS = ("fp32", "fp16")
+OTHERS = ("mnn", "litert", "torchscript")  # no devices are profiled in these, but artifacts of them are run
 
 # format -> (what is imported, what pip installs)
 PACKAGES = {

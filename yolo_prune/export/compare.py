@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.autobackend import AutoBackend
 
 from yolo_prune.cost.layer_shapes import deployed
 from yolo_prune.device import runtimes
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.export import prove
-from yolo_prune.host import exporter
+from yolo_prune.host import exporter, inference
 
 Call = Callable[[Tensor], list[Tensor]]  # a batch (n, channels, height, width) -> its outputs, each (n, ...)
 
@@ -54,7 +53,7 @@ def of_artifact(artifact: Path, kind: str, precision: str, threads: int) -> Call
         PruneError: the runtime cannot open it, or fails on an image.
     """
     if kind == "engine":
-        backend = AutoBackend(str(artifact), device=torch.device("cuda:0"), verbose=False)
+        backend = inference.backend(artifact, "cuda:0")
         return lambda images: [found.cpu() for found in _listed(backend(images.cuda()))]
     run = runtimes.runner(exporter.opened(artifact, kind), kind, threads, precision)
     scale = _scale(artifact) if kind == "litert" else None
@@ -74,7 +73,7 @@ def _scale(artifact: Path) -> Callable[[Tensor, torch.Size], Tensor] | None:
 
     As nn/backends/litert.py does (8.4.190).
     """
-    told = metadata(artifact)
+    told = inference.metadata(artifact)
     if (
         told.get("end2end")
         or told.get("head") == "RTDETRDecoder"
@@ -96,14 +95,6 @@ def _scale(artifact: Path) -> Callable[[Tensor, torch.Size], Tensor] | None:
         return output
 
     return undo
-
-
-def metadata(artifact: Path) -> dict[str, Any]:
-    """What the host wrote into an artifact: task, end2end, imgsz, names and more."""
-    with exporter.quiet():
-        backend: Any = AutoBackend(str(artifact), device=torch.device("cpu"), verbose=False)
-    inner = getattr(backend, "backend", backend)
-    return {**dict(getattr(inner, "metadata", None) or {}), "end2end": bool(getattr(backend, "end2end", False))}
 
 
 def view(network: nn.Module, end2end: bool, side: int) -> prove.View:

@@ -20,19 +20,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from ultralytics.data.utils import check_cls_dataset, check_det_dataset
-from ultralytics.utils import LOGGER
 
-from yolo_prune import files, scratch
+from yolo_prune import files, log, scratch
 from yolo_prune.cost import model_size
 from yolo_prune.cost.model_size import Size
 from yolo_prune.device import runtimes, timing
 from yolo_prune.device.timing import Ratio, Timing
-from yolo_prune.errors import NoisyError, PruneError, VerifyError, first_line
+from yolo_prune.errors import NoisyError, PruneError, VerifyError
 from yolo_prune.export import artifact, compare, prove, table, tensorrt_kit
 from yolo_prune.export.prove import LIMITS, Parity
 from yolo_prune.graph import image_size
-from yolo_prune.host import checkpoint, dataset_check, exporter, samples, validation
+from yolo_prune.host import checkpoint, dataset_check, dataset_file, exporter, inference, samples, validation
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
 from yolo_prune.surgery import widths
@@ -150,7 +148,7 @@ def export(
     folder = _folder(source, out)
     note = _check_same_kind(subjects)
     if note:
-        LOGGER.warning(note)
+        log.warn(note)
     if data is not None:
         with exporter.restrained():  # reading a data set may make the host want to install what unpacks it
             _check_dataset(data, subjects)
@@ -159,7 +157,7 @@ def export(
         artifact.require_free(folder / _name(Path(source.stem + suffix), kind, precision), not suffix.startswith("."))
     side = _side(main, imgsz)
     for words in skipped.values():
-        LOGGER.warning(words)
+        log.warn(words)
     for_device = ("onnx", "int8" if main.trained_int8 else "fp32")  # what the device builds its engine from
     if "engine" in kinds and for_device not in variants:
         variants.insert(0, for_device)
@@ -189,7 +187,7 @@ def export(
                         for result in made:
                             if result.subject.same_classes:
                                 _validate(result, str(data), side, place)
-                    LOGGER.info(f"timing {kind}, {precision}, {threads} thread(s), in turns, at most {seconds} s")
+                    log.show(f"timing {kind}, {precision}, {threads} thread(s), in turns, at most {seconds} s")
                     _time(made, results, (batch, *chosen.images.shape[1:]), threads, repeats, seconds)
                     if made[-1].subject is main:
                         made[-1].file = _place(made[-1], folder)  # last: what lies there was looked at
@@ -197,7 +195,7 @@ def export(
                         kit = _kit(made, folder)
                 except PruneError as error:
                     failed[f"{kind} {precision}"] = str(error)
-                    LOGGER.error(f"{kind}, {precision} failed; what was wrong is said at the end")
+                    log.warn(f"{kind}, {precision} failed; what was wrong is said at the end")
                     continue
                 results += made
             if not any(result.subject is main for result in results):
@@ -205,7 +203,7 @@ def export(
             if data is not None:
                 for subject in subjects:
                     if subject.same_classes:
-                        LOGGER.info(f"validating {subject.role} .pt on {data}")
+                        log.show(f"validating {subject.role} .pt on {data}")
                         subject.metrics = _figures(subject.staged, subject, str(data), side, place)
             _time_torch(subjects, chosen.images, batch, threads, repeats, seconds)
     except OSError as error:
@@ -240,8 +238,8 @@ def export(
     files.replace(folder / "export.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     files.replace(folder / "export.png", table.picture(record))
     if kit is not None:
-        LOGGER.info(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
-    LOGGER.info(
+        log.show(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
+    log.show(
         f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
     )
     _raise_for(results, failed)
@@ -411,17 +409,14 @@ def _check_same_kind(subjects: list[Subject]) -> str | None:
 def _check_dataset(data: str | Path, subjects: list[Subject]) -> None:
     """Read the data set as the host does, and check that it has the models' classes."""
     task = _task(subjects[0])
-    try:
-        found: dict[str, Any] = (check_cls_dataset if task == "classify" else check_det_dataset)(str(data))
-    except Exception as error:  # the host has many for a data set that is not there or not whole
-        raise PruneError(f"data={data}: not a data set that ultralytics can read. {first_line(error)}") from error
+    classes_there = dataset_file.read(task, data)["nc"]
     for subject in subjects:
         if not subject.same_classes:
             continue
         classes = len(subject.network.names)
-        if task != "depth" and classes != found["nc"] and not _single_class(subject):
+        if task != "depth" and classes != classes_there and not _single_class(subject):
             raise PruneError(
-                f"data={data} has {found['nc']} classes and {subject.path} {classes}; they must be the same"
+                f"data={data} has {classes_there} classes and {subject.path} {classes}; they must be the same"
             )
     dataset_check.require(next(subject.network for subject in subjects if subject.same_classes), data, ["val"])
 
@@ -447,7 +442,7 @@ def _side(main: Subject, imgsz: int | None) -> int:
         given = max(given)
     side = image_size.rounded(main.network, int(given))
     if side != given:
-        LOGGER.warning(f"imgsz={given} is not a multiple of {image_size.step(main.network)}: {side} is exported")
+        log.warn(f"imgsz={given} is not a multiple of {image_size.step(main.network)}: {side} is exported")
     return side
 
 
@@ -462,7 +457,7 @@ def _stage(subject: Subject, folder: Path) -> Path:
 
 def _make(subject: Subject, kind: str, precision: str, scratch: Path, arguments: dict[str, Any]) -> Result:
     """Export one model to one format."""
-    LOGGER.info(f"exporting {subject.path} to {kind}, {precision}, at {arguments['imgsz']} x {arguments['imgsz']}")
+    log.show(f"exporting {subject.path} to {kind}, {precision}, at {arguments['imgsz']} x {arguments['imgsz']}")
     try:
         made = exporter.by_host(subject.staged, subject.network, kind, precision, **arguments)
         own = scratch / f"{subject.role}-{kind}-{precision}"  # two precisions of one format may have one name
@@ -524,8 +519,8 @@ def _batches(images: Tensor, batch: int) -> list[Tensor]:
 def _prove(made: list[Result], images: Tensor, batch: int, threads: int) -> None:
     """Compare raw outputs, and what the host makes of them, of each artifact with torch's."""
     for result in made:
-        LOGGER.info(f"comparing {result.file.name} of {result.subject.path} with torch on {len(images)} images")
-        end2end = bool(compare.metadata(result.file)["end2end"])
+        log.show(f"comparing {result.file.name} of {result.subject.path} with torch on {len(images)} images")
+        end2end = bool(inference.metadata(result.file)["end2end"])
         calls = (
             compare.of_torch(result.subject.network, end2end, images.shape[-1], result.kind),
             compare.of_artifact(result.file, result.kind, result.precision, threads),
@@ -549,7 +544,7 @@ def _figures(weights: Path, subject: Subject, data: str, side: int, scratch: Pat
 
 
 def _validate(result: Result, data: str, side: int, scratch: Path) -> None:
-    LOGGER.info(f"validating {result.subject.role} {result.kind} {result.precision} on {data}")
+    log.show(f"validating {result.subject.role} {result.kind} {result.precision} on {data}")
     result.metrics = _figures(result.file, result.subject, data, side, scratch)
 
 

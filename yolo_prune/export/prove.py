@@ -21,18 +21,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from ultralytics.utils.metrics import batch_probiou
-from ultralytics.utils.nms import non_max_suppression
-from ultralytics.utils.ops import xywh2xyxy
+
+from yolo_prune.host import inference
 
 CORNER = 0.05  # two boxes are the same when no corner is farther off, in pixels: IoU says nothing about tiny boxes
 
-_THRESHOLDS = (
-    0.25,
-    0.001,
-)  # confidence in the host's predict; in its val, for a model that is not that sure of anything
-_NMS_IOU = 0.7  # the host's default `iou`
-_MAX_DET = 300  # the host's default `max_det`
+# Confidence in the host's predict; in its val, for a model that is not that sure of anything.
+_THRESHOLDS = (0.25, 0.001)
 _LEAST_RANGE = {"box": 1.0, "score": 0.01}  # pixels, score: an all but constant channel passes; 0.1 of anything else
 
 
@@ -183,7 +178,7 @@ def _parts(image: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def _boxes_of_queries(output: Tensor, view: View) -> Tensor:
     """Queries (images, n, 4 + classes, or 6) -> final boxes (images, n, 6), each of its best class."""
-    boxes = xywh2xyxy(output[..., :4]) * view.side
+    boxes = inference.corners(output[..., :4]) * view.side
     if view.classes is None:
         return torch.cat([boxes, output[..., 4:6]], -1)
     scores, classes = output[..., 4:].max(-1, keepdim=True)
@@ -296,7 +291,7 @@ def _compare_boxes(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits,
     """Fill in the matching after NMS, at the first threshold that leaves any box at all."""
     for confidence in _THRESHOLDS:
         parity.confidence = confidence
-        finals = _final(ours, confidence, classes, rotated), _final(theirs, confidence, classes, rotated)
+        finals = inference.nms(ours, confidence, classes, rotated), inference.nms(theirs, confidence, classes, rotated)
         if any(len(boxes) for boxes, _ in (*finals[0], *finals[1])):
             break
     first = ""
@@ -316,24 +311,6 @@ def _compare_boxes(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits,
                 first = first or _told(boxes[index], side, image)
     if parity.unmatched:
         parity.faults.append(f"{parity.unmatched} final boxes without a partner, the first: {first}")
-
-
-def _final(output: Tensor, confidence: float, classes: int, rotated: bool) -> list[tuple[Tensor, Tensor]]:
-    """Run the host's NMS: for each image, boxes (n, 6 + more) and their anchors (n,).
-
-    Boxes are x1, y1, x2, y2, score, class, more; rotated ones x, y, w, h, score, class, angle.
-    """
-    boxes, anchors = non_max_suppression(
-        output.clone(),
-        confidence,
-        _NMS_IOU,
-        nc=classes,
-        rotated=rotated,
-        max_det=_MAX_DET,
-        max_time_img=math.inf,  # on a slow machine it would stop half-way
-        return_idxs=True,
-    )
-    return list(zip(boxes, anchors, strict=True))
 
 
 def _match(ours: Tensor, theirs: Tensor, limits: Limits, rotated: bool = False) -> tuple[list[int], list[int]]:
@@ -371,13 +348,13 @@ def _overlap_rotated(a: Tensor, b: Tensor) -> Tensor:
     of each.
     """
     columns = [0, 1, 2, 3, 6]
-    found: Tensor = batch_probiou(a.reshape(-1, a.shape[-1])[:, columns], b.reshape(-1, b.shape[-1])[:, columns])
-    return found.reshape(torch.broadcast_shapes(a.shape, b.shape)[:-1])
+    overlap = inference.overlap_rotated(*(boxes.reshape(-1, boxes.shape[-1])[:, columns] for boxes in (a, b)))
+    return overlap.reshape(torch.broadcast_shapes(a.shape, b.shape)[:-1])
 
 
 def _stands_before_nms(box: Tensor, anchor: int, raw: Tensor, limits: Limits, rotated: bool) -> bool:
     """Tell whether the other side's raw output (4 + classes + more, anchors) has this final box at its anchor."""
-    place = raw[:4, anchor] if rotated else xywh2xyxy(raw[None, :4, anchor])[0]
+    place = raw[:4, anchor] if rotated else inference.corners(raw[None, :4, anchor])[0]
     there = torch.cat([place, raw[4 + int(box[5]), anchor, None], box[5:6]])
     if rotated:
         there = torch.cat([there, raw[-1:, anchor]])

@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 import ultralytics
-from ultralytics.utils import LOGGER
-from ultralytics.utils.files import file_size
 
-from yolo_prune import __version__
+from yolo_prune import __version__, log
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact, prove
 from yolo_prune.host import validation
@@ -58,7 +56,7 @@ def _torch_row(subject: Any) -> dict[str, Any]:
         "precision": "int8" if subject.trained_int8 else "fp32",
         "file": subject.path.name,
         "kept": False,
-        "megabytes": round(file_size(subject.path), 3),
+        "megabytes": round(artifact.megabytes(subject.path), 3),
         "parity": None,
         "faults": [],
         "doubts": [],
@@ -131,16 +129,14 @@ def show(told: dict[str, Any]) -> None:
                 "parity": row.pop("_parity"),
             }
         )
-    LOGGER.info(f"\n{text.table(cells)}")
+    log.show(f"\n{text.table(cells)}")
     if told["data"] is None:
-        LOGGER.info(
-            f"no data= was given: {first} is not measured, and outputs are compared on {told['images']['source']}"
-        )
+        log.show(f"no data= was given: {first} is not measured, and outputs are compared on {told['images']['source']}")
     if not any(row["parity"] and row["parity"]["boxes"] for row in told["rows"]) and told["task"] not in {
         "semantic",
         "depth",
     }:
-        LOGGER.info("no image has a box that survives NMS: only raw outputs could be compared")
+        log.show("no image has a box that survives NMS: only raw outputs could be compared")
 
 
 def _speed(row: dict[str, Any]) -> str:

@@ -30,6 +30,11 @@ def name_of(model: Any) -> str:
     return str(getattr(model, "ckpt_path", None) or type(network_of(model)).__name__)
 
 
+def of(weights: str | Path) -> Any:
+    """The YOLO object of a checkpoint, or of a yaml of the host, which has random weights."""
+    return ultralytics.YOLO(str(weights))
+
+
 def open_with(path: Path, network: nn.Module) -> Any:
     """The YOLO object of a checkpoint that has been loaded already: its network is `network`."""
     model = ultralytics.YOLO(str(path))
