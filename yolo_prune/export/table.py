@@ -12,12 +12,11 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import ultralytics
 
 from yolo_prune import __version__, log
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact, prove
-from yolo_prune.host import validation
+from yolo_prune.host import releases, validation
 from yolo_prune.recipe import formats
 from yolo_prune.report import pictures, text
 
@@ -187,7 +186,7 @@ def _versions(kinds: list[str]) -> dict[str, str]:
     packages = {name for kind in kinds for name in (*formats.FORMATS[kind].export, *formats.FORMATS[kind].run)}
     modules = {name: importlib.import_module(name) for name in sorted(packages)}
     return {
-        "ultralytics": str(ultralytics.__version__),
+        "ultralytics": releases.version(),
         "torch": str(torch.__version__),
         **{name: str(getattr(module, "__version__", "unknown")) for name, module in modules.items()},
         "python": platform.python_version(),

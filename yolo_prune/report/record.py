@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import ultralytics
 from torch import nn
 
 import yolo_prune
@@ -25,6 +24,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.cost.model_size import Size
 from yolo_prune.device.timing import Ratio
 from yolo_prune.graph import blocks
+from yolo_prune.host import releases
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
@@ -44,7 +44,7 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
         "baseline": figures(baseline.size, fitness, baseline.deployed_gflops),
         "steps": [],
         "history": [],
-        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
+        "versions": {"ultralytics": releases.version(), "torch": str(torch.__version__)},
     }
 
 
