@@ -77,14 +77,14 @@ def oracle(model: Any, found: Any) -> float:
     """Largest relative change of the outputs when what a random plan takes, made dead, is cut; in float32."""
     import torch
 
-    from yolo_prune.cost import layer_shapes
+    from yolo_prune.graph import image_shape
     from yolo_prune.surgery import cut_channels
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.helpers.oracle import flat, kill, lively, random_plan
 
     side = 128 if any(hasattr(module, "num_queries") for module in model.modules()) else 64
-    x = torch.rand(1, layer_shapes.image_channels(model), side, side, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, image_shape.channels(model), side, side, generator=torch.Generator().manual_seed(0))
     lively(model.eval())
     if side == 128:  # RT-DETR takes the queries of highest score, in float32 at times others where two are nearly equal
         model, x = model.double(), x.double()

@@ -14,12 +14,12 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
-from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, dataset_check, datasets, rebuild, yolo_object
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS

@@ -18,7 +18,7 @@ from tests.graph.test_custom_blocks import check
 from tests.helpers.oracle import lively
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import layer_shapes, model_size
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import channel_groups, image_shape
 
 FIRST = {
     "focus": ([-1, 1, "Focus", [32, 3]], 3),
@@ -50,7 +50,7 @@ def written(folder: Path, name: str) -> YOLO:
 def test_it_is_traced_counted_and_cut(name: str, tmp_path: Path) -> None:
     model = written(tmp_path, name)
     channels = FIRST[name][1]
-    assert layer_shapes.image_channels(model.model) == channels
+    assert image_shape.channels(model.model) == channels
     assert layer_shapes.layers_of(model.model, 64)
     torch.manual_seed(0)
     check(lively(model.model.eval()), channel_groups.build(model.model), seeds=1, channels=channels)

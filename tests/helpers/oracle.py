@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.cost import layer_shapes
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.surgery import cut_channels
 
 
@@ -39,7 +38,7 @@ def lively(model: nn.Module) -> nn.Module:
     side = 128 if any(hasattr(m, "num_queries") for m in model.modules()) else 64
     dtype = next(p.dtype for p in model.parameters() if p.ndim == 4)
     with torch.no_grad():
-        model(torch.rand(4, layer_shapes.image_channels(model), side, side, dtype=dtype))
+        model(torch.rand(4, image_shape.channels(model), side, side, dtype=dtype))
     for norm, was in zip(norms, momentum, strict=True):
         norm.momentum = was
         if norm.affine:  # else what goes in of a dead channel would not be 0

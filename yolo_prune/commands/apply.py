@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import api, files, log
-from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import PruneError
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, yolo_object
 from yolo_prune.recipe import value_checks
 from yolo_prune.report import text

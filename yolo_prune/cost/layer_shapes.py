@@ -8,7 +8,6 @@ convolution, one of the two branches of an end-to-end head (YOLOv10, YOLO26) goe
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -18,7 +17,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yolo_prune.cost.latency_model import Row
 from yolo_prune.errors import HostError
+from yolo_prune.graph import image_shape
 from yolo_prune.graph.convolutions import is_depthwise
+from yolo_prune.graph.model_state import copy_of
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
 
@@ -159,7 +160,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
         module.register_forward_hook(note)
     first = next(model.parameters())
     with torch.no_grad():
-        model(torch.zeros(1, image_channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
+        model(torch.zeros(1, image_shape.channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
     return found
 
 
@@ -173,39 +174,6 @@ def _own_name(name: str, own: set[str]) -> str:
         if known in own:
             return known
     raise HostError(f"ultralytics fuses a layer {name} of this model, which is not known here: bound its FLOPs instead")
-
-
-def image_channels(model: nn.Module) -> int:
-    """How many channels the images of a model have: what its yaml says, which no weight does.
-
-    Focus reads four pixels as one of four times the channels, and a grouped convolution's weight has fewer columns than
-    inputs. A model without a yaml is taken to read what its first convolution does.
-    """
-    yaml = getattr(model, "yaml", None)
-    if isinstance(yaml, dict):
-        return int(yaml.get("channels") or yaml.get("ch") or 3)
-    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """A copy without the loss, which holds the model: copying that would copy all twice."""
-    criterion = model.__dict__.pop("criterion", None)
-    computed = [  # at each call, such as the weight of torch.nn.utils.weight_norm; torch does not copy these
-        (vars(module), key, value)
-        for module in model.modules()
-        for key, value in vars(module).items()
-        if isinstance(value, torch.Tensor) and value.grad_fn is not None
-    ]
-    try:
-        for holder, key, value in computed:
-            holder[key] = value.detach()
-        with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
-            return deepcopy(model)
-    finally:
-        for holder, key, value in computed:
-            holder[key] = value
-        if criterion is not None:
-            model.criterion = criterion
 
 
 def _two(values: object) -> tuple[int, int]:

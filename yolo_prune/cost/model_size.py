@@ -17,9 +17,10 @@ from torch import nn
 
 from yolo_prune.allocation.costs import Cost, Effect, Latency
 from yolo_prune.allocation.units import Part, Unit
-from yolo_prune.cost.layer_shapes import deployed, image_channels, layers_of
+from yolo_prune.cost.layer_shapes import deployed, layers_of
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.graph import image_shape
 from yolo_prune.graph.channel_groups import IMAGE, ChannelGraph
 from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.host import flops
@@ -83,7 +84,7 @@ def _gflops(model: nn.Module) -> float:
     It takes the image's channels from the columns of the first parameter (8.4.190, utils/torch_utils.py:654), and gives
     0.0 for a model that begins with Focus or with a grouped convolution, whose weight has other columns.
     """
-    channels, first = image_channels(model), next(model.parameters())
+    channels, first = image_shape.channels(model), next(model.parameters())
     plain = first.ndim > 1 and first.shape[1] == channels
     return flops.gflops(model if plain else _Reading(model, channels), IMAGE)
 

@@ -17,7 +17,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import NoisyError, PruneError
-from yolo_prune.graph import image_size
+from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint, exporter
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
@@ -67,7 +67,7 @@ def profile(
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     files.require_place(name, target, example)
-    side = image_size.rounded(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
+    side = image_shape.rounded(network, imgsz or (ckpt.get("train_args") or {}).get("imgsz") or 640)
     with scratch.folder() as folder, exporter.restrained(safe):
         _make(network, source.name, folder, format, precision, side)
         if kit is not None:
@@ -144,10 +144,10 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     kind, precision = require_here(recipe)
     say(
         f"no prune_profile= is given: measuring this machine through {runtimes.PACKAGES[kind][1]}, one thread, at "
-        f"{image_size.rounded(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
+        f"{image_shape.rounded(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
     )
     with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
-        _make(network, name, folder, kind, precision, image_size.rounded(network, imgsz))
+        _make(network, name, folder, kind, precision, image_shape.rounded(network, imgsz))
         content = measurement.measure(folder, 1, say)
     for line in measurement.summary(content).splitlines():
         say(line)

@@ -29,7 +29,7 @@ from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import NoisyError, PruneError, VerifyError
 from yolo_prune.export import artifact, compare, prove, table, tensorrt_kit
 from yolo_prune.export.prove import LIMITS, Parity
-from yolo_prune.graph import image_size
+from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint, dataset_check, dataset_file, exporter, inference, samples, validation
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
@@ -440,9 +440,9 @@ def _side(main: Subject, imgsz: int | None) -> int:
     given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
     if isinstance(given, (list, tuple)):
         given = max(given)
-    side = image_size.rounded(main.network, int(given))
+    side = image_shape.rounded(main.network, int(given))
     if side != given:
-        log.warn(f"imgsz={given} is not a multiple of {image_size.step(main.network)}: {side} is exported")
+        log.warn(f"imgsz={given} is not a multiple of {image_shape.step(main.network)}: {side} is exported")
     return side
 
 

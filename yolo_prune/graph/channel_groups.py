@@ -27,10 +27,10 @@ import torch_pruning as tp
 from torch import nn
 
 from yolo_prune.allocation.allocate import Head
-from yolo_prune.cost.layer_shapes import copy_of
-from yolo_prune.graph import blocks, equivalence, image_size, residual, trace
+from yolo_prune.graph import blocks, equivalence, image_shape, residual, trace
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.graph.trace import Side, Trace
 from yolo_prune.graph.tracer import Known, follow
@@ -319,7 +319,7 @@ def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[
 def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
     """Every layer, vectors of their own, and attention's products."""
     vectors = {name: shadow.get_parameter(name) for name in blocks.vectors(shadow)}
-    side = image_size.step(shadow)
+    side = image_shape.step(shadow)
     layers = []
     for name, m in shadow.named_modules():
         work = found.area.get(name, [0.0, 0.0, 0.0])

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from yolo_prune.cost.layer_shapes import image_channels
 from yolo_prune.errors import PruneError
+from yolo_prune.graph import image_shape
 from yolo_prune.graph.channel_counts import count, counts_in, shape_of
 from yolo_prune.graph.operation_names import BLIND, READS, SHAPES
 from yolo_prune.graph.operations import Call, Label, followed, name_of, tensors_in
@@ -284,7 +284,7 @@ def _pass(model: nn.Module, mode: _Mode, names: Mapping[nn.Module, str], number:
         vector = model.get_parameter(name)
         ids = trace.uses.get((name, "out"))
         mode.put(vector, trace.use(name, "out", trace.new(len(vector)) if ids is None else ids), -1)
-    image = torch.zeros(1, image_channels(model), size, size)
+    image = torch.zeros(1, image_shape.channels(model), size, size)
     mode.plain(image)
     with torch.no_grad(), _hooked(mode, names, number), mode:
         result = model(image)

@@ -22,8 +22,8 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks
 
-from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import PruneError, first_line
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe import formats
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from yolo_prune import log
-from yolo_prune.errors import PruneError, first_line
+from yolo_prune.errors import PruneError
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.host import loss
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.importance import gradients
-from yolo_prune.planning.sensitivity import evaluating
 
 IMAGES = 64  # that are looked at, in batches of host/datasets.py
 
@@ -57,18 +57,13 @@ def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping
         parameter.requires_grad_(".dfl." not in name)
     device = next(copy.parameters()).device
     seen = gradients.Gates(found, copy, kind)
-    with evaluating(copy), torch.enable_grad():
+    with loss.evaluating(copy), torch.enable_grad():
         if kind == "activation":
             seen.attach(None)
         for batch in batches:
             here = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             copy.zero_grad()
-            try:
-                loss, _ = copy.loss(here, copy(here["img"]))
-                loss.sum().backward()
-            except (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-                words = first_line(error)
-                raise PruneError(f"the loss of a {type(copy).__name__} says nothing on this data: {words}") from error
+            loss.backward(copy, here)
             if kind != "activation":
                 seen.look()
         seen.detach()

@@ -21,7 +21,6 @@ from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.report import text
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
 _MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
@@ -212,9 +211,23 @@ def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> B
         return error
     words = str(error).partition("; raise the bound")[0]
     return BoundError(
-        f"{words}; of its convolution weights stay: {text.held(reasons, channel_graph.untaught)}. Raise the bound, "
+        f"{words}; of its convolution weights stay: {_held(reasons, channel_graph.untaught)}. Raise the bound, "
         "replace what stops it, or teach the block (docs/adding-a-block.md)"
     )
+
+
+def _held(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
+    """What keeps layers whole, the weightiest first.
+
+    Args:
+        reasons: why -> share of the weights. blocks: name -> class, of the blocks that are not known.
+    """
+    order = sorted(reasons, key=lambda why: -reasons[why])
+    listed = []
+    for why in order[:most]:
+        kind = next((kind for name, kind in blocks.items() if f" {name}," in f"{why}," or f" {name} " in why), None)
+        listed.append(f"{reasons[why]:.0%} {why}{f' ({kind})' if kind else ''}")
+    return "; ".join(listed) + ("; ..." if len(order) > most else "")
 
 
 def check_reachable(

@@ -29,11 +29,11 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.cost.layer_shapes import copy_of, image_channels
 from yolo_prune.errors import BoundError, PruneError, first_line
-from yolo_prune.graph import blocks, channel_groups
+from yolo_prune.graph import blocks, channel_groups, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
@@ -207,7 +207,7 @@ def examine(model: nn.Module, found: ChannelGraph, plan: PrunePlan) -> Fault | N
     side = (
         64 if not any(hasattr(module, "num_queries") for module in shadow.modules()) else 192
     )  # as in graph/tracer.py
-    images = torch.rand(2, image_channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
             _silence(shadow, found, plan)

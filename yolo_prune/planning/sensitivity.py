@@ -4,8 +4,6 @@
 A worked example: a group of 64 channels is cut to 32 by its importance, by making what feeds the other 32 compute 0
 (which is what a cut does, see tests/helpers/oracle.py), and the host's own loss on 16 images rises from 3.1
 to 3.4: its sensitivity at a half is 0.3. Then the group is given back, and the next one is cut.
-
-Host internals, read in ultralytics 8.4.190: nn/tasks.py (`loss`).
 """
 
 from __future__ import annotations
@@ -19,17 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ultralytics.cfg import get_cfg
 
 from yolo_prune.allocation import units
 from yolo_prune.cost import measured_file
 from yolo_prune.cost.measured_file import SensitivityFile
-from yolo_prune.errors import PruneError, first_line
+from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.convolutions import inputs_first
+from yolo_prune.host import loss
 from yolo_prune.planning import choice
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.surgery.reconstruct import undisturbed
 
 KIND = "yolo-prune sensitivity"
 SHARES = (0.25, 0.5)  # of a group's channels that are cut
@@ -60,8 +57,8 @@ def measure(
     decided = choice.units(found, scores, sizes, dict.fromkeys(sizes, 1))
     members = {group.name: group.members for group in found.groups}
     rows: dict[str, Any] = {}
-    with evaluating(network):
-        dense = _loss(network, batches)
+    with loss.evaluating(network):
+        dense = loss.mean(network, batches)
         for number, unit in enumerate(decided):
             losses = []
             for share in SHARES:
@@ -70,8 +67,8 @@ def measure(
                     name: np.argsort(-values, kind="stable")[count * times :] for name, values, times, _ in unit.rows()
                 }
                 with _dead(network, members, gone):
-                    losses.append(_loss(network, batches) - dense)
-            rows[unit.groups[0]] = {"size": unit.size, "losses": [round(loss, 6) for loss in losses]}
+                    losses.append(loss.mean(network, batches) - dense)
+            rows[unit.groups[0]] = {"size": unit.size, "losses": [round(rise, 6) for rise in losses]}
             progress(number + 1, len(decided))
     for unit in decided:
         rows[unit.groups[0]]["weight"] = _slope(unit, rows[unit.groups[0]]["losses"])
@@ -95,7 +92,7 @@ def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "group": name,
             "channels": row["size"],
-            **{f"loss, {share:.0%} cut": f"{loss:+.4f}" for share, loss in zip(SHARES, row["losses"], strict=True)},
+            **{f"loss, {share:.0%} cut": f"{rise:+.4f}" for share, rise in zip(SHARES, row["losses"], strict=True)},
             "weight": f"{row['weight']:.2f}",
         }
         for name, row in groups
@@ -172,44 +169,6 @@ def _within(allowed: float, shares: Sequence[float], losses: Sequence[float]) ->
             return left + (right - left) * max(allowed - low, 0.0) / (high - low)
     slope = (losses[-1] - losses[-2]) / (shares[-1] - shares[-2])
     return 1.0 if slope <= 0 else min(shares[-1] + (allowed - losses[-1]) / slope, 1.0)
-
-
-@contextlib.contextmanager
-def evaluating(network: Any) -> Iterator[None]:
-    """Eval mode, and what the host's loss needs: its settings as a namespace, and a loss of its own.
-
-    Every attribute of every module comes back: modes, settings, the criterion, the anchors that heads remember.
-    """
-    arguments = getattr(network, "args", None)
-    own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
-    known = vars(get_cfg())
-    with undisturbed(network):
-        network.__dict__.pop("criterion", None)
-        network._modules.pop("criterion", None)
-        network.args = get_cfg(overrides={key: own[key] for key in own if key in known and own[key] is not None})
-        if not hasattr(network, "nc"):  # RTDETRDetectionModel.init_criterion reads what only the host's trainer sets
-            network.nc = len(getattr(network, "names", ()))
-        network.eval()
-        yield
-
-
-def _loss(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
-    """The sum of the host's loss items, the mean over batches."""
-    found = []
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                _, items = network.loss(dict(batch), network(batch["img"]))
-                values = items.values() if isinstance(items, dict) else [items]
-                found.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
-    except (ImportError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        words = first_line(error)
-        raise PruneError(
-            f"the loss of this {type(network).__name__} cannot be computed on this data: {words}"
-        ) from error
-    if not np.isfinite(found).all():
-        raise PruneError(f"the loss of this {type(network).__name__} on this data is not a finite number")
-    return float(np.mean(found))
 
 
 @contextlib.contextmanager

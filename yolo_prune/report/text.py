@@ -43,17 +43,3 @@ def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:
     return (
         f"what goes into these blocks is protected, for yolo-prune does not know all that they do: {', '.join(listed)}"
     )
-
-
-def held(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
-    """What keeps layers whole, the weightiest first.
-
-    Args:
-        reasons: why -> share of the weights. blocks: name -> class, of the blocks that are not known.
-    """
-    order = sorted(reasons, key=lambda why: -reasons[why])
-    listed = []
-    for why in order[:most]:
-        kind = next((kind for name, kind in blocks.items() if f" {name}," in f"{why}," or f" {name} " in why), None)
-        listed.append(f"{reasons[why]:.0%} {why}{f' ({kind})' if kind else ''}")
-    return "; ".join(listed) + ("; ..." if len(order) > most else "")

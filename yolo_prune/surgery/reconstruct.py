@@ -32,6 +32,7 @@ from torch.nn import functional
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.graph.model_state import undisturbed
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels
 
@@ -182,22 +183,6 @@ def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, i
         return act(images.cpu())
     finally:
         model.to(device)
-
-
-@contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Give every module's attributes back at the end: modes, settings, what heads remember; not tensors' values."""
-    before = [(m, dict(vars(m)), dict(m._modules), dict(m._buffers)) for m in model.modules()]
-    try:
-        yield
-    finally:
-        for module, attributes, children, buffers in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            module._modules.clear()
-            module._modules.update(children)
-            module._buffers.clear()
-            module._buffers.update(buffers)
 
 
 def _statistics_hold(model: nn.Module, images: torch.Tensor) -> bool:

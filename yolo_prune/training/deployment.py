@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import log
-from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import ddp, optimizer_state

@@ -14,10 +14,10 @@ from ultralytics.utils import RANK
 
 from yolo_prune import files
 from yolo_prune.cost import model_size, profile_file
-from yolo_prune.cost.layer_shapes import copy_of
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import PruneError
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline

@@ -1,0 +1,48 @@
+# yolo-prune, AGPL-3.0 license
+"""A stock model copied, and a stock model that is used and then is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy without the loss, which holds the model: copying that would copy all twice."""
+    criterion = model.__dict__.pop("criterion", None)
+    computed = [  # at each call, such as the weight of torch.nn.utils.weight_norm; torch does not copy these
+        (vars(module), key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+    ]
+    try:
+        for holder, key, value in computed:
+            holder[key] = value.detach()
+        with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
+            return deepcopy(model)
+    finally:
+        for holder, key, value in computed:
+            holder[key] = value
+        if criterion is not None:
+            model.criterion = criterion
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Give every module's attributes back at the end: modes, settings, what heads remember; not tensors' values."""
+    before = [(m, dict(vars(m)), dict(m._modules), dict(m._buffers)) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, children, buffers in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._modules.clear()
+            module._modules.update(children)
+            module._buffers.clear()
+            module._buffers.update(buffers)
