@@ -62,12 +62,12 @@ def choose(
     avoid: dict[str, str] | None = None,
     frozen: Collection[str] = (),
 ) -> tuple[ChannelGraph, PrunePlan]:
-    """What `step.choose` chooses, tried on a copy; the model is not changed.
+    """What `choice.choose` chooses, tried on a copy; the model is not changed.
 
     Args:
-        model, recipe, baseline, bounds, worth: see `step.choose`.
+        model, recipe, baseline, bounds, worth: see `choice.choose`.
         avoid: block -> why it is protected; what is found here is added to it, and said in the log.
-        frozen: see `step.choose`.
+        frozen: see `choice.choose`.
 
     Returns:
         The groups and a plan after which the model runs.
@@ -90,7 +90,7 @@ def rehearse(
     """Before a training: halve every group of a copy, so that what would fail in some later step is found now.
 
     Args:
-        model: a stock model; it is not changed. recipe, baseline: see `step.plan`. avoid, frozen: as in `choose`.
+        model: a stock model; it is not changed. recipe, baseline: see `choice.plan`. avoid, frozen: as in `choose`.
 
     Returns:
         `avoid`, with what was found.

@@ -41,7 +41,7 @@ _PLACES = 4608  # at which a layer is fitted, in all images together
 _RIDGE = 0.1  # of the mean square of what a weight of the layer reads
 _FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
 
-Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of surgery.kept_positions
+Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
 
 
 @dataclass

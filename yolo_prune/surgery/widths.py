@@ -45,7 +45,7 @@ def stamp(
 
     Args:
         model: a stock model with a `yaml` dict.
-        native: layers whose output counts are the stock model's (graph.ChannelGraph.native), such as the head's last
+        native: layers whose output counts are the stock model's (channel_groups.ChannelGraph.native), such as the head's last
             ones; they follow the class count of whatever data the model is trained on next.
         run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
         removed: names of the blocks that were just removed whole.

@@ -89,7 +89,7 @@ def cut_training(
     average, which was made up for: to fit the live model as well would cost as much again.
 
     Args:
-        images: what the cut is made up for on; None where nothing does. worth: see step.choose.
+        images: what the cut is made up for on; None where nothing does. worth: see choice.choose.
         avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
 
     Returns:
