@@ -169,7 +169,7 @@ MUTATIONS = (
     Mutation("importance", "raw[name] / mean if", "raw[name] if", ("importance",)),
     # What makes up for a cut
     Mutation("reconstruct", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
-    Mutation("reconstruct", "copy_(middle_y - found @ middle_a)", "copy_(middle_y)", RIDGE),
+    Mutation("reconstruct", "copy_(middle_y - fitted @ middle_a)", "copy_(middle_y)", RIDGE),
     Mutation("reconstruct", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
     Mutation("reconstruct", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),
     Mutation(
@@ -194,7 +194,9 @@ MUTATIONS = (
         "new.grad = None",
         ("continuity::test_pending_gradients_are_cut_with_their_weights",),
     ),
-    Mutation("surgery", "Kept(inp, out) if transposed", "Kept(out, inp) if transposed", (DEAD + "[yolov8n-seg.yaml]",)),
+    Mutation(
+        "surgery", "Kept(inp, out) if inputs_first", "Kept(out, inp) if inputs_first", (DEAD + "[yolov8n-seg.yaml]",)
+    ),
     Mutation(
         "residual",
         "np.arange(start, start + width), np.arange(start - width, start)",
@@ -307,7 +309,7 @@ MUTATIONS = (
     ),
     Mutation(
         "masks",
-        "count = round(way * candidates.numel())",
+        "count = round(progress * candidates.numel())",
         "count = candidates.numel()",
         ("masks::test_half_way_takes_the_smallest_of_those_that_will_go",),
     ),

@@ -35,7 +35,7 @@ def sparse(pattern: str) -> Callable[[YOLO], None]:
     """Makes single weights of a model zero."""
 
     def make(yolo: YOLO) -> None:
-        masks.put(yolo.model, masks.choose(yolo.model, parse(pattern)))
+        masks.apply(yolo.model, masks.choose(yolo.model, parse(pattern)))
 
     return make
 

@@ -156,11 +156,11 @@ def _choose(
 def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Recipe, images: Any) -> None:
     """Cut a network in place, make up for it on `images` where there are any, and write its widths into its yaml."""
     frozen = {name for name, _ in network.named_parameters() if ".dfl." in name}
-    with reconstruct.made_up(network, graph, plan, images, wanted.reconstruct, frozen):
+    with reconstruct.reconstructed(network, graph, plan, images, wanted.reconstruct, frozen):
         cut_channels.apply(network, graph, plan)
     sparsity = wanted.sparsity or widths.sparsity(network)
     if sparsity is not None:
-        masks.put(network, masks.choose(network, sparsity_pattern.parse(sparsity)))
+        masks.apply(network, masks.choose(network, sparsity_pattern.parse(sparsity)))
     widths.stamp(network, graph.native, removed=plan.blocks, sparsity=sparsity)
 
 

@@ -125,13 +125,13 @@ def _function(command: str) -> Callable[..., object]:
 
 def _parameters(command: str, function: Callable[..., object]) -> dict[str, object]:
     """Return the arguments that a command takes, with their defaults."""
-    found: dict[str, object] = {}
+    parameters: dict[str, object] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            found.update(dict.fromkeys(_KEYWORDS.get(command, ())))
+            parameters.update(dict.fromkeys(_KEYWORDS.get(command, ())))
         else:
-            found[name] = parameter.default
-    return found
+            parameters[name] = parameter.default
+    return parameters
 
 
 def _help(words: list[str]) -> int:

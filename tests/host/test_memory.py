@@ -142,12 +142,12 @@ def test_what_makes_up_for_a_cut_goes_to_the_cpu_for_any_text_of_no_memory(
         return 7
 
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        assert reconstruct._where_there_is_room(act, model, images) == 7
+        assert reconstruct._on_device_or_cpu(act, model, images) == 7
     assert "the CPU does it" in caplog.text
     assert moves == ["cpu", device]
     error = RuntimeError("another fault")
     with pytest.raises(RuntimeError, match="another"):
-        reconstruct._where_there_is_room(act, model, images)
+        reconstruct._on_device_or_cpu(act, model, images)
 
 
 def test_gradients_are_looked_at_on_the_cpu_where_the_device_is_full(

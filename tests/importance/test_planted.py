@@ -161,7 +161,7 @@ def test_inputs_that_are_sums_of_others_are_not_missed(part: str, at_most: float
     model = Chain()
     x = white(512, 8).view(8, 64, 8).permute(0, 2, 1).reshape(8, 8, 8, 8).contiguous()
     before = model(x).detach()
-    noted = reconstruct.Before({"second": (None, np.arange(0, 16, 2))})
+    noted = reconstruct.DenseOutputs({"second": (None, np.arange(0, 16, 2))})
     noted.places["second"] = torch.arange(64)
     noted.outputs["second"] = before.flatten(2).transpose(1, 2)
     cut_channels.cut_conv(model.first, np.arange(0, 16, 2), None)
@@ -203,9 +203,9 @@ def test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss() -> None
     found, plan = choice.choose(model, wanted, baseline, choice.limits(wanted, baseline))
     assert len(plan.keep) > 2
     losses = []
-    for part in reconstruct.PARTS:
+    for part in reconstruct.METHODS:
         small = deepcopy(model)
-        with reconstruct.made_up(small, found, plan, images(128, 77)[0], part):
+        with reconstruct.reconstructed(small, found, plan, images(128, 77)[0], part):
             cut_channels.apply(small, found, plan)
         losses.append(loss_of(small))
     assert len(losses) == 4

@@ -130,7 +130,7 @@ def test_zeros_hold_through_momentum_and_weight_decay(kind: Any) -> None:
 
     learn()  # momentum of what is about to be masked
     chosen = masks.choose(model, Pattern(0.6))
-    masks.put(model, chosen)
+    masks.apply(model, chosen)
     acting = StepHooks()
     acting.acting = [masks.Masks(model, chosen)]
     acting.follow(optimizer)
@@ -150,7 +150,7 @@ def test_what_is_counted_is_there() -> None:
     model, pattern = small(), Pattern(0.5, 2, 4)
     dense = masks.count(model, pattern)
     assert (dense.share, dense.fitting) == (pytest.approx(0, abs=1e-3), 0)
-    masks.put(model, masks.choose(model, pattern))
+    masks.apply(model, masks.choose(model, pattern))
     sparse = masks.count(model, pattern)
     assert sparse.fitting == sparse.layers > 50
     assert sparse.share == pytest.approx(0.5, abs=0.01)

@@ -62,7 +62,7 @@ def away(model: nn.Module, other: nn.Module, x: torch.Tensor, at: int = -1) -> f
 def settled(model: nn.Module) -> torch.Tensor:
     """Images whose statistics the model's norms now have."""
     x = images(48)
-    reconstruct.restore(model, reconstruct.Before({}), x, "bn")
+    reconstruct.restore(model, reconstruct.DenseOutputs({}), x, "bn")
     return x
 
 
@@ -76,7 +76,7 @@ def cut(model: nn.Module, part: str, x: torch.Tensor, names: set[str] | None = N
     network = deepcopy(model)
     found = channel_groups.build(network)
     plan = halves(found, names)
-    with reconstruct.made_up(network, found, plan, x, part, **options):
+    with reconstruct.reconstructed(network, found, plan, x, part, **options):
         cut_channels.apply(network, found, plan)
     return network
 
@@ -123,7 +123,7 @@ def test_it_is_better_than_nothing_on_images_that_it_has_not_seen(name: str) -> 
     alike(model, names, 0.1)
     x, others = settled(model), images(8, seed=3)
     # Right behind the block: through the whole of a random network any difference grows to anything.
-    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in reconstruct.PARTS}
+    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in reconstruct.METHODS}
     assert left["weights"] < 0.8 * left["none"], left
     assert left["weights"] < 0.8 * left["bn"], left
 

@@ -78,7 +78,7 @@ IN_PRUNE = [
     (cut_channels, "_cut_batchnorm", True, KeyboardInterrupt()),
     (blocks, "settle", True, StoppedError()),
     (reconstruct, "_fit", True, StoppedError()),
-    (masks, "put", True, StoppedError()),
+    (masks, "apply", True, StoppedError()),
     (architecture, "stamp", True, KeyboardInterrupt()),
     (model_size, "size_of", False, StoppedError()),
     (yolo_object, "refresh", True, torch.OutOfMemoryError("CUDA out of memory")),

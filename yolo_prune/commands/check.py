@@ -36,8 +36,8 @@ def check() -> int:
     print(f"{'python':16}{platform.python_version()}  ({sys.executable})")
     good = _check_host()
     for name, source in _PACKAGES:
-        found = _distribution(name)
-        print(f"{name:16}{found or f'not installed: pip install {source}'}")
+        installed = _distribution(name)
+        print(f"{name:16}{installed or f'not installed: pip install {source}'}")
     switch = os.environ.get("YOLO_PRUNE", "not set")
     print(f"{'YOLO_PRUNE':16}{switch}: the plugin is {'off' if switch == '0' else 'on'}")
     live, words = _hook()
@@ -52,10 +52,10 @@ def check() -> int:
 def _check_host() -> bool:
     """Print the line on ultralytics; tell whether it is supported."""
     wanted = f">={releases.LOWEST},<{releases.BELOW}"
-    found = _distribution("ultralytics")
-    good = found is not None and releases.supported(found)
+    installed = _distribution("ultralytics")
+    good = installed is not None and releases.supported(installed)
     verdict = f"supported: {wanted}" if good else f'not supported: pip install "ultralytics{wanted}"'
-    print(f"{'ultralytics':16}{found or 'not installed'}  ({verdict})")
+    print(f"{'ultralytics':16}{installed or 'not installed'}  ({verdict})")
     return good
 
 
@@ -70,7 +70,7 @@ def _distribution(name: str) -> str | None:
 
 
 def _hook() -> tuple[bool, str]:
-    """Import the host in a fresh interpreter that was told nothing of us, and see whether it knows `prune`."""
+    """Import the host in a fresh interpreter that knows nothing of us, and see whether it knows `prune`."""
     code = "import ultralytics.cfg as cfg; print('prune' in cfg.DEFAULT_CFG_DICT)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     answer = (done.stdout.strip().splitlines() or [""])[-1]

@@ -155,9 +155,9 @@ def _check_ties(graph: ChannelGraph, plan: PrunePlan) -> None:
         elif group.tie:
             gone = 0.0 if group.head is not None else gone_share(graph, plan, group.tie)
             counts.setdefault(group.tie, set()).add(round(count / group.times / (1 - gone), 6))
-    for tie, found in counts.items():
-        if len(found) > 1:
-            raise ValueError(f"{tie} needs equal counts in its tied groups, the plan has {sorted(found)}")
+    for tie, counts_of_tie in counts.items():
+        if len(counts_of_tie) > 1:
+            raise ValueError(f"{tie} needs equal counts in its tied groups, the plan has {sorted(counts_of_tie)}")
 
 
 def gone_share(graph: ChannelGraph, plan: PrunePlan, tie: str) -> float:

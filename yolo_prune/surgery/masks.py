@@ -42,27 +42,28 @@ def layers(model: nn.Module, pattern: Pattern, frozen: Collection[str] = ()) -> 
 
 @torch.no_grad()
 def choose(
-    model: nn.Module, pattern: Pattern, way: float = 1.0, frozen: Collection[str] = ()
+    model: nn.Module, pattern: Pattern, progress: float = 1.0, frozen: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
     """Masks of a model, the smallest weights first.
 
     Args:
-        model: a stock model. pattern: what it comes to. way: how far to go, above 0 up to 1: of n:m, that share of the
-            weights that will go (the smallest of them, by layers); of a share, that share of it.
+        model: a stock model. pattern: what it comes to.
+        progress: how far to go, above 0 up to 1: of n:m, that share of the weights that will go (the smallest of them,
+            by layers); of a share, that share of it.
         frozen: layers that a training leaves as they are.
 
     Returns:
         Name of the convolution -> mask of its weight's shape, True where a weight stays.
     """
-    found = layers(model, pattern, frozen)
+    convolutions = layers(model, pattern, frozen)
     if pattern.of is None:
-        return _by_lamp(found, pattern.share * way)
-    return {name: _of_every(module.weight, pattern, way) for name, module in found.items()}
+        return _by_lamp(convolutions, pattern.share * progress)
+    return {name: _n_of_m(module.weight, pattern, progress) for name, module in convolutions.items()}
 
 
-def _by_lamp(found: Mapping[str, nn.Conv2d], share: float) -> dict[str, torch.Tensor]:
+def _by_lamp(convolutions: Mapping[str, nn.Conv2d], share: float) -> dict[str, torch.Tensor]:
     scores = {}
-    for name, module in found.items():
+    for name, module in convolutions.items():
         squares, order = precise(module.weight.detach()).flatten().square().sort()
         remaining = squares.flip(0).cumsum(0).flip(0)
         scores[name] = torch.empty_like(squares).scatter_(0, order, squares / remaining.clamp_min(1e-300))
@@ -72,18 +73,18 @@ def _by_lamp(found: Mapping[str, nn.Conv2d], share: float) -> dict[str, torch.Te
     gone = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     gone[every.argsort(stable=True)[: int(share * len(every))]] = True
     parts = gone.split([len(score) for score in scores.values()])
-    pairs = zip(parts, found.items(), strict=True)
+    pairs = zip(parts, convolutions.items(), strict=True)
     return {name: ~part.view_as(module.weight).to(module.weight.device) for part, (name, module) in pairs}
 
 
-def _of_every(weight: torch.Tensor, pattern: Pattern, way: float) -> torch.Tensor:
+def _n_of_m(weight: torch.Tensor, pattern: Pattern, progress: float) -> torch.Tensor:
     if pattern.of is None or pattern.keep is None:
         raise ValueError(f"{pattern} is no n:m")
     size = weight.detach().float().abs()
     grouped = size.permute(0, 2, 3, 1).reshape(-1, pattern.of)  # neighbours along the inputs stand in one row
     leaving = grouped.argsort(dim=1, stable=True)[:, : pattern.of - pattern.keep]
     candidates = grouped.gather(1, leaving)
-    count = round(way * candidates.numel())
+    count = round(progress * candidates.numel())
     gone = torch.zeros(candidates.numel(), dtype=torch.bool, device=weight.device)
     gone[candidates.flatten().argsort(stable=True)[:count]] = True
     mask = torch.ones_like(grouped, dtype=torch.bool).scatter_(1, leaving, ~gone.view_as(candidates))
@@ -91,14 +92,14 @@ def _of_every(weight: torch.Tensor, pattern: Pattern, way: float) -> torch.Tenso
     return mask.view(out, high, wide, inp).permute(0, 3, 1, 2).contiguous()
 
 
-def of_zeros(model: nn.Module, pattern: Pattern) -> dict[str, torch.Tensor]:
+def from_zeros(model: nn.Module, pattern: Pattern) -> dict[str, torch.Tensor]:
     """The masks that a sparse model already has: its zeros. Layers without one have none."""
-    found = {name: module.weight.detach() != 0 for name, module in layers(model, pattern).items()}
-    return {name: mask for name, mask in found.items() if not mask.all()}
+    nonzero = {name: module.weight.detach() != 0 for name, module in layers(model, pattern).items()}
+    return {name: mask for name, mask in nonzero.items() if not mask.all()}
 
 
 @torch.no_grad()
-def put(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
+def apply(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     """Make the masked weights of a model 0."""
     modules: dict[str, Any] = dict(model.named_modules())
     for name, mask in masks.items():
@@ -146,12 +147,12 @@ class Zeros:
 @torch.no_grad()
 def count(model: nn.Module, pattern: Pattern) -> Zeros:
     """Count zeros and measure what they save on disk."""
-    found = layers(model, pattern)
+    convolutions = layers(model, pattern)
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
     zeros, total = sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
     raw = b"".join(value.detach().half().cpu().numpy().tobytes() for value in model.state_dict().values())
-    fitting = sum(_fits(module.weight, pattern) for module in found.values())
-    return Zeros(zeros / max(total, 1), fitting, len(found), len(raw), len(zlib.compress(raw, 6)))
+    fitting = sum(_fits(module.weight, pattern) for module in convolutions.values())
+    return Zeros(zeros / max(total, 1), fitting, len(convolutions), len(raw), len(zlib.compress(raw, 6)))
 
 
 def _fits(weight: torch.Tensor, pattern: Pattern) -> bool:

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What a cut took, made up for in what stays, on a few images and without labels or gradients.
+"""Reconstruction: what a cut took is made up for in what stays, on a few images, without labels or gradients.
 
     bias      channels that go were not 0: their mean, as their readers saw it, is added to the readers' bias, or taken
               off the running mean of the BatchNorm that follows
@@ -36,7 +36,7 @@ from yolo_prune.graph.model_state import undisturbed
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels
 
-PARTS = ("none", "bias", "bn", "weights")
+METHODS = ("none", "bias", "bn", "weights")
 _PLACES = 4608  # at which a layer is fitted, in all images together
 _RIDGE = 0.1  # of the mean square of what a weight of the layer reads
 _FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
@@ -45,33 +45,33 @@ Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_c
 
 
 @dataclass
-class Before:
+class DenseOutputs:
     """What a model put out before its cut.
 
     Attributes:
         kept: layer -> the positions that stay along its outputs and its inputs, None for all.
         places: layer -> (p,) flat places of its output, the same in every image.
         outputs: layer -> (n, p, rows that stay).
-        lost: layer -> (out,) what the inputs that go added to its outputs, on average.
+        removed: layer -> (out,) what the inputs that go added to its outputs, on average.
     """
 
     kept: Kept
     places: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
-    lost: dict[str, torch.Tensor] = field(default_factory=dict)
+    removed: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torch.Tensor, part: str) -> Before:
+def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torch.Tensor, method: str) -> DenseOutputs:
     """Note what a model does before it is cut; it comes back as it was.
 
     Args:
-        model: a stock model. found, plan: its groups and what the cut will keep of them.
+        model: a stock model. graph, plan: its groups and what the cut will keep of them.
         images: (n, channels, height, width), 0..1.
-        part: one of `PARTS` but none; what a lesser one needs not is not noted.
+        method: one of `METHODS` but none; what a lesser one needs not is not noted.
     """
-    kept = cut_channels.kept_positions(found, plan)
-    before = Before(kept)
-    merged = {block.consumer for block in found.blocks if block.name in plan.blocks}  # their columns add up: not lost
+    kept = cut_channels.kept_positions(graph, plan)
+    before = DenseOutputs(kept)
+    merged = {block.consumer for block in graph.blocks if block.name in plan.blocks}  # their columns add up: not lost
     layers = {name: module for name, module in model.named_modules() if name in kept and _plain(module)}
     calls = dict.fromkeys(layers, 0)
     means: dict[str, torch.Tensor] = {}
@@ -84,7 +84,7 @@ def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torc
             if kept[name][1] is not None and name not in merged:
                 mean = x.float().mean((0, 2, 3)) if x.ndim == 4 else x.float().flatten(0, -2).mean(0)
                 means[name] = mean
-            if part == "weights":
+            if method == "weights":
                 order = torch.Generator().manual_seed(len(before.places))
                 before.places[name] = torch.randperm(y.shape[1], generator=order)[:count].to(y.device)
                 noted = y[:, before.places[name]].float()
@@ -107,28 +107,31 @@ def observe(model: nn.Module, found: ChannelGraph, plan: PrunePlan, images: torc
         before.outputs.pop(name, None)
         means.pop(name, None)
     for name, mean in means.items():
-        before.lost[name] = _of_the_lost(layers[name], kept[name][1], mean)
+        before.removed[name] = _output_of_removed_inputs(layers[name], kept[name][1], mean)
     return before
 
 
-def restore(model: nn.Module, before: Before, images: torch.Tensor, part: str, frozen: Collection[str] = ()) -> None:
+def restore(
+    model: nn.Module, before: DenseOutputs, images: torch.Tensor, method: str, frozen: Collection[str] = ()
+) -> None:
     """Make up for a cut, in place.
 
     Args:
-        model: the model that was observed, cut. before: of `observe` with the same images and part.
+        model: the model that was observed, cut. before: of `observe` with the same images and method.
         frozen: names of parameters that are not trained: their layers and norms stay as they are.
     """
     modules = dict(model.named_modules())
     held = {name.rpartition(".")[0] for name in frozen}
-    for name, lost in before.lost.items():
+    for name, removed in before.removed.items():
         if name in modules and name not in held:
             rows = before.kept[name][0]
-            _shift(name, modules, lost if rows is None else lost[torch.as_tensor(rows, device=lost.device)], held)
-    if part != "bias":
-        _where_there_is_room(lambda some: _fit_weights(model, before, some, held), model, images)
+            staying = removed if rows is None else removed[torch.as_tensor(rows, device=removed.device)]
+            _shift(name, modules, staying, held)
+    if method != "bias":
+        _on_device_or_cpu(lambda some: _fit_weights(model, before, some, held), model, images)
 
 
-def _fit_weights(model: nn.Module, before: Before, images: torch.Tensor, held: Collection[str]) -> None:
+def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, held: Collection[str]) -> None:
     """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
     modules = dict(model.named_modules())
     solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
@@ -151,24 +154,24 @@ def _fit_weights(model: nn.Module, before: Before, images: torch.Tensor, held: C
 
 
 @contextlib.contextmanager
-def made_up(
+def reconstructed(
     model: nn.Module,
-    found: ChannelGraph,
+    graph: ChannelGraph,
     plan: PrunePlan,
     images: torch.Tensor | None,
-    part: str,
+    method: str,
     frozen: Collection[str] = (),
 ) -> Iterator[None]:
     """Make up for the cut that is done inside; see `observe` and `restore`. Without images nothing is done."""
-    if images is None or part == "none":
+    if images is None or method == "none":
         yield
         return
-    before = _where_there_is_room(lambda some: observe(model, found, plan, some, part), model, images)
+    before = _on_device_or_cpu(lambda some: observe(model, graph, plan, some, method), model, images)
     yield
-    restore(model, before, images, part, frozen)
+    restore(model, before, images, method, frozen)
 
 
-def _where_there_is_room(act: Callable[[torch.Tensor], Any], model: nn.Module, images: torch.Tensor) -> Any:
+def _on_device_or_cpu(act: Callable[[torch.Tensor], Any], model: nn.Module, images: torch.Tensor) -> Any:
     """Do this on the model's device, or, where a training has filled that, with the model on the CPU for the time."""
     device = next(model.parameters()).device
     try:
@@ -226,24 +229,24 @@ def _rows(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     return output.reshape(len(output), -1, output.shape[-1])
 
 
-def _of_the_lost(module: Any, columns: np.ndarray | None, mean: torch.Tensor) -> torch.Tensor:
+def _output_of_removed_inputs(module: Any, columns: np.ndarray | None, mean: torch.Tensor) -> torch.Tensor:
     """(out,) what the inputs that are not in `columns` add to a layer's outputs when they are at their mean."""
     gone = mean.clone()
     gone[torch.as_tensor(columns, device=mean.device)] = 0
     weight = module.weight.detach().float()
-    found: torch.Tensor = weight.reshape(*weight.shape[:2], -1).sum(2) @ gone
-    return found
+    output: torch.Tensor = weight.reshape(*weight.shape[:2], -1).sum(2) @ gone
+    return output
 
 
-def _shift(name: str, modules: Mapping[str, nn.Module], lost: torch.Tensor, held: Collection[str]) -> None:
+def _shift(name: str, modules: Mapping[str, nn.Module], constant: torch.Tensor, held: Collection[str]) -> None:
     """Add a constant to a layer's outputs: in its bias, or in the running mean of the norm beside it."""
     bias = getattr(modules[name], "bias", None)
     beside = f"{name.rpartition('.')[0]}.bn"
     norm = modules.get(beside) if name.endswith(".conv") and beside not in held else None
     if bias is not None:
-        bias.data += lost.to(bias.device, bias.dtype)
+        bias.data += constant.to(bias.device, bias.dtype)
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-        norm.running_mean -= lost.to(norm.running_mean.device, norm.running_mean.dtype)
+        norm.running_mean -= constant.to(norm.running_mean.device, norm.running_mean.dtype)
 
 
 def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -257,8 +260,8 @@ def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     rows, columns = places // wide * module.stride[0], places % wide * sw
     y = rows[:, None, None] + torch.arange(kh, device=x.device)[None, :, None] * dh
     z = columns[:, None, None] + torch.arange(kw, device=x.device)[None, None, :] * dw
-    found: torch.Tensor = x[:, :, y, z].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
-    return found
+    patches: torch.Tensor = x[:, :, y, z].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
+    return patches
 
 
 def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -277,12 +280,12 @@ def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
         square = a @ a.T
         square.diagonal().add_(_RIDGE * square.diagonal().sum() / a.shape[1] + 1e-12)
         moved = a.T @ _solve(square, error)
-    found = left + moved.T
+    fitted = left + moved.T
     if not bool((error - a @ moved).norm() <= error.norm()):
         return  # numbers failed, or are not numbers: better the weights that were left
-    weight.data.copy_(found.reshape(weight.shape))
+    weight.data.copy_(fitted.reshape(weight.shape))
     if module.bias is not None:
-        module.bias.data.copy_(middle_y - found @ middle_a)
+        module.bias.data.copy_(middle_y - fitted @ middle_a)
 
 
 def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -291,5 +294,5 @@ def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     if device.type not in ("cpu", "cuda"):  # Apple's MPS knows Cholesky in part, and not in every torch
         square, right = square.cpu(), right.cpu()
     factor, failed = torch.linalg.cholesky_ex(square)
-    found: torch.Tensor = torch.cholesky_solve(right, factor)
-    return (torch.zeros_like(found) if bool(failed) else found).to(device)
+    solution: torch.Tensor = torch.cholesky_solve(right, factor)
+    return (torch.zeros_like(solution) if bool(failed) else solution).to(device)

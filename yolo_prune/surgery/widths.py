@@ -45,8 +45,8 @@ def stamp(
 
     Args:
         model: a stock model with a `yaml` dict.
-        native: layers whose output counts are the stock model's (channel_groups.ChannelGraph.native), such as the head's last
-            ones; they follow the class count of whatever data the model is trained on next.
+        native: layers whose output counts are the stock model's (ChannelGraph.native), such as the head's last ones;
+            they follow the class count of whatever data the model is trained on next.
         run: what a resumed run needs to know of the pruning so far (plain data), or None when there is no run.
         removed: names of the blocks that were just removed whole.
         sparsity: the pattern of zeros that single weights have now; None leaves what was there.
@@ -84,8 +84,8 @@ def _counts(module: nn.Module) -> list[int]:
 
 def _yaml(model: nn.Module) -> dict[str, Any]:
     """The yaml dict of a stock model; empty where a module has none."""
-    found = getattr(model, "yaml", None)
-    return found if isinstance(found, dict) else {}
+    yaml = getattr(model, "yaml", None)
+    return yaml if isinstance(yaml, dict) else {}
 
 
 def run_of(model: nn.Module) -> dict[str, Any] | None:
@@ -108,8 +108,8 @@ def removed(model: nn.Module) -> list[str]:
 
 def sparsity(model: nn.Module) -> str | None:
     """The pattern of zeros that the single weights of a model have, or None."""
-    found: str | None = _yaml(model).get(SPEC_KEY, {}).get("sparsity")
-    return found
+    pattern: str | None = _yaml(model).get(SPEC_KEY, {}).get("sparsity")
+    return pattern
 
 
 def forget_run(model: nn.Module) -> None:
@@ -240,7 +240,7 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
     given, own = _yaml(weights), _yaml(model)
     if SPEC_KEY not in given or SPEC_KEY in own:
         return False
-    if type(model) is not type(weights) or _kind(given) != _kind(own):
+    if type(model) is not type(weights) or _architecture(given) != _architecture(own):
         log.warn(
             f"the pretrained weights are a pruned {_name(given)} and this model is {_name(own)}: "
             "only tensors of equal shape are transferred"
@@ -257,7 +257,7 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
     return True
 
 
-def _kind(d: Mapping[str, Any]) -> tuple[Any, ...]:
+def _architecture(d: Mapping[str, Any]) -> tuple[Any, ...]:
     """What two yaml dicts must share for their layers to be the same but for widths and class count."""
     stock = _stock(d)
     scale = stock.get("scale") or next(iter(stock.get("scales") or {"": None}))
@@ -303,10 +303,10 @@ def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) 
     if module.bias is not None:
         module.bias = nn.Parameter(torch.empty(out))
     module.reset_parameters()  # type: ignore[operator]
-    _beside(holder, name, out)
+    _resize_norm_beside(holder, name, out)
 
 
-def _beside(holder: nn.Module, name: str, out: int) -> None:
+def _resize_norm_beside(holder: nn.Module, name: str, out: int) -> None:
     """The BatchNorm that a checkpoint of version 0.1.0 does not name: that beside its convolution."""
     block = holder.get_submodule(name.rpartition(".")[0])
     bn = getattr(block, "bn", None)

@@ -108,7 +108,7 @@ def cut_training(
         if undo is not None and number == 0:
             note(undo, (scored, optimizer_state.student(model)), found, chosen)
         removed += chosen.blocks
-        with reconstruct.made_up(scored, found, chosen, images, wanted.reconstruct, untrained):
+        with reconstruct.reconstructed(scored, found, chosen, images, wanted.reconstruct, untrained):
             optimizer_state.cut(ema, found, chosen)
         dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, found, chosen))
         if dropped:

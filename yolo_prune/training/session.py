@@ -230,7 +230,7 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if session.resumed is not None:
         session.actions.load_state(session.resumed["between"])
     if session.pattern is not None:
-        session.actions.hold(model, masks.of_zeros(model, session.pattern))
+        session.actions.hold(model, masks.from_zeros(model, session.pattern))
 
 
 def _tell_frozen(trainer: Any, session: Session) -> None:
@@ -373,7 +373,7 @@ def _go_back(trainer: Any, session: Session) -> None:
         widths.note_run(item, done=session.done, steps=session.record["steps"], max_drop=session.record["max_drop"])
     _watch(trainer, session, None)
     if session.pattern is not None:
-        session.actions.hold(model, masks.of_zeros(model, session.pattern))
+        session.actions.hold(model, masks.from_zeros(model, session.pattern))
     _forget_the_best(trainer)
     save.save_as_of_the_epoch_before(trainer)
     record.finish(session.record, session.baseline, model, session.size, None)
@@ -457,7 +457,7 @@ def _make_sparse(session: Session, model: nn.Module, ema: nn.Module, way: float)
     share = way if session.recipe.sparsity is not None else 1.0  # the model came with its zeros: all of them stay
     chosen = ddp.from_first(lambda: masks.choose(scored, pattern, share, session.still))
     for item in (scored, optimizer_state.student(model)):
-        masks.put(item, chosen)
+        masks.apply(item, chosen)
     session.actions.hold(optimizer_state.student(model), chosen)
 
 

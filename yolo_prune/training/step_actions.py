@@ -173,6 +173,6 @@ def hold_what_is_sparse(model: nn.Module, pattern: Pattern, optimizer: torch.opt
         The hooks; `follow` takes them to another optimizer.
     """
     acting = StepHooks()
-    acting.acting = [masks.Masks(model, masks.of_zeros(model, pattern))]
+    acting.acting = [masks.Masks(model, masks.from_zeros(model, pattern))]
     acting.follow(optimizer)
     return acting
