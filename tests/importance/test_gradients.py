@@ -291,7 +291,7 @@ def test_a_cut_before_the_first_batch_looks_at_a_few(tiny_data: Path, tmp_path: 
         calls.append(len(batches))
         return real(network, found, kind, batches)
 
-    monkeypatch.setattr(cut.gradients, "gather", gather)
+    monkeypatch.setattr(calibration, "gather", gather)
     train(tiny_data, tmp_path, epochs=1, prune=0.4, prune_importance="taylor", prune_schedule="oneshot", prune_start=0)
     assert len(calls) == 1
     assert calls[0] > 0
