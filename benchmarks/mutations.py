@@ -50,7 +50,7 @@ FILES = {
 }
 TESTS = {
     "again": "tests/training/test_again.py",
-    "allocate": "tests/allocation/test_allocate.py",
+    "allocate": "tests/planning/test_choice.py",
     "reconstruct": "tests/surgery/test_reconstruct.py",
     "continuity": "tests/training/test_optimizer_state.py",
     "families": "tests/graph/test_families.py",

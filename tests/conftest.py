@@ -28,12 +28,21 @@ _SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
 os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
 
 
+PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
+
+
+def _is_pure(path: Path) -> bool:
+    return path.parent.name in PURE
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _host() -> None:
+def _host(request: pytest.FixtureRequest) -> None:
     """Use one thread, so that results do not depend on the machine, and let the host write where we say.
 
     Under pytest the host (8.4.190, cfg `get_save_dir`) would put its runs beside itself, into site-packages.
     """
+    if all(_is_pure(item.path) for item in request.session.items):
+        return
     import torch
     import ultralytics.cfg
 
@@ -42,12 +51,13 @@ def _host() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test writes, the host's `runs/` among it, out of the working tree."""
-    from ultralytics.utils import SETTINGS
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
+    if not _is_pure(request.path):
+        from ultralytics.utils import SETTINGS
+
+        monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import PURE
 from tests.helpers.checkout import ROOT
 
 # Tests that may stand as they are, and why.
@@ -30,6 +33,17 @@ def test_every_test_asserts_something_that_is_reached() -> None:
         "every assert of these tests stands in a loop or under a condition (or there is none); assert outside of it "
         f"that there was something to look at, or name the test in EXCEPTIONS with a reason: {', '.join(wrong)}"
     )
+
+
+def test_tests_of_pure_wings_import_neither_torch_nor_the_host() -> None:
+    folders = [str(ROOT / "tests" / name) for name in PURE]
+    code = (
+        "import sys, pytest\n"
+        f"code = pytest.main(['-q', '-n', '0', '--collect-only', '-p', 'no:cacheprovider', *{folders}])\n"
+        "print(int(code), [name for name in ('torch', 'ultralytics') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_exceptions_are_of_tests_that_need_them() -> None:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from ultralytics import YOLO
 
 import yolo_prune
-from tests.allocation.test_allocate import asked, dense
 from tests.helpers.checkout import ROOT
 from tests.helpers.oracle import lively
+from tests.planning.test_choice import asked, dense
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import latency_model, layer_shapes, model_size, profile_file, profile_format
 from yolo_prune.cost.latency_model import Row, Steps

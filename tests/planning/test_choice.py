@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Allocation keeps its promises for any model: bounds, multiples, floors, ties, and the best channels first."""
+"""The choice of a step on real models: it keeps bounds, multiples, floors and ties, and the best channels stay."""
 
 from __future__ import annotations
 
