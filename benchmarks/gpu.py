@@ -442,7 +442,7 @@ def latency(s: Settings) -> dict[str, Any]:
     """Milliseconds of dense and pruned in torch, FP32 and FP16, one image and many."""
     import torch
 
-    from yolo_prune.device.timing import interleaved
+    from yolo_prune.device.timing import in_turns
 
     models, side = pair(s), 64 if s.quick else 640
     rows = []
@@ -462,10 +462,10 @@ def latency(s: Settings) -> dict[str, Any]:
 
                 return run
 
-            timings = interleaved({name: call(name) for name in models}, 3 if s.quick else 50)
-            ms = {name: round(timing.median, 3) for name, timing in timings.items()}
+            turns = in_turns({name: call(name) for name in models}, 3 if s.quick else 50, seconds=1 if s.quick else 10)
+            ms = {name: round(turns.timing(name).median, 3) for name in models}
             row = {"precision": "fp16" if half else "fp32", "batch": batch, "imgsz": side, **ms}
-            rows.append({**row, "speedup": round(ms["dense"] / max(ms["pruned"], 1e-9), 2)})
+            rows.append({**row, "speedup": turns.ratio("dense", "pruned").as_dict()})
     return {"rows": rows, "faults": []}
 
 
@@ -476,7 +476,7 @@ def latency_onnxruntime(s: Settings) -> dict[str, Any]:
     import onnxruntime
     import torch
 
-    from yolo_prune.device.timing import interleaved
+    from yolo_prune.device.timing import in_turns
 
     provider = "CUDAExecutionProvider" if s.cuda else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
@@ -501,8 +501,10 @@ def latency_onnxruntime(s: Settings) -> dict[str, Any]:
         if far[name] > 0.01:
             faults.append(f"{name}: outputs are {far[name]:.2%} of their range away from torch's")
     calls = {name: (lambda one=one: one.run(None, {"images": x.numpy()})) for name, one in sessions.items()}
-    ms = {name: round(t.median, 3) for name, t in interleaved(calls, 3 if s.quick else 50).items()}
-    return {"provider": provider, **ms, "speedup": round(ms["dense"] / ms["pruned"], 2), "far": far, "faults": faults}
+    turns = in_turns(calls, 3 if s.quick else 50, seconds=1 if s.quick else 10)
+    ms = {name: round(turns.timing(name).median, 3) for name in sessions}
+    speedup = turns.ratio("dense", "pruned").as_dict()
+    return {"provider": provider, **ms, "speedup": speedup, "far": far, "faults": faults}
 
 
 # One part in its process, and all of them -----------------------------------------------------------------------------
