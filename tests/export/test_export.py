@@ -22,10 +22,11 @@ from torch import Tensor
 from ultralytics import YOLO
 
 from tests.helpers.oracle import lively
+from yolo_prune.cost.model_size import Size
 from yolo_prune.device import timing
 from yolo_prune.errors import NoisyError, PruneError, VerifyError
-from yolo_prune.export import artifact, job, prove
-from yolo_prune.host import samples
+from yolo_prune.export import artifact, job, prove, results, subjects
+from yolo_prune.host import exporter, samples, validation
 from yolo_prune.recipe import formats
 
 SIDE = 64
@@ -159,7 +160,7 @@ def test_images_of_the_data_set_are_what_val_sees(tiny_data: Path) -> None:
 
 def test_batches_are_filled_up() -> None:
     images = torch.arange(5.0).reshape(5, 1, 1, 1)
-    assert [part.flatten().tolist() for part in job._batches(images, 3)] == [[0, 1, 2], [3, 4, 4]]
+    assert [part.flatten().tolist() for part in results.batches_of(images, 3)] == [[0, 1, 2], [3, 4, 4]]
 
 
 def _finals() -> torch.Tensor:
@@ -254,7 +255,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> No
     """Change the graph of every artifact between the host's export and the comparison."""
     import onnx
 
-    stock = job._make
+    stock = results.make
 
     def spoiled(*given: Any) -> Any:
         result = stock(*given)
@@ -263,7 +264,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> No
         onnx.save(graph, result.file)
         return result
 
-    monkeypatch.setattr(job, "_make", spoiled)
+    monkeypatch.setattr(results, "make", spoiled)
 
 
 def test_dense_and_pruned_side_by_side(
@@ -348,7 +349,7 @@ def test_a_perturbed_artifact_fails(model: Path, said: list[str], monkeypatch: p
 def test_an_artifact_of_another_map_fails(model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs agree on the few images that are compared, and mAP over all of them does not."""
     figures = iter(((0.5, 0.9), (0.45, 0.9)))
-    monkeypatch.setattr(job.validation, "figures", lambda *_, **__: next(figures))
+    monkeypatch.setattr(validation, "figures", lambda *_, **__: next(figures))
     with pytest.raises(VerifyError, match=r"mAP50-95 differs by 0\.0500 from torch"):
         job.export(model, data=tiny_data, **QUICK)
 
@@ -542,14 +543,14 @@ def test_rtdetr_is_proven(tmp_path: Path) -> None:
 
 
 def test_a_format_that_fails_is_named_and_the_others_go_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = job.exporter.by_host
+    stock = exporter.by_host
 
     def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
         if kind == "onnx":
             raise PruneError("ultralytics could not export the model to onnx: no luck")
         return stock(staged, network, kind, precision, **rest)
 
-    monkeypatch.setattr(job.exporter, "by_host", by_host)
+    monkeypatch.setattr(exporter, "by_host", by_host)
     with pytest.raises(VerifyError, match=r"onnx fp32: the export of .* no luck$"):
         job.export(model, format="onnx,torchscript", **QUICK)
     told = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
@@ -576,7 +577,7 @@ def _paced(monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, Any]) -> Non
         return stock({name: pace(name.split()[0]) for name in calls}, *rest)
 
     monkeypatch.setattr(timing, "_clock", lambda: now[0])
-    monkeypatch.setattr(job.timing, "in_turns", in_turns)
+    monkeypatch.setattr(timing, "in_turns", in_turns)
 
 
 def test_an_artifact_that_is_slower_than_its_parent_fails(
@@ -651,14 +652,14 @@ def test_a_quantized_artifact_that_is_slower_than_the_plain_parent_fails() -> No
     def ratio(value: float) -> timing.Ratio:
         return timing.Ratio(value, value, value, 20)
 
-    def result(role: str, precision: str, speed: float, alike: float) -> job.Result:
-        subject = job.Subject(role, Path(f"{role}.pt"), torch.nn.Module(), {}, job.Size(1, 1.0), None)
+    def result(role: str, precision: str, speed: float, alike: float) -> results.Result:
+        subject = subjects.Subject(role, Path(f"{role}.pt"), torch.nn.Module(), {}, Size(1, 1.0), None)
         file = Path(f"{role}.onnx")
-        return job.Result(subject, "onnx", precision, file, 1.0, speed=ratio(speed), alike=ratio(alike))
+        return results.Result(subject, "onnx", precision, file, 1.0, speed=ratio(speed), alike=ratio(alike))
 
     dense, small = [result("dense", "fp32", 1, 1), result("dense", "int8", 0.5, 1)], result("pruned", "int8", 0.67, 1.3)
     for one in (*dense, small):
-        job._judge(one)
+        results.judge(one)
     assert [one.faults for one in dense] == [[], []]
     assert small.faults == ["slower than the dense model in fp32: 0.67 times as fast in onnx, int8"]
 
@@ -692,7 +693,7 @@ def test_a_fault_is_said_once(
     """One that was found in an artifact, and one of a format that could not be made."""
     from yolo_prune import cli
 
-    stock, compare = job.exporter.by_host, prove.compare
+    stock, compare = exporter.by_host, prove.compare
 
     def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
         if kind == "torchscript":
@@ -704,8 +705,8 @@ def test_a_fault_is_said_once(
         parity.faults.append("another box")
         return parity
 
-    monkeypatch.setattr(job.exporter, "by_host", by_host)
-    monkeypatch.setattr(job.prove, "compare", broken)
+    monkeypatch.setattr(exporter, "by_host", by_host)
+    monkeypatch.setattr(prove, "compare", broken)
     words = [f"{name}={value}" for name, value in {**QUICK, "model": model, "format": "onnx,torchscript"}.items()]
     assert cli.main(["export", *words]) == 2
     text = "\n".join([*caplog.messages, capsys.readouterr().err])

@@ -1,0 +1,131 @@
+# yolo-prune, AGPL-3.0 license
+"""The models of an export: the one that is asked for, and the dense one that it is compared with."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo_prune import log
+from yolo_prune.cost import model_size
+from yolo_prune.cost.model_size import Size
+from yolo_prune.device.timing import Ratio, Timing
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import image_shape
+from yolo_prune.host import checkpoint, dataset_check, dataset_file, exporter
+from yolo_prune.surgery.spec_key import SPEC_KEY
+
+
+@dataclass
+class Subject:
+    """One model on its way: `role` is "pruned" or "model", and "dense" for the one it is compared with.
+
+    `deployed` are its GFLOPs as it is exported.
+    `trained_int8` says that it comes of a training with quantize=8 (QAT), which the host exports in INT8 alone.
+    """
+
+    role: str
+    path: Path
+    network: Any  # a stock model
+    ckpt: dict[str, Any]
+    size: Size
+    deployed: float | None
+    trained_int8: bool = False
+    same_classes: bool = True  # as the model that it is compared with
+    staged: Path = Path()
+    metrics: tuple[float, float] | None = None
+    timing: Timing | None = None
+    speed: Ratio | None = None  # over the dense model, of the pruned one
+
+    @property
+    def task(self) -> str:
+        """The task of the model, as the host names it."""
+        return str(getattr(self.network, "task", "detect"))
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of the model in the order of their numbers."""
+        names = getattr(self.network, "names", None) or {}
+        return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+
+    @property
+    def image_channels(self) -> int:
+        """How many channels its images have."""
+        return int(self.network.yaml.get("channels", 3))
+
+    @property
+    def is_single_class(self) -> bool:
+        """Whether it was trained with single_cls=True."""
+        return bool((self.ckpt.get("train_args") or {}).get("single_cls"))
+
+
+def load(path: Path, role: str | None, safe: bool) -> Subject:
+    """Load a checkpoint. role: "dense", or None for the model that is asked for."""
+    network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
+    checkpoint.require_supported(network, str(path))
+    own = "pruned" if SPEC_KEY in getattr(network, "yaml", {}) else "model"
+    size = model_size.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
+    deployed = model_size.deployed_gflops(network)
+    with exporter.quiet():
+        trained_int8 = checkpoint.requantize(network, ckpt, path)
+    return Subject(role or own, path, network, ckpt, size, deployed, trained_int8)
+
+
+def check_same_kind(subjects: list[Subject]) -> str | None:
+    """Raise unless the dense model does what the other one does: the same task, on images of as many channels.
+
+    Returns:
+        What is left out where it has other classes: then latency and size alone can be compared.
+    """
+    first, main = subjects[0], subjects[-1]
+    if first.task != main.task:
+        raise PruneError(f"dense={first.path} is of task {first.task} and {main.path} of {main.task}")
+    channels = [subject.image_channels for subject in (first, main)]
+    if channels[0] != channels[1]:
+        raise PruneError(
+            f"dense={first.path} takes images of {channels[0]} channels and {main.path} of {channels[1]}; name its "
+            "parent"
+        )
+    names = [subject.class_names for subject in (first, main)]
+    if names[0] == names[1]:
+        return None
+    first.same_classes = False
+    counts = [str(len(own)) for own in names] if len(names[0]) != len(names[1]) else ["other", "its own"]
+    return (
+        f"dense={first.path} has {counts[0]} classes and {main.path} {counts[1]}: latency and size alone are compared, "
+        "and no metric of the dense model is measured"
+    )
+
+
+def check_dataset(data: str | Path, subjects: list[Subject]) -> None:
+    """Read the data set as the host does, and check that it has the models' classes."""
+    task = subjects[0].task
+    classes_there = dataset_file.read(task, data)["nc"]
+    for subject in subjects:
+        if not subject.same_classes:
+            continue
+        classes = len(subject.network.names)
+        if task != "depth" and classes != classes_there and not subject.is_single_class:
+            raise PruneError(
+                f"data={data} has {classes_there} classes and {subject.path} {classes}; they must be the same"
+            )
+    dataset_check.require(next(subject.network for subject in subjects if subject.same_classes), data, ["val"])
+
+
+def image_side(main: Subject, imgsz: int | None) -> int:
+    """The side of the input in pixels, rounded up to the model's stride as the host does."""
+    given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
+    if isinstance(given, (list, tuple)):
+        given = max(given)
+    side = image_shape.rounded(main.network, int(given))
+    if side != given:
+        log.warn(f"imgsz={given} is not a multiple of {image_shape.step(main.network)}: {side} is exported")
+    return side
+
+
+def stage(subject: Subject, folder: Path) -> Path:
+    """Copy a checkpoint into a folder of ours: the host writes beside the .pt, and may die half-way."""
+    folder.mkdir()
+    return Path(shutil.copyfile(subject.path, folder / subject.path.name))
