@@ -565,14 +565,14 @@ def test_a_video_and_a_camera(
 def test_boxes_json_is_whole_where_the_user_stops(
     placed: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = placed.timed, iter(range(9))
+    real, calls = placed.boxes_and_times, iter(range(9))
 
     def stopped(*args: Any) -> Any:
         if next(calls) == 1:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(placed, "timed", stopped)
+    monkeypatch.setattr(placed, "boxes_and_times", stopped)
     with pytest.raises(KeyboardInterrupt):
         placed.main([f"source={pictures}", "save=found"])
     assert len(json.loads((tmp_path / "found" / "boxes.json").read_text(encoding="utf-8"))) == 1

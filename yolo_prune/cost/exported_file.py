@@ -47,8 +47,8 @@ def convolutions(path: Path, kind: str) -> Counter[Convolution]:
 def end2end(path: Path, kind: str) -> bool:
     """Whether the host wrote the one-to-one branch of an end-to-end head, as the file's metadata say."""
     if kind == "onnx":
-        told = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
-        return told.get("end2end") == "True"
+        metadata = {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
+        return metadata.get("end2end") == "True"
     return bool((yaml.safe_load(path.with_name("metadata.yaml").read_text(encoding="utf-8")) or {}).get("end2end"))
 
 
@@ -62,7 +62,7 @@ def require(layers: Sequence[Layer], path: Path, kind: str) -> None:
     if ours == theirs:
         return
     more, less = theirs - ours, ours - theirs
-    parts = [f"{words} {next(iter(found))}" for words, found in (("it has", more), ("it has no", less)) if found]
+    parts = [f"{words} {next(iter(surplus))}" for words, surplus in (("it has", more), ("it has no", less)) if surplus]
     raise PruneError(
         f"ultralytics wrote {theirs.total()} convolutions to {path.name} where {ours.total()} are counted "
         f"({'; '.join(parts)}), so latencies of this model would be wrong: bound its FLOPs or params instead"
@@ -84,7 +84,7 @@ def _of_onnx(path: Path) -> list[Convolution]:
     for node in graph.node:  # FP16 files and constants that were not folded
         if node.op_type == "Constant":
             weights[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
-    found = []
+    layers = []
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose") or len(weights.get(node.input[1], ())) != 4:
             continue
@@ -92,12 +92,12 @@ def _of_onnx(path: Path) -> list[Convolution]:
         a, b, *kernel = weights[node.input[1]]
         transposed = node.op_type == "ConvTranspose"
         inp, out = (a // groups, b * groups) if transposed else (b, a)
-        found.append(Convolution(inp, out, groups, (kernel[0], kernel[1]), transposed))
-    return found
+        layers.append(Convolution(inp, out, groups, (kernel[0], kernel[1]), transposed))
+    return layers
 
 
 def _of_openvino(path: Path) -> list[Convolution]:
-    found = []
+    layers = []
     for layer in ElementTree.parse(path).getroot().iter("layer"):
         kind = str(layer.get("type"))
         if kind not in ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"):
@@ -108,24 +108,24 @@ def _of_openvino(path: Path) -> list[Convolution]:
         a, b, *kernel = shape
         transposed = kind.endswith("BackpropData")
         inp, out = (a, b * groups) if transposed else (b, a * groups)
-        found.append(Convolution(inp, out, groups, (kernel[0], kernel[1]), transposed))
-    return found
+        layers.append(Convolution(inp, out, groups, (kernel[0], kernel[1]), transposed))
+    return layers
 
 
 def _of_ncnn(path: Path) -> list[Convolution]:
     """ncnn's text: 0= outputs, 1= and 11= the kernel's width and height, 6= weights in all, 7= groups."""
-    found = []
+    layers = []
     for line in path.read_text(encoding="utf-8").splitlines()[2:]:
         words = line.split()
         kind = words[0] if words else ""
         if kind.removesuffix("DepthWise") not in ("Convolution", "Deconvolution"):
             continue
-        told = dict(word.split("=") for word in words if "=" in word)
-        out, wide = int(told["0"]), int(told["1"])
-        high, groups = int(told.get("11", wide)), int(told.get("7", 1))
-        inp = int(told["6"]) // (out * wide * high)
-        found.append(Convolution(inp, out, groups, (high, wide), kind.startswith("De")))
-    return found
+        values = dict(word.split("=") for word in words if "=" in word)
+        out, wide = int(values["0"]), int(values["1"])
+        high, groups = int(values.get("11", wide)), int(values.get("7", 1))
+        inp = int(values["6"]) // (out * wide * high)
+        layers.append(Convolution(inp, out, groups, (high, wide), kind.startswith("De")))
+    return layers
 
 
 def require_whole(param: Path, weights: Path, kind: str) -> None:
@@ -160,14 +160,14 @@ def _bytes_of_ncnn(param: Path, content: bytes) -> int:
     for line in param.read_text(encoding="utf-8").splitlines()[2:]:
         words = line.split()
         kind = words[0] if words else ""
-        told = dict(word.split("=") for word in words if "=" in word)
+        values = dict(word.split("=") for word in words if "=" in word)
         if kind == "MemoryData":
-            at += 4 * math.prod(int(told[key]) for key in ("0", "1", "2", "11") if int(told.get(key, 0)))
+            at += 4 * math.prod(int(values[key]) for key in ("0", "1", "2", "11") if int(values.get(key, 0)))
         elif kind == "InnerProduct" or kind.removesuffix("DepthWise") in ("Convolution", "Deconvolution"):
             count, bias = ("2", "1") if kind == "InnerProduct" else ("6", "5")
             flag = int.from_bytes(content[at : at + 4], "little")
             if flag not in (0, _HALF):
                 break
-            size = int(told[count]) * (2 if flag else 4)
-            at += 4 + -(-size // 4) * 4 + 4 * int(told["0"]) * int(told.get(bias, "0"))
+            size = int(values[count]) * (2 if flag else 4)
+            at += 4 + -(-size // 4) * 4 + 4 * int(values["0"]) * int(values.get(bias, "0"))
     return at

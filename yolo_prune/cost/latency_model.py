@@ -73,8 +73,8 @@ def nonnegative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
             x[j] = max(0.0, x[j] + (right[j] - normal[j] @ x) / max(normal[j, j], 1e-12))
         if np.abs(x - before).max() < 1e-11:
             break
-    found: np.ndarray = x / scale
-    return found
+    scaled: np.ndarray = x / scale
+    return scaled
 
 
 def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> Steps:
@@ -86,7 +86,7 @@ def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> Steps:
     Returns:
         For each side the step whose staircase is nearest to all of its sweeps; 1 where cost falls evenly.
     """
-    found = {}
+    steps_of = {}
     tails = {}
     for side in ("out", "inp"):
         best = (np.inf, 1, 0.0)
@@ -102,8 +102,8 @@ def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> Steps:
             error = float(np.mean(np.concatenate(errors))) if errors else 0.0
             if error < 0.9 * best[0]:  # a coarser step must explain clearly more than a finer one
                 best = (error, step, float(np.median(tail)) if tail else 0.0)
-        found[side], tails[side] = best[1], best[2]
-    return Steps(found["out"], found["inp"], min(tails["out"], 0.5) if found["out"] > 1 else 0.0)
+        steps_of[side], tails[side] = best[1], best[2]
+    return Steps(steps_of["out"], steps_of["inp"], min(tails["out"], 0.5) if steps_of["out"] > 1 else 0.0)
 
 
 def fit_kinds(shapes: Sequence[Mapping[str, Any]], steps: Steps) -> dict[str, list[float]]:
@@ -115,14 +115,14 @@ def fit_kinds(shapes: Sequence[Mapping[str, Any]], steps: Steps) -> dict[str, li
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for shape in shapes:
         kinds.setdefault(shape["kind"], []).append(shape)
-    found = {}
+    costs = {}
     for kind, rows in kinds.items():
         ms = np.array([row["ms"] for row in rows])
         matrix = np.array([features(kind, row["inp"], row["out"], steps) for row in rows])
         if kind.startswith("depthwise"):
             matrix[:, [0, 2]] = 0  # inputs and outputs are the same channels: one figure is enough
-        found[kind] = nonnegative(matrix / ms[:, None], np.ones(len(ms))).tolist()
-    return found
+        costs[kind] = nonnegative(matrix / ms[:, None], np.ones(len(ms))).tolist()
+    return costs
 
 
 def of_shape(kinds: Mapping[str, Sequence[float]], steps: Steps, shape: Mapping[str, Any]) -> float:
@@ -135,10 +135,10 @@ def sums(rows: Sequence[Row], kinds: Mapping[str, Sequence[float]], steps: Steps
     total = np.zeros(len(TERMS))
     total[-1] = 1
     for row in rows:
-        found = features(row.kind, row.inp, row.out, steps)
-        total[5] += found[1] * row.area / 1e6
+        values = features(row.kind, row.inp, row.out, steps)
+        total[5] += values[1] * row.area / 1e6
         if row.kind in kinds:
-            cost = found * np.array(kinds[row.kind])
+            cost = values * np.array(kinds[row.kind])
             total[0 if is_single(row.kind) else 1] += cost[0]
             total[2:5] += cost[1:]
     return total

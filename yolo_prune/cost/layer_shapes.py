@@ -120,7 +120,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     own = {name for name, module in model.named_modules() if isinstance(module, wanted)}
     model = deployed(model, end2end)
     places = {module: name for name, module in model.named_modules() if isinstance(module, wanted)}
-    found: list[Layer] = []
+    layers: list[Layer] = []
 
     def note(
         module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
@@ -130,7 +130,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
         if isinstance(module, nn.Linear):
             rows = (1, taken.numel() // max(module.in_features, 1))
             one = (1, 1)
-            found.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
+            layers.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
             return
         deep = is_depthwise(module)
         act = "none"
@@ -139,7 +139,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
             act = _ACTIVATIONS.get(type(getattr(model.get_submodule(block), "act", None)).__name__, act)
         operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
         padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
-        found.append(
+        layers.append(
             Layer(
                 name,
                 operation,
@@ -152,7 +152,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
                 module.out_channels,
                 1 if deep else module.groups,
                 act,
-                image=not found,
+                image=not layers,
             )
         )
 
@@ -161,7 +161,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     first = next(model.parameters())
     with torch.no_grad():
         model(torch.zeros(1, image_shape.channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
-    return found
+    return layers
 
 
 def _own_name(name: str, own: set[str]) -> str:

@@ -65,21 +65,21 @@ class Profile:
         Raises:
             PruneError: next to none, so the profile was not measured: shares of nothing are no bounds.
         """
-        found = float(latency_model.sums(rows, self.kinds, self.steps) @ self.network)
-        if not _LEAST < found < float("inf"):
+        milliseconds = float(latency_model.sums(rows, self.kinds, self.steps) @ self.network)
+        if not _LEAST < milliseconds < float("inf"):
             raise PruneError(
-                f"the device profile of {self.model} says {found:g} ms for this model, which cannot be; measure the "
-                "device again: yolo-prune profile model=... out=device.json"
+                f"the device profile of {self.model} says {milliseconds:g} ms for this model, which cannot be; measure "
+                "the device again: yolo-prune profile model=... out=device.json"
             )
-        return found
+        return milliseconds
 
     def figures(self, kind: str, area: int) -> np.ndarray:
         """(4,) ms a layer costs for outputs * inputs, outputs, inputs and a call, in a network."""
         own = np.array(self.kinds.get(kind, (0.0,) * 4), dtype=float)
         both = self.network[0 if latency_model.is_single(kind) else 1]
-        found: np.ndarray = own * np.array([both, *self.network[2:5]])
-        found[1] += self.network[5] * area / 1e6
-        return found
+        costs: np.ndarray = own * np.array([both, *self.network[2:5]])
+        costs[1] += self.network[5] * area / 1e6
+        return costs
 
     @property
     def fixed(self) -> float:

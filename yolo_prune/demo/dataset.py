@@ -136,15 +136,15 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise PruneError(f"demo data: {folder} is a file; give a folder that does not exist yet")
-    found = {entry.name for entry in folder.iterdir()}
-    if not found:
+    names = {entry.name for entry in folder.iterdir()}
+    if not names:
         return
     data = folder / "data.yaml"
     if not data.is_file() or not data.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
         raise PruneError(
             f"demo data: {folder} is not empty and holds no demo set; give a folder that does not exist yet"
         )
-    if strangers := sorted(found - _ENTRIES):
+    if strangers := sorted(names - _ENTRIES):
         raise PruneError(f"demo data: {folder} holds {strangers[0]}, which is not of the demo set; move it away first")
 
 
@@ -222,7 +222,7 @@ def visible(drawn: Scene) -> list[Seen]:
     Returns:
         One entry for each object left, from back to front.
     """
-    found = []
+    seen = []
     for index, item in enumerate(drawn.items):
         if item.kind is None:
             continue
@@ -240,8 +240,8 @@ def visible(drawn: Scene) -> list[Seen]:
         x, y, w, h = cv2.boundingRect(mask)
         if min(w, h) >= MIN_SIDE:
             polygons = _outlines(mask[y : y + h, x : x + w], left + x, top + y)
-            found.append(Seen(item.kind, (left + x, top + y, w, h), int(mask.sum()), polygons))
-    return found
+            seen.append(Seen(item.kind, (left + x, top + y, w, h), int(mask.sum()), polygons))
+    return seen
 
 
 def _without_crumbs(mask: np.ndarray, smallest: float) -> np.ndarray:

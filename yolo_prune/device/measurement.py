@@ -139,13 +139,13 @@ class _Progress:
     def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
         layers = 1 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
         self.total = layers + _WEIGHT * len(manifest["networks"])
-        self.done, self.told, self.say = 0, -1, say
+        self.done, self.last_tenth, self.say = 0, -1, say
 
     def one(self, weight: int = 1) -> None:
         self.done += weight
         tenth = 10 * self.done // self.total
-        if tenth > self.told:
-            self.told = tenth
+        if tenth > self.last_tenth:
+            self.last_tenth = tenth
             self.say(f"measuring: {10 * tenth}%")
 
 
@@ -162,13 +162,13 @@ def _median(call: Callable[[], object]) -> float:
     """Milliseconds a call, the median."""
     for _ in range(_WARM_UP):
         call()
-    found: list[float] = []
+    seconds: list[float] = []
     began = time.perf_counter()
-    while len(found) < _LEAST or (time.perf_counter() - began < _SECONDS and len(found) < _MOST):
+    while len(seconds) < _LEAST or (time.perf_counter() - began < _SECONDS and len(seconds) < _MOST):
         start = time.perf_counter()
         call()
-        found.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(found))
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds))
 
 
 def _networks(

@@ -74,7 +74,7 @@ def make(
         PruneError: the host cannot export the model to this format, or writes other layers than are counted.
     """
     networks, end2end = _networks(network, folder, kind, precision, imgsz, say)
-    found = layer_shapes.layers_of(network, imgsz, end2end)
+    layers = layer_shapes.layers_of(network, imgsz, end2end)
     form = "ncnn" if kind == "ncnn" else "onnx"
     suffix = ".param" if kind == "ncnn" else ".onnx"
     written: set[str] = set()
@@ -96,8 +96,8 @@ def make(
         "batch": 1,
         "end2end": end2end,
         "empty": probe(empty, 1, 1),
-        "sweeps": _sweeps(found, probe),
-        "shapes": _shapes(found, probe),
+        "sweeps": _sweeps(layers, probe),
+        "shapes": _shapes(layers, probe),
         "networks": networks,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -146,17 +146,17 @@ with scratch.folder() as folder, zipfile.ZipFile(sys.argv[0]) as archive:
 """
 
 
-def _kinds(found: list[Layer]) -> dict[str, list[Layer]]:
+def _kinds(layers: list[Layer]) -> dict[str, list[Layer]]:
     kinds: dict[str, list[Layer]] = {}
-    for layer in found:
+    for layer in layers:
         kinds.setdefault(layer.kind, []).append(layer)
     return kinds
 
 
-def _shapes(found: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
+def _shapes(all_layers: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
     """The shapes of each kind that are timed; every fourth is held out of the first fit."""
     rows = []
-    for kind, layers in _kinds(found).items():
+    for kind, layers in _kinds(all_layers).items():
         widest_in, widest_out = max(x.inp for x in layers), max(x.out for x in layers)
         fixed = layers[0].groups > 1 or layers[0].operation == "deconv"
         pairs = sorted({(x.inp, x.out) for x in layers})
@@ -177,13 +177,13 @@ def _levels(widest: int) -> list[int]:
     return sorted({max(_WIDTH, round(widest * level / _WIDTH) * _WIDTH) for level in _LEVELS})
 
 
-def _sweeps(found: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
+def _sweeps(layers: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
     """Where channel steps are looked for: the two dearest kinds of 1x1 and of larger kernels, one side at a time."""
     sweeps = []
     for single in (True, False):
         work: dict[str, int] = {}
         first: dict[str, Layer] = {}
-        for layer in found:
+        for layer in layers:
             plain = layer.operation == "conv" and layer.groups == 1 and layer.inp > 3 and layer.activation != "none"
             if plain and (layer.kernel == (1, 1)) == single:
                 work[layer.kind] = work.get(layer.kind, 0) + layer.work
@@ -238,20 +238,20 @@ def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:
 def _random(network: nn.Module, seed: int) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Random widths of a model: one share for all, and its own deviation for each unit."""
     rng = np.random.default_rng(seed)
-    found = channel_groups.build(network)
-    sizes = {group.name: group.size for group in found.groups}
+    graph = channel_groups.build(network)
+    sizes = {group.name: group.size for group in graph.groups}
     scores = {name: rng.random(size) for name, size in sizes.items()}
-    units = choice.units(found, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
+    units = choice.units(graph, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
     common, spread = rng.uniform(0.25, 1), (0.0, 0.15, 0.35)[seed % 3]
     multiple = (_WIDTH, _WIDTH, _WIDTH, 8)[seed % 4]
     shares = np.clip(common + spread * rng.standard_normal(len(units)), 0.1, 1)
     counts = [legal(max(share * u.size, u.lowest), u, multiple) for share, u in zip(shares, units, strict=True)]
-    return found, allocate.plan_of(units, counts)
+    return graph, allocate.plan_of(units, counts)
 
 
 def _planned(network: nn.Module, percent: int, seed: int) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Widths as the global scope chooses them for so many percent of the FLOPs; random ones where that is too few."""
-    found = channel_groups.build(network)
+    graph = channel_groups.build(network)
     wanted = from_arguments(
         {
             "prune_flops": f"{percent}%",
@@ -261,9 +261,9 @@ def _planned(network: nn.Module, percent: int, seed: int) -> tuple[channel_group
         }
     )
     assert wanted is not None
-    baseline = Baseline.of(network, found)
+    baseline = Baseline.of(network, graph)
     try:
-        return found, choice.plan(network, found, wanted, baseline, choice.limits(wanted, baseline))
+        return graph, choice.plan(network, graph, wanted, baseline, choice.limits(wanted, baseline))
     except BoundError:
         return _random(network, seed)
 

@@ -77,13 +77,15 @@ def profile(
                 f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
             )
             return None
-        found = measurement.measure(folder, threads, log.show)
-    measurement.write(found, target)
-    log.show(measurement.summary(found))
+        measured = measurement.measure(folder, threads, log.show)
+    measurement.write(measured, target)
+    log.show(measurement.summary(measured))
     log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
-    if measurement.noise(found):
-        raise NoisyError(f"{target} was measured on a machine that was too busy: {measurement.noise(found)}", found)
-    return found
+    if measurement.noise(measured):
+        raise NoisyError(
+            f"{target} was measured on a machine that was too busy: {measurement.noise(measured)}", measured
+        )
+    return measured
 
 
 def _pack(folder: Path, target: Path) -> None:
@@ -107,15 +109,15 @@ def asked(recipe: Recipe) -> Profile | None:
     """
     if recipe.profile is None:
         return None
-    found = profile_file.read(recipe.profile)
+    chosen = profile_file.read(recipe.profile)
     for key in ("format", "precision"):
         wanted = getattr(recipe, key)
-        if wanted is not None and wanted != getattr(found, key):
+        if wanted is not None and wanted != getattr(chosen, key):
             raise PruneError(
-                f"prune_{key}={wanted}, but prune_profile={recipe.profile} was measured with {getattr(found, key)}: "
+                f"prune_{key}={wanted}, but prune_profile={recipe.profile} was measured with {getattr(chosen, key)}: "
                 "leave one of them out"
             )
-    return found
+    return chosen
 
 
 def require_here(recipe: Recipe) -> tuple[str, str]:
@@ -154,11 +156,11 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     return profile_file.of(content, "this machine")
 
 
-def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, float, Ratio]:
+def beside(dense: nn.Module, pruned: nn.Module, device: Profile) -> tuple[float, float, Ratio]:
     """Export two models as a profile's device runs them and time them in turns, on this machine.
 
     Args:
-        dense, pruned: stock models. found: its format, precision, size and threads are used.
+        dense, pruned: stock models. device: its format, precision, size and threads are used.
 
     Returns:
         Milliseconds a call, the medians of the dense and of the pruned model; and how many times as fast it is.
@@ -166,21 +168,21 @@ def beside(dense: nn.Module, pruned: nn.Module, found: Profile) -> tuple[float, 
     Raises:
         PruneError: they cannot be exported or run here.
     """
-    runtimes.require(found.format)
+    runtimes.require(device.format)
     calls = {}
     with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
         for name, network in (("dense", dense), ("pruned", pruned)):
             calls[name] = runtimes.load(
-                export(network, folder / name, found), found.format, found.threads, found.precision
+                export(network, folder / name, device), device.format, device.threads, device.precision
             )
         turns = timing.in_turns(calls, _ROUNDS)
     return turns.timing("dense").median, turns.timing("pruned").median, turns.ratio("dense", "pruned")
 
 
-def export(network: nn.Module, folder: Path, found: Profile) -> Path:
+def export(network: nn.Module, folder: Path, device: Profile) -> Path:
     """Export a model as a profile's device runs it; see deploy.export. An engine is built from the ONNX file."""
-    kind = "onnx" if found.format == "engine" else found.format
-    artifact = exporter.export(network, folder, kind, imgsz=found.imgsz, precision=found.precision)
+    kind = "onnx" if device.format == "engine" else device.format
+    artifact = exporter.export(network, folder, kind, imgsz=device.imgsz, precision=device.precision)
     if kind == "ncnn":
-        probe_kit.note_input(artifact, network, found.imgsz)
+        probe_kit.note_input(artifact, network, device.imgsz)
     return artifact

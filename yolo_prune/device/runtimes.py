@@ -182,7 +182,7 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
         request.infer()
         return [request.get_output_tensor(i) for i in range(len(compiled.outputs))]
 
-    return call, (lambda found: [np.array(one.data) for one in found]), lambda: tuple(compiled.input(0).shape)
+    return call, (lambda outputs: [np.array(one.data) for one in outputs]), lambda: tuple(compiled.input(0).shape)
 
 
 def _ncnn(path: Path, threads: int, precision: str) -> Opened:
@@ -198,15 +198,15 @@ def _ncnn(path: Path, threads: int, precision: str) -> Opened:
     into, out = net.input_names()[0], sorted(net.output_names())  # in the host's order
 
     def call(images: Any) -> Any:
-        found = []
+        images = []
         for image in images:  # it knows no batches
             extractor = net.create_extractor()
             extractor.input(into, ncnn.Mat(image))
-            found.append([extractor.extract(name)[1] for name in out])
-        return found
+            images.append([extractor.extract(name)[1] for name in out])
+        return images
 
-    def read(found: Any) -> list[np.ndarray]:
-        return [np.stack([np.array(image[i]) for image in found]) for i in range(len(out))]
+    def read(images: Any) -> list[np.ndarray]:
+        return [np.stack([np.array(image[i]) for image in images]) for i in range(len(out))]
 
     return call, read, lambda: (1, *_ncnn_input(path))
 
@@ -223,7 +223,7 @@ def _mnn(path: Path, threads: int, precision: str) -> Opened:
         given = expr.const(image.ctypes.data, list(image.shape))
         return [one.read() for one in net.onForward([given])]  # it computes when it is read
 
-    return call, (lambda found: [np.array(one) for one in found]), lambda: shape
+    return call, (lambda outputs: [np.array(one) for one in outputs]), lambda: shape
 
 
 def _litert(path: Path, threads: int, precision: str) -> Opened:
@@ -247,15 +247,15 @@ def _torchscript(path: Path, threads: int, precision: str) -> Opened:
     torch.set_num_threads(threads)
     extra = {"config.txt": ""}  # the host's metadata
     net = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
-    told = json.loads(extra["config.txt"])
-    shape = (int(told["batch"]), int(told.get("channels", 3)), *(int(size) for size in told["imgsz"]))
+    metadata = json.loads(extra["config.txt"])
+    shape = (int(metadata["batch"]), int(metadata.get("channels", 3)), *(int(size) for size in metadata["imgsz"]))
 
     @torch.inference_mode()
     def call(image: Any) -> Any:
-        found = net(torch.from_numpy(image))
-        return found if isinstance(found, (tuple, list)) else (found,)
+        outputs = net(torch.from_numpy(image))
+        return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
 
-    return call, (lambda found: [one.numpy() for one in found]), lambda: shape
+    return call, (lambda outputs: [one.numpy() for one in outputs]), lambda: shape
 
 
 _OPENERS: dict[str, Callable[[Path, int, str], Opened]] = {

@@ -138,7 +138,7 @@ def in_turns(
     names = list(calls)
     pairs = [(names[0], name) for name in names[1:]] if compared is None else list(compared)
     chance = np.random.default_rng(0)
-    found: list[dict[str, list[float]]] = []
+    taken: list[dict[str, list[float]]] = []
     most = SECONDS if seconds is None else seconds
     collecting = gc.isenabled()
     gc.disable()  # as timeit does: a collection would fall on whoever is running
@@ -150,22 +150,22 @@ def in_turns(
                 break
         began = _clock()
         while True:
-            found.append(_round(calls, [names[i] for i in chance.permutation(len(names))]))
+            taken.append(_round(calls, [names[i] for i in chance.permutation(len(names))]))
             if _clock() - began > most:
                 break
-            if len(found) >= look:
+            if len(taken) >= look:
                 look = max(int(look * _MORE), look + 1)
-                turns = _turns(found)
+                turns = _turns(taken)
                 if all(turns.ratio(*pair).steady for pair in pairs) and (pairs or turns.timing(names[0]).steady):
                     break
     finally:
         if collecting:
             gc.enable()
-    return _turns(found)
+    return _turns(taken)
 
 
-def _turns(found: Sequence[Mapping[str, Sequence[float]]]) -> Turns:
-    return Turns({name: np.array([one[name] for one in found]) for name in found[0]})
+def _turns(taken: Sequence[Mapping[str, Sequence[float]]]) -> Turns:
+    return Turns({name: np.array([one[name] for one in taken]) for name in taken[0]})
 
 
 def _round(calls: Mapping[str, Callable[[], object]], order: Sequence[str]) -> dict[str, list[float]]:

@@ -54,8 +54,8 @@ def sha256(artifact: Path) -> str:
     """Of a file its content, of a folder all names and contents."""
     if not artifact.is_dir():
         return hashlib.sha256(artifact.read_bytes()).hexdigest()
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files(artifact):
-        found.update(f"{path.relative_to(artifact).as_posix()}\0{path.stat().st_size}\0".encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(artifact).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -111,9 +111,9 @@ def read(path: Path) -> Artifact:
 def _folder(path: Path) -> tuple[str, tuple[Path, ...]]:
     """The format of an exported folder, and the two files of its network."""
     for kind, patterns in _FOLDERS.items():
-        found = [sorted(path.glob(pattern)) for pattern in patterns]
-        if all(len(files) == 1 for files in found):
-            return kind, tuple(files[0] for files in found)
+        matches = [sorted(path.glob(pattern)) for pattern in patterns]
+        if all(len(files) == 1 for files in matches):
+            return kind, tuple(files[0] for files in matches)
     raise PruneError(
         f"model={path}: this folder is no OpenVINO export (one .xml, one .bin) and no ncnn one (.param, .bin)"
     )
@@ -121,7 +121,7 @@ def _folder(path: Path) -> tuple[str, tuple[Path, ...]]:
 
 def _yaml(path: Path, kind: str) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PruneError(
             f"model={path.parent}: metadata.yaml is missing, which names the classes; export again: "
@@ -129,7 +129,7 @@ def _yaml(path: Path, kind: str) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, OverflowError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise PruneError(f"{path} cannot be read: {first_line(error)}") from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _onnx(path: Path) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def _onnx(path: Path) -> dict[str, Any]:
         properties = onnx.load(str(path), load_external_data=False).metadata_props
     except Exception as error:  # protobuf has its own, and another one in each of its versions
         raise PruneError(f"model={path}: not an ONNX file that can be read. {first_line(error)}") from error
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for item in properties:
         try:
-            found[item.key] = ast.literal_eval(item.value)
+            metadata[item.key] = ast.literal_eval(item.value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found[item.key] = item.value
-    return found
+            metadata[item.key] = item.value
+    return metadata
 
 
 def _artifact(path: Path, kind: str, files: tuple[Path, ...], metadata: dict[str, Any]) -> Artifact:

@@ -54,16 +54,16 @@ def of_artifact(artifact: Path, kind: str, precision: str, threads: int) -> Call
     """
     if kind == "engine":
         backend = inference.backend(artifact, "cuda:0")
-        return lambda images: [found.cpu() for found in _listed(backend(images.cuda()))]
+        return lambda images: [output.cpu() for output in _listed(backend(images.cuda()))]
     run = runtimes.runner(exporter.opened(artifact, kind), kind, threads, precision)
     scale = _scale(artifact) if kind == "litert" else None
 
     def call(images: Tensor) -> list[Tensor]:
         try:
-            found = [torch.from_numpy(np.asarray(one)) for one in run(np.ascontiguousarray(images.numpy()))]
+            outputs = [torch.from_numpy(np.asarray(one)) for one in run(np.ascontiguousarray(images.numpy()))]
         except Exception as error:  # every runtime has its own
             raise PruneError(f"{artifact.name} fails on an image in {kind}: {first_line(error)}") from error
-        return [scale(one, images.shape) for one in found] if scale else found
+        return [scale(one, images.shape) for one in outputs] if scale else outputs
 
     return call
 
@@ -73,14 +73,14 @@ def _scale(artifact: Path) -> Callable[[Tensor, torch.Size], Tensor] | None:
 
     As nn/backends/litert.py does (8.4.190).
     """
-    told = inference.metadata(artifact)
+    metadata = inference.metadata(artifact)
     if (
-        told.get("end2end")
-        or told.get("head") == "RTDETRDecoder"
-        or told.get("task") in {"classify", "semantic", "depth"}
+        metadata.get("end2end")
+        or metadata.get("head") == "RTDETRDecoder"
+        or metadata.get("task") in {"classify", "semantic", "depth"}
     ):
         return None
-    classes, points = len(told["names"]), told.get("kpt_shape")
+    classes, points = len(metadata["names"]), metadata.get("kpt_shape")
 
     def undo(output: Tensor, shape: torch.Size) -> Tensor:
         if output.ndim != 3:
@@ -109,10 +109,10 @@ def view(network: nn.Module, end2end: bool, side: int) -> prove.View:
     return prove.View("final" if end2end else "raw", int(head.nc), task == "obb" and not end2end, side)
 
 
-def _listed(found: Any) -> list[Tensor]:
+def _listed(output: Any) -> list[Tensor]:
     """The tensors of an output that may be one, or a tuple."""
-    if isinstance(found, Tensor):
-        return [found]
-    if isinstance(found, np.ndarray):
-        return [torch.from_numpy(found)]
-    return [one for part in found for one in _listed(part)]
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, np.ndarray):
+        return [torch.from_numpy(output)]
+    return [one for part in output for one in _listed(part)]

@@ -230,19 +230,19 @@ def _compare_classes(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limit
 
 def _compare_raw(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits, classes: int) -> None:
     """Fill in the differences before NMS; outputs have the shape (images, 4 + classes + more, anchors)."""
-    found: dict[str, tuple[float, float]] = {}
+    differences: dict[str, tuple[float, float]] = {}
     for name, channels in (("box", slice(0, 4)), ("score", slice(4, 4 + classes)), ("other", slice(4 + classes, None))):
         if not ours[:, channels].numel():
             continue
-        found[name] = _relative(ours[:, channels], theirs[:, channels], _LEAST_RANGE.get(name, 0.1))
-        relative = found[name][1]
+        differences[name] = _relative(ours[:, channels], theirs[:, channels], _LEAST_RANGE.get(name, 0.1))
+        relative = differences[name][1]
         if relative > limits.raw:
             parity.faults.append(
                 f"raw {name} outputs differ by {relative:.1e} of their range (allowed {limits.raw:.0e})"
             )
-    parity.box_absolute, parity.box_relative = found["box"]
-    parity.score_absolute, parity.score_relative = found.get("score", (None, None))
-    parity.rest_relative = found["other"][1] if "other" in found else None
+    parity.box_absolute, parity.box_relative = differences["box"]
+    parity.score_absolute, parity.score_relative = differences.get("score", (None, None))
+    parity.rest_relative = differences["other"][1] if "other" in differences else None
 
 
 def _compare_final(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits, thresholds: Sequence[float]) -> None:
@@ -262,8 +262,8 @@ def _compare_final(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits,
         parity.matched += len(sure[0]) - len(left[0])
         same = _same(sure[0][:, None], b[None], limits)
         off = (sure[0][:, None, :4] - b[None, :, :4]).abs().amax(-1).where(same, torch.inf)
-        found = [value for value in off.amin(1).tolist() if math.isfinite(value)] if len(off) else []
-        parity.box_absolute = max([parity.box_absolute, *found])
+        corner_distances = [value for value in off.amin(1).tolist() if math.isfinite(value)] if len(off) else []
+        parity.box_absolute = max([parity.box_absolute, *corner_distances])
         for free, boxes, other, side in ((left[0], sure[0], b, "torch"), (left[1], sure[1], a, "the artifact")):
             for index in free:
                 if bool(_same(boxes[index], other, limits).any()):

@@ -128,6 +128,7 @@ def validate(result: Result, data: str, side: int, place: Path) -> None:
 
 
 def figures(weights: Path, subject: Subject, data: str, side: int, place: Path) -> tuple[float, float]:
+    """The two figures of the task (validation.names) of a .pt file or an artifact; place: a folder of ours."""
     more = {"single_cls": True} if subject.is_single_class else {}
     return validation.figures(weights, subject.network, data, side, place, **more)
 

@@ -21,11 +21,12 @@ from yolo_prune.recipe import formats
 from yolo_prune.report import pictures, text
 
 
-def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]) -> dict[str, Any]:
+def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, Any]) -> dict[str, Any]:
     """Put an export into plain data.
 
     Args:
-        subjects: `export.Subject`s, the one that was asked for last. results: `export.Result`s. told: what was asked.
+        subjects: `export.Subject`s, the one that was asked for last. results: `export.Result`s.
+        request: what was asked.
     """
     main = subjects[-1]
     task = str(getattr(main.network, "task", "detect"))
@@ -34,14 +35,14 @@ def record(subjects: Sequence[Any], results: Sequence[Any], told: dict[str, Any]
     kept = [result for result in results if result.subject is main]
     return {
         "yolo_prune": __version__,
-        **told,
+        **request,
         "task": task,
         "metrics": list(validation.names(task)),
         "artifact": kept[0].file.name,
         "sha256": artifact.sha256(kept[0].file),
         "artifacts": {result.file.name: artifact.sha256(result.file) for result in kept},
         "tolerance": {name: asdict(limits) for name, limits in prove.LIMITS.items()},
-        "passed": not told["failed"] and not any(result.faults for result in results),
+        "passed": not request["failed"] and not any(result.faults for result in results),
         "timing_settled": not any(result.doubts for result in results),
         "rows": rows,
         "versions": _versions(sorted({result.kind for result in results})),
@@ -79,13 +80,13 @@ def _row(result: Any, kept: bool) -> dict[str, Any]:
     }
 
 
-def _figures(subject: Any, metrics: tuple[float, float] | None, timed: Any) -> dict[str, Any]:
-    """What a torch model and an artifact share. timed: the one of the two that has `timing` and `speed`.
+def _figures(subject: Any, metrics: tuple[float, float] | None, measured: Any) -> dict[str, Any]:
+    """What a torch model and an artifact share. measured: the one of the two that has `timing` and `speed`.
 
     A speed-up that is not known is None, and only its interval is told.
     """
-    timing: Timing | None = timed.timing
-    speed: Ratio | None = timed.speed
+    timing: Timing | None = measured.timing
+    speed: Ratio | None = measured.speed
     return {
         "role": subject.role,
         "params": subject.size.params,
@@ -106,12 +107,12 @@ def _finite(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def show(told: dict[str, Any]) -> None:
+def show(record: dict[str, Any]) -> None:
     """Log the one table, and a line on what it cannot show."""
-    first, second = told["metrics"]
-    ms = "ms (median)" if told["batch"] == 1 else f"ms a batch of {told['batch']} (median)"
+    first, second = record["metrics"]
+    ms = "ms (median)" if record["batch"] == 1 else f"ms a batch of {record['batch']} (median)"
     cells = []
-    for row in told["rows"]:
+    for row in record["rows"]:
         times = row["latency_ms"]
         precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
         cells.append(
@@ -129,9 +130,11 @@ def show(told: dict[str, Any]) -> None:
             }
         )
     log.show(f"\n{text.table(cells)}")
-    if told["data"] is None:
-        log.show(f"no data= was given: {first} is not measured, and outputs are compared on {told['images']['source']}")
-    if not any(row["parity"] and row["parity"]["boxes"] for row in told["rows"]) and told["task"] not in {
+    if record["data"] is None:
+        log.show(
+            f"no data= was given: {first} is not measured, and outputs are compared on {record['images']['source']}"
+        )
+    if not any(row["parity"] and row["parity"]["boxes"] for row in record["rows"]) and record["task"] not in {
         "semantic",
         "depth",
     }:
@@ -152,13 +155,13 @@ def _figure(value: float | None, how: str, unit: str = "") -> str:
     return "-" if value is None else f"{value:{how}}{unit}"
 
 
-def picture(told: dict[str, Any]) -> bytes:
+def picture(record: dict[str, Any]) -> bytes:
     """Draw export.png: milliseconds of every model, and its metric where it was measured.
 
     Returns:
         The content of the PNG file.
     """
-    rows = [row for row in told["rows"] if row["latency_ms"]]
+    rows = [row for row in record["rows"] if row["latency_ms"]]
     places = range(len(rows))
     figure = pictures.new_figure(max(7.0, 0.9 * len(rows) + 2), 5)
     axes = figure.subplots()
@@ -171,13 +174,13 @@ def picture(told: dict[str, Any]) -> bytes:
             axes.annotate(f"{row['speedup']:.2f}x", (place, high), ha="center", va="bottom", fontsize=8)
     names = [f"{row['role']}\n{row['format']}\n{row['precision']}" for row in rows]
     axes.set_xticks(list(places), names, fontsize=8)
-    axes.set_ylabel(f"ms a call, batch {told['batch']}, {told['threads']} thread(s)")
-    axes.set_title(f"{told['model']} at {told['imgsz']} x {told['imgsz']}", fontsize=10)
+    axes.set_ylabel(f"ms a call, batch {record['batch']}, {record['threads']} thread(s)")
+    axes.set_title(f"{record['model']} at {record['imgsz']} x {record['imgsz']}", fontsize=10)
     seen = [(place, row["map50_95"]) for place, row in zip(places, rows, strict=True) if row["map50_95"] is not None]
     if seen:
         right = axes.twinx()
         right.plot(*zip(*seen, strict=True), "o", color="#d1570a", ms=5)
-        right.set_ylabel(told["metrics"][0], color="#d1570a")
+        right.set_ylabel(record["metrics"][0], color="#d1570a")
         right.set_ylim(bottom=0)
     return pictures.png(figure)
 

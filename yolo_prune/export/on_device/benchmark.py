@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # The file beside this one, which also says how to install numpy where it is missing.
-from detect import Detector, arguments, guarded, image, np, timed  # type: ignore[import-not-found]
+from detect import Detector, arguments, boxes_and_times, guarded, image, np  # type: ignore[import-not-found]
 
 WARM_UP = 5  # rounds that are not counted
 NARROW = 0.03  # half-width of an interval, as a share of its median, below which a figure is known
@@ -96,7 +96,7 @@ def measure(detectors: list[Detector], picture: Any, repeats: int, seconds: floa
     while turn < look:
         order = range(len(detectors))
         for at in order if turn % 2 == 0 else reversed(order):
-            took = timed(detectors[at], picture, CONF, IOU)[1]
+            took = boxes_and_times(detectors[at], picture, CONF, IOU)[1]
             if turn >= WARM_UP:
                 rows[at].append(took)
         turn += 1

@@ -135,18 +135,18 @@ class Detector:
         """
         raw = np.asarray(raw, np.float32)
         if raw.ndim == 3 and raw.shape[2] == 6:
-            found = raw[0][raw[0, :, 4] > conf][:MAX_BOXES]
+            boxes = raw[0][raw[0, :, 4] > conf][:MAX_BOXES]
         elif raw.ndim == 3 and raw.shape[1] == 4 + len(self.names):
-            found = _strongest(raw[0], conf, iou)
+            boxes = _strongest(raw[0], conf, iou)
         else:
             classes = len(self.names)
             raise DeviceError(
                 f"{self.artifact} puts out {raw.shape}, which is not for the {classes} classes of model.json"
             )
         high, wide, left, top = self._place(shape)
-        found[:, [0, 2]] = ((found[:, [0, 2]] - left) / (wide / shape[1])).clip(0, shape[1])
-        found[:, [1, 3]] = ((found[:, [1, 3]] - top) / (high / shape[0])).clip(0, shape[0])
-        return found
+        boxes[:, [0, 2]] = ((boxes[:, [0, 2]] - left) / (wide / shape[1])).clip(0, shape[1])
+        boxes[:, [1, 3]] = ((boxes[:, [1, 3]] - top) / (high / shape[0])).clip(0, shape[0])
+        return boxes
 
     def name(self, number: float) -> str:
         """Name a class."""
@@ -159,12 +159,12 @@ def _strongest(raw: Any, conf: float, iou: float) -> Any:
     scores, classes = raw[:, 4:].max(1), raw[:, 4:].argmax(1)
     order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     middle, half = raw[order, :2], raw[order, 2:4] / 2
-    found = np.concatenate(
+    boxes = np.concatenate(
         (middle - half, middle + half, scores[order, None], classes[order, None]), 1, dtype=np.float32
     )
-    apart = found[:, :4] + found[:, 5:] * CLASS_OFFSET
+    apart = boxes[:, :4] + boxes[:, 5:] * CLASS_OFFSET
     areas = (apart[:, 2] - apart[:, 0]) * (apart[:, 3] - apart[:, 1])
-    rest = np.arange(len(found))
+    rest = np.arange(len(boxes))
     kept: list[int] = []
     while len(rest) and len(kept) < MAX_BOXES:
         best, rest = rest[0], rest[1:]
@@ -172,7 +172,7 @@ def _strongest(raw: Any, conf: float, iou: float) -> Any:
         low, high = np.maximum(apart[best, :2], apart[rest, :2]), np.minimum(apart[best, 2:], apart[rest, 2:])
         shared = (high - low).clip(0).prod(1)
         rest = rest[shared <= iou * (areas[best] + areas[rest] - shared)]
-    return found[kept]
+    return boxes[kept]
 
 
 # Runtimes -------------------------------------------------------------------------------------------------------------
@@ -215,19 +215,19 @@ def _ncnn(runtime: Any, path: Path, threads: int) -> Callable[[Any], Any]:
     def call(planes: Any) -> Any:
         extractor = net.create_extractor()
         extractor.input(into, runtime.Mat(planes[0]))
-        code, found = extractor.extract(out)
+        code, values = extractor.extract(out)
         if code:
             raise DeviceError(f"ncnn cannot run {path.name}: error {code}")
-        return np.array(found)[None]
+        return np.array(values)[None]
 
     return call
 
 
 def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise DeviceError(f"{len(found)} files {pattern} lie there, and one is needed")
-    return found[0]
+    matches = sorted(folder.glob(pattern))
+    if len(matches) != 1:
+        raise DeviceError(f"{len(matches)} files {pattern} lie there, and one is needed")
+    return matches[0]
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
@@ -282,12 +282,12 @@ def image(path: Path) -> Any:
     except OSError as error:
         raise DeviceError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        found = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except cv2.error:  # more pixels than OpenCV takes
-        found = None
-    if found is None:
+        picture = None
+    if picture is None:
         raise DeviceError(f"{path} cannot be read as a picture")
-    return found
+    return picture
 
 
 def _stream(source: str) -> Iterator[Frame]:
@@ -352,7 +352,7 @@ class Keeper:
 
     def add(self, frame: Frame, boxes: Any, detector: Detector) -> None:
         """Keep a picture, its boxes drawn already, and the boxes themselves."""
-        found = [
+        rows = [
             {
                 "class": int(row[5]),
                 "name": detector.name(row[5]),
@@ -362,7 +362,7 @@ class Keeper:
             for row in boxes.tolist()
         ]
         height, width = frame.pixels.shape[:2]
-        entry = {"source": frame.name, "frame": frame.number, "size": [width, height], "boxes": found}
+        entry = {"source": frame.name, "frame": frame.number, "size": [width, height], "boxes": rows}
         try:
             self._list.write((",\n" if self._count else "[\n") + json.dumps(entry))
         except OSError as error:
@@ -412,7 +412,7 @@ def arguments(words: list[str], known: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DeviceError: a word is not known, or its value is not of that type or below zero.
     """
-    found = dict(known)
+    values = dict(known)
     for word in words:
         name, equals, text = word.partition("=")
         if name not in known or not equals or not text:
@@ -420,15 +420,15 @@ def arguments(words: list[str], known: dict[str, Any]) -> dict[str, Any]:
             raise DeviceError(f"{word}: write {' or '.join(f'{other}=...' for other in near)}")
         kind = int if known[name] is None else type(known[name])
         try:
-            found[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
             words_for = {bool: "True or False", int: "a whole number", float: "a number"}
             raise DeviceError(f"{word}: {words_for[kind]} is needed") from None
-        if kind is int and found[name] < 1:
+        if kind is int and values[name] < 1:
             raise DeviceError(f"{word}: a whole number of 1 or more is needed")
-        if kind is float and not 0 <= found[name] <= 1:
+        if kind is float and not 0 <= values[name] <= 1:
             raise DeviceError(f"{word}: a number from 0 to 1 is needed")
-    return found
+    return values
 
 
 def main(words: list[str]) -> int:
@@ -464,7 +464,7 @@ def main(words: list[str]) -> int:
     return 1 if faults else 0
 
 
-def timed(detector: Detector, picture: Any, conf: float, iou: float) -> tuple[Any, list[float]]:
+def boxes_and_times(detector: Detector, picture: Any, conf: float, iou: float) -> tuple[Any, list[float]]:
     """Find the boxes of a picture; return them, and the milliseconds before, in and after the network."""
     times = [time.perf_counter()]
     planes = detector.prepare(picture)
@@ -478,7 +478,7 @@ def timed(detector: Detector, picture: Any, conf: float, iou: float) -> tuple[An
 
 def _one(detector: Detector, frame: Frame, conf: float, iou: float) -> tuple[Any, str]:
     """Find the boxes of one picture, and say them in a line."""
-    boxes, (before, inside, after) = timed(detector, frame.pixels, conf, iou)
+    boxes, (before, inside, after) = boxes_and_times(detector, frame.pixels, conf, iou)
     counts = Counter(detector.name(row[5]) for row in boxes)
     words = ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "nothing"
     where = f"{frame.name} frame {frame.number}" if frame.moving else frame.name

@@ -17,6 +17,8 @@ They take turns (dense, pruned, pruned, dense), repeats= times each and on until
 GPU compute is what lies between two events on the GPU; with transfers is the wall clock from the image in page-locked
 memory of the host to the outputs there. Both have the launching of kernels in them, most of which trtexec's
 --useCudaGraph takes away. It follows the Python API of TensorRT 8.6, 10 and 11, and was not run on a GPU.
+
+All of it is one file, longer than others of the project, because one file is what is copied to a device.
 """
 
 from __future__ import annotations
@@ -90,11 +92,7 @@ def main(words: list[str], folder: Path) -> int:
         trt = tensorrt()
     except DeviceError as error:  # the trtexec lines are of use all the same
         trt, missing = None, error
-    typed = trt is not None and major(trt) >= TYPED
-    lines = {role: trtexec(path, given, typed) for role, path in given["files"].items()}
-    print("by hand, with TensorRT's own program (on a Jetson /usr/src/tensorrt/bin/trtexec):")
-    for line in lines.values():
-        print(f"  {line}")
+    lines = _lines_by_hand(given, trt is not None and major(trt) >= TYPED)
     if missing is not None:
         raise missing
     cuda = Cuda()
@@ -107,16 +105,58 @@ def main(words: list[str], folder: Path) -> int:
         print(f"building {role}: {path.name}; this takes minutes", flush=True)
         began = time.perf_counter()
         plan = build(trt, logger, path, given)
-        row = {"role": role, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        row.update(engine_bytes=int(plan.nbytes), build_seconds=round(time.perf_counter() - began, 1))
+        took = round(time.perf_counter() - began, 1)
         networks.append(Network(trt, cuda, runtime, logger, plan, path, given["shape"]))
-        row.update(inputs=networks[-1].shapes, sparsity=logger.sparsity[:], trtexec=lines[role])
-        logger.sparsity.clear()
-        rows.append(row)
-    timings, shares = timed(networks, given["repeats"], given["seconds"])
+        rows.append(_row(role, path, plan, took, networks[-1], logger, lines[role]))
+    timings, shares = time_in_turns(networks, given["repeats"], given["seconds"])
     for row, timing in zip(rows, timings):  # noqa: B905 (Python 3.8 has no strict)
         row.update(timing)
-    record = {
+    record = _record(trt, cuda, given, rows, shares)
+    print(table(record))
+    out = folder / "tensorrt.json"
+    write(out, record)
+    print(f"saved {out}")
+    return 0 if record["settled"] else 3
+
+
+def _lines_by_hand(given: dict[str, Any], typed: bool) -> dict[str, str]:
+    """Print the command of TensorRT's own program for each file; role -> the line."""
+    lines = {role: trtexec(path, given, typed) for role, path in given["files"].items()}
+    print("by hand, with TensorRT's own program (on a Jetson /usr/src/tensorrt/bin/trtexec):")
+    for line in lines.values():
+        print(f"  {line}")
+    return lines
+
+
+def _row(role: str, path: Path, plan: Any, took: float, network: Any, logger: Any, line: str) -> dict[str, Any]:
+    """What is known of an engine before it is timed; what TensorRT logged of its sparsity is taken from the logger.
+
+    Args:
+        plan: the built engine. took: seconds. network: the same, ready to run. line: of trtexec.
+    """
+    row = {
+        "role": role,
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "engine_bytes": int(plan.nbytes),
+        "build_seconds": took,
+        "inputs": network.shapes,
+        "sparsity": logger.sparsity[:],
+        "trtexec": line,
+    }
+    logger.sparsity.clear()
+    return row
+
+
+def _record(
+    trt: Any,
+    cuda: Any,
+    given: dict[str, Any],
+    rows: list[dict[str, Any]],
+    shares: dict[str, tuple[float, float, float]],
+) -> dict[str, Any]:
+    """The content of tensorrt.json."""
+    return {
         "tensorrt": str(trt.__version__),
         "gpu": cuda.name,
         "compute_capability": "{}.{}".format(*cuda.capability),
@@ -136,11 +176,6 @@ def main(words: list[str], folder: Path) -> int:
         "ratio_interval": {key: [_finite(end) for end in share[::2]] for key, share in shares.items()},
         "settled": all(known(*share) for share in shares.values()),
     }
-    print(table(record))
-    out = folder / "tensorrt.json"
-    write(out, record)
-    print(f"saved {out}")
-    return 0 if record["settled"] else 3
 
 
 # What was asked for ---------------------------------------------------------------------------------------------------
@@ -156,8 +191,8 @@ def arguments(words: list[str], folder: Path) -> dict[str, Any]:
     Raises:
         DeviceError: a word or value is wrong, or a file is not there.
     """
-    found: dict[str, Any] = {"workspace": 4.0, "repeats": 200, "seconds": 60.0, "shape": None, **DEFAULTS}
-    files = {role: folder / found.pop(role) for role in ROLES if found.get(role)}
+    given: dict[str, Any] = {"workspace": 4.0, "repeats": 200, "seconds": 60.0, "shape": None, **DEFAULTS}
+    files = {role: folder / given.pop(role) for role in ROLES if given.get(role)}
     for word in words:
         name, equals, text = word.partition("=")
         if name in ROLES and equals:
@@ -166,7 +201,7 @@ def arguments(words: list[str], folder: Path) -> dict[str, Any]:
                 files[name] = Path(text)
             continue
         try:
-            found[name] = _READ[name](text)
+            given[name] = _READ[name](text)
         except (KeyError, ValueError):
             wanted = ["precision=fp16|fp32|int8", "sparse=True|False", "workspace=4", "repeats=200", "seconds=60"]
             wanted += ["dense=dense.onnx", "pruned=best.onnx", "shape=1x3x640x640"]
@@ -179,8 +214,8 @@ def arguments(words: list[str], folder: Path) -> dict[str, Any]:
             raise DeviceError(f"{role}={path}: there is no such file")
     if not os.access(str(folder), os.W_OK):
         raise DeviceError(f"{folder}: tensorrt.json cannot be written there; copy this program and the files elsewhere")
-    found["files"] = {role: files[role] for role in ROLES if role in files}
-    return found
+    given["files"] = {role: files[role] for role in ROLES if role in files}
+    return given
 
 
 def _precision(text: str) -> str:
@@ -448,7 +483,7 @@ def warm_up(repeats: int) -> int:
     return max(WARM_UP, repeats // 2)
 
 
-def timed(
+def time_in_turns(
     networks: list[Network], repeats: int, seconds: float
 ) -> tuple[list[dict[str, dict[str, float]]], dict[str, tuple[float, float, float]]]:
     """Time networks in turns, every second turn in the reverse order, so that the machine's moods fall on all of them.
@@ -462,31 +497,31 @@ def timed(
         both, the median of the ratios of two turns with the ends of its interval: low, median, high.
     """
     kinds = [lambda network: network.compute(), lambda network: network.with_transfers()]
-    found: Any = [[[] for _ in kinds] for _ in networks]
+    milliseconds: Any = [[[] for _ in kinds] for _ in networks]
     shares: dict[str, tuple[float, float, float]] = {}
     gc.disable()  # a collection would fall on whoever is running
     turn, look, began = 0, warm_up(repeats) + repeats, time.monotonic()
     while turn < look:
         order = range(len(networks))
         for at in order if turn % 2 == 0 else reversed(order):
-            for kind, times in zip(kinds, found[at]):  # noqa: B905
+            for kind, times in zip(kinds, milliseconds[at]):  # noqa: B905
                 took = kind(networks[at])
                 if turn >= warm_up(repeats):
                     times.append(took)
         turn += 1
         if turn == look and len(networks) > 1:
-            shares = {key: _share(*(times[i] for times in found)) for i, key in enumerate(_TIMES)}
+            shares = {key: _share(*(times[i] for times in milliseconds)) for i, key in enumerate(_TIMES)}
             if not all(known(*share) for share in shares.values()) and time.monotonic() - began < seconds:
                 look += 10
     gc.enable()
-    told = [
+    rows = [
         {
             key: {name: round(float(np.percentile(one, at)), 4) for name, at in _PERCENTILES}
             for key, one in zip(_TIMES, times)  # noqa: B905
         }
-        for times in found
+        for times in milliseconds
     ]
-    return told, shares
+    return rows, shares
 
 
 _PERCENTILES = (("median", 50), ("p10", 10), ("p90", 90))
@@ -617,16 +652,16 @@ def ratio(rows: list[dict[str, Any]], shares: dict[str, tuple[float, float, floa
     """Pruned over dense, of the times and of the engines' sizes; None where one of the two was not measured.
 
     Args:
-        rows: of the record. shares: of `timed`; one that is not known is None.
+        rows: of the record. shares: of `time_in_turns`; one that is not known is None.
     """
-    found = {row["role"]: row for row in rows}
-    if set(found) != set(ROLES):
+    by_role = {row["role"]: row for row in rows}
+    if set(by_role) != set(ROLES):
         return None
-    told: dict[str, float | None] = {
+    ratios: dict[str, float | None] = {
         key: round(share[1], 4) if known(*share) else None for key, share in shares.items()
     }
-    told["engine_bytes"] = round(found["pruned"]["engine_bytes"] / max(found["dense"]["engine_bytes"], 1), 4)
-    return told
+    ratios["engine_bytes"] = round(by_role["pruned"]["engine_bytes"] / max(by_role["dense"]["engine_bytes"], 1), 4)
+    return ratios
 
 
 def _finite(value: float) -> float | None:
