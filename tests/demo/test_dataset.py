@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from yolo_prune.demo import dataset
-from yolo_prune.demo.dataset import CLASSES, MIN_SIDE, MIN_VISIBLE, Item, compose, make, scene, visible
+from yolo_prune.demo import dataset, shapes
+from yolo_prune.demo.dataset import MIN_SIDE, MIN_VISIBLE, make, visible
+from yolo_prune.demo.scenes import Item, compose, scene
+from yolo_prune.demo.shapes import CLASSES
 from yolo_prune.errors import PruneError
 
 SIZE = 96
@@ -234,7 +236,7 @@ def test_scenes_keep_the_rule() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_shapes_fill_the_unit_circle(name: str) -> None:
     for seed in range(20):
-        outline = dataset._shape(np.random.default_rng(seed), name)
+        outline = shapes.outlines(np.random.default_rng(seed), name)
         reach = np.linalg.norm(np.concatenate(outline), axis=1).max()
         assert 0.9 < reach <= 1.1
 

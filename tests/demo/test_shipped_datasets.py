@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from yolo_prune.demo.dataset import CLASSES
+from yolo_prune.demo.shapes import CLASSES
 from yolo_prune.recipe.resources import folder
 
 FILES = sorted(folder("datasets").glob("*.yaml"))
