@@ -393,7 +393,7 @@ def test_a_run_that_dies_later_leaves_no_older_proof(
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "_validate", dies)
+    monkeypatch.setattr(results, "validate", dies)
     with pytest.raises(KeyboardInterrupt):
         job.export(model, data=tiny_data, **QUICK)
     assert sorted(path.name for path in model.parent.iterdir()) == ["best.pt"]  # nor anything that is not proven
@@ -778,7 +778,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_bad_arguments_are_one_line_before_any_work(
     settings: dict[str, Any], line: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_make", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(results, "make", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(PruneError) as caught:
         job.export(model, **settings)
     assert str(caught.value).startswith(line)
