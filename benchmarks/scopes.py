@@ -36,7 +36,7 @@ from yolo_prune.device import profile, runtimes, timing
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint
 from yolo_prune.importance import scoring
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
@@ -134,13 +134,13 @@ def main() -> None:
         counts = {
             unit.groups[0]: len(chosen.keep.get(unit.groups[0], range(original[unit.groups[0]])))
             // (unit.times or (1,))[0]
-            for unit in choice.units(found, scores, original, dict.fromkeys(original, 1))
+            for unit in candidates.units(found, scores, original, dict.fromkeys(original, 1))
         }
         networks[name] = small
         figures[name] = (
             model_size.size_of(small).flops / baseline.size.flops,
             model_size.latency_of(small, device) / (baseline.latency or 1),
-            kept(choice.units(found, scores, original, dict.fromkeys(original, 1)), counts),
+            kept(candidates.units(found, scores, original, dict.fromkeys(original, 1)), counts),
         )
     with tempfile.TemporaryDirectory() as folder:
         calls = {

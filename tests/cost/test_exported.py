@@ -24,7 +24,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
 from yolo_prune.importance import scoring
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.surgery.cut_channels import apply
 
 # The model, and its convolutions: (that are passed in training's eval forward, that are in the ONNX file).
@@ -152,7 +152,7 @@ def test_the_predicted_latency_of_a_cut_is_that_of_the_cut_model(name: str) -> N
     found, profile = channel_groups.build(model), made_up(model)
     baseline = choice.Baseline.of(model, found, profile)
     scores, lowest = scoring.score(found, model, "random"), dict.fromkeys(baseline.channels, 1)
-    units = choice.units(found, scores, baseline.channels, lowest)
+    units = candidates.units(found, scores, baseline.channels, lowest)
     cost = model_size.latency_cost(found, units, model, profile, 1.0)
     sizes = [float(unit.size) for unit in units]
     assert cost(torch.tensor(sizes).numpy()) == pytest.approx(baseline.latency, rel=1e-9)

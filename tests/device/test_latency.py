@@ -30,7 +30,7 @@ from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.importance import scoring
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.report import latency
 from yolo_prune.surgery import cut_channels
 
@@ -143,7 +143,7 @@ def test_the_prediction_before_a_cut_is_that_of_the_cut_model(fake: profile_file
     model, found, _ = dense("n")
     baseline = choice.Baseline.of(model, found, fake)
     scores = scoring.score(found, model, "random")
-    units = choice.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
+    units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     cost = model_size.latency_cost(found, units, model, fake, 1.0)
     sizes = np.array([unit.size for unit in units], dtype=float)
     assert cost(sizes) == pytest.approx(baseline.latency, rel=1e-9)
@@ -159,7 +159,7 @@ def test_the_prediction_before_a_cut_is_that_of_the_cut_model(fake: profile_file
 def test_the_change_of_a_latency_is_exact(seed: int) -> None:
     model, found, baseline = dense("n")
     rng = np.random.default_rng(seed)
-    units = choice.units(
+    units = candidates.units(
         found, scoring.score(found, model, "random"), baseline.channels, dict.fromkeys(baseline.channels, 1)
     )
     cost = model_size.latency_cost(found, units, model, made_up_once(), 1.0)
@@ -203,7 +203,7 @@ def test_at_one_latency_the_latency_scope_keeps_the_most_importance(fake: profil
     model, found, _ = dense("n")
     baseline = choice.Baseline.of(model, found, fake)
     scores = scoring.score(found, model, "random")
-    units = choice.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
+    units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     lost = {}
     for scope in allocate.SCOPES:
         wanted = asked(latency="60%", scope=scope)

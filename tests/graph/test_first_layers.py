@@ -19,6 +19,7 @@ from tests.helpers.oracle import lively
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import layer_shapes, model_size
 from yolo_prune.graph import channel_groups, image_shape
+from yolo_prune.host import flops
 
 FIRST = {
     "focus": ([-1, 1, "Focus", [32, 3]], 3),
@@ -66,7 +67,7 @@ def test_it_is_traced_counted_and_cut(name: str, tmp_path: Path) -> None:
 def test_the_host_counts_what_we_count(tmp_path: Path) -> None:
     """Where the host's own count works, a model behind a parameter of the image's shape counts the same."""
     model = written(tmp_path, "six").model
-    assert model_size._gflops(model) == float(model_size.get_flops(model_size._Reading(model, 6), model_size.IMAGE)) > 0
+    assert model_size._gflops(model) == flops.gflops(model_size._Reading(model, 6), model_size.IMAGE) > 0
 
 
 def test_it_is_cut_in_a_training(tmp_path: Path, tiny_data: Path) -> None:

@@ -18,7 +18,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import scoring
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels
@@ -103,7 +103,7 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
     model, found, baseline = dense("n")
     wanted = asked(flops="60%", round=1)
     scores = scoring.score(found, model, "random")
-    units = choice.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
+    units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     costs = [
         model_size.flops_cost(found, units, baseline.size, 0.6 * baseline.size.flops),
         model_size.params_cost(found, units, baseline.size, float(baseline.size.params)),
@@ -120,7 +120,7 @@ def test_predicted_costs_are_the_hosts_own_counts() -> None:
 
 def test_the_change_of_a_cost_is_exact() -> None:
     model, found, baseline = dense("n")
-    units = choice.units(
+    units = candidates.units(
         found, scoring.score(found, model, "random"), baseline.channels, dict.fromkeys(baseline.channels, 1)
     )
     cost = model_size.flops_cost(found, units, baseline.size, 1.0)

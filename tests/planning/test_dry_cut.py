@@ -23,7 +23,7 @@ from tests.helpers.runs import record_of, train, widths
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups, operations, trace, tracer
-from yolo_prune.planning import dry_cut
+from yolo_prune.planning import trial
 
 
 class Splits(nn.Module):
@@ -207,7 +207,7 @@ def test_legal_blocks_are_cut(name: str, caplog: Any) -> None:
 def test_where_nothing_helps_the_model_stays_and_the_block_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = DetectionModel("yolov8n.yaml", verbose=False)
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    monkeypatch.setattr(dry_cut, "examine", lambda *_: dry_cut.Fault("model.3.conv", "fails in evaluation (words)"))
+    monkeypatch.setattr(trial, "examine", lambda *_: trial.Fault("model.3.conv", "fails in evaluation (words)"))
     with pytest.raises(PruneError, match=r"model\.3\.conv fails in evaluation \(words\).*Nothing was cut"):
         yolo_prune.prune(model, flops="90%")
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -243,7 +243,7 @@ def test_a_right_plan_passes_and_changes_nothing(stock: Any) -> None:
     flags = {name: module.training for name, module in model.named_modules()}
     random = torch.get_rng_state()
     assert plan.keep
-    assert dry_cut.examine(model, found, plan) is None
+    assert trial.examine(model, found, plan) is None
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert {name: module.training for name, module in model.named_modules()} == flags
@@ -259,7 +259,7 @@ def test_an_index_that_is_off_is_found_at_its_layer(stock: Any, layer: str, kind
         return (positions + 1) % size
 
     wrong = with_member(found, layer, "in", None if kind == "columns not cut" else turned)
-    fault = dry_cut.examine(model, wrong, plan)
+    fault = trial.examine(model, wrong, plan)
     assert fault is not None
     assert fault.name.startswith(layer.removesuffix(".conv")) or layer.startswith(fault.name)
 
@@ -288,7 +288,7 @@ def test_no_false_alarm_in_a_stock_model(name: str, live: bool) -> None:
     for seed, whole in ((1, 0.0), (2, 0.4)):
         plan = random_plan(found, seed, 0.9, whole)
         assert plan.keep
-        assert dry_cut.examine(model, found, plan) is None
+        assert trial.examine(model, found, plan) is None
 
 
 # In a training -------------------------------------------------------------------------------------------------------

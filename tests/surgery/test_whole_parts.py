@@ -20,7 +20,7 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks, channel_groups
 from yolo_prune.importance import scoring
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
@@ -44,8 +44,8 @@ def prepared(
     baseline = Baseline.of(model, found)
     scores = scoring.score(found, model, "l2")
     lowest = dict.fromkeys(baseline.channels, 1)
-    units = choice.units(found, scores, baseline.channels, lowest)
-    parts = [*choice._heads(units, found.heads, baseline, 1.0), *choice._blocks(found, 1.0)]
+    units = candidates.units(found, scores, baseline.channels, lowest)
+    parts = [*candidates.heads(units, found.heads, baseline.heads, 1.0), *candidates.blocks(found, 1.0)]
     return model, found, units, parts, baseline
 
 
@@ -130,10 +130,10 @@ def test_the_least_important_head_goes() -> None:
     attention.proj.conv.weight.data.view(attention.proj.conv.out_channels, attention.num_heads, -1)[:, 2] *= 1e-3
     found = channel_groups.build(model)
     baseline = Baseline.of(model, found)
-    units = choice.units(
+    units = candidates.units(
         found, scoring.score(found, model, "l2"), baseline.channels, dict.fromkeys(baseline.channels, 1)
     )
-    parts = choice._heads(units, found.heads, baseline, 0.75)
+    parts = candidates.heads(units, found.heads, baseline.heads, 0.75)
     assert parts[0].heads == (("model.10.m.0.attn", 2),)
     assert len(parts) == 3
 

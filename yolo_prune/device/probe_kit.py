@@ -26,7 +26,7 @@ from yolo_prune.device import probes
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
@@ -241,7 +241,7 @@ def _random(network: nn.Module, seed: int) -> tuple[channel_groups.ChannelGraph,
     graph = channel_groups.build(network)
     sizes = {group.name: group.size for group in graph.groups}
     scores = {name: rng.random(size) for name, size in sizes.items()}
-    units = choice.units(graph, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
+    units = candidates.units(graph, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
     common, spread = rng.uniform(0.25, 1), (0.0, 0.15, 0.35)[seed % 3]
     multiple = (_WIDTH, _WIDTH, _WIDTH, 8)[seed % 4]
     shares = np.clip(common + spread * rng.standard_normal(len(units)), 0.1, 1)

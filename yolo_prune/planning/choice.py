@@ -20,6 +20,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
+from yolo_prune.planning import candidates
 from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
@@ -137,7 +138,7 @@ def least_flops(
     original = {group.name: group.size for group in channel_graph.groups}
     lowest = _lowest(recipe, original, limits or {})
     flat = {name: np.ones(size) for name, size in original.items()}
-    found = units(channel_graph, flat, original, lowest)
+    found = candidates.units(channel_graph, flat, original, lowest)
     cost = model_size.flops_cost(channel_graph, found, model_size.size_of(model), math.inf)
     step_of = multiple(recipe, None)
     narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in found], dtype=float)
@@ -173,8 +174,11 @@ def plan(
         scores = scoring.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = _lowest(recipe, original, baseline.limits)
-    found = units(channel_graph, scores, original, lowest, baseline.weights or weights)
-    parts = [*_heads(found, channel_graph.heads, baseline, recipe.heads), *_blocks(channel_graph, recipe.depth)]
+    found = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
+    parts = [
+        *candidates.heads(found, channel_graph.heads, baseline.heads, recipe.heads),
+        *candidates.blocks(channel_graph, recipe.depth),
+    ]
     size = model_size.size_of(model)
     profile = baseline.profile
 
@@ -254,7 +258,7 @@ def choose(
     Args:
         worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gates.KINDS`;
             where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
-        avoid: block -> why what goes into it and what it makes stays; see graph.build.
+        avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
         frozen: layers that a training leaves as they are; they stay whole.
 
     Returns:
@@ -322,85 +326,3 @@ def _naming_what_is_frozen(
             f"{error}; it is out of reach because {count} layers are frozen and keep their channels: freeze fewer, or "
             "ask for less"
         ) from None
-
-
-def units(
-    channel_graph: channel_groups.ChannelGraph,
-    scores: Mapping[str, np.ndarray],
-    original: Mapping[str, int],
-    lowest: Mapping[str, int],
-    weights: Mapping[str, float] | None = None,
-) -> list[allocate.Unit]:
-    """Groups that are tied are one unit; every other group is its own.
-
-    Args:
-        scores, original, lowest, weights: of each group, by name; see allocate.Unit.
-    """
-    layers = {layer.name: layer for layer in channel_graph.layers}
-    together: dict[str, list[channel_groups.ChannelGroup]] = {}
-    for group in channel_graph.groups:
-        together.setdefault(group.tie or group.name, []).append(group)
-    return [
-        allocate.Unit(
-            tuple(group.name for group in groups),
-            groups[0].size // groups[0].times,
-            original[groups[0].name] // groups[0].times,
-            max(-(-lowest[group.name] // group.times) for group in groups),
-            [scores[group.name] for group in groups],
-            tuple(group.times for group in groups),
-            tuple(group.head for group in groups),
-            (weights or {}).get(groups[0].name, 1.0),
-            _kind(groups[0], layers),
-        )
-        for groups in together.values()
-    ]
-
-
-def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_groups.Layer]) -> str:
-    """Where a group stands: kernel and resolution of every layer that makes or reads its channels."""
-    found = {
-        (member.side, layers[member.module].kind, layers[member.module].kernel, layers[member.module].area)
-        for member in group.members
-        if member.module in layers and layers[member.module].makes
-    }
-    return str(sorted(found))
-
-
-def _blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[allocate.Part]:
-    """The residual blocks that may go."""
-    if depth == 0:
-        return []
-    return [allocate.Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
-
-
-def _heads(
-    units: list[allocate.Unit], heads: Mapping[str, int], baseline: Baseline, most: float
-) -> list[allocate.Part]:
-    """The heads that may go: of each unit one of every attention at a time, the least important first.
-
-    Attentions whose values feed one stream lose heads together, for they keep one count.
-    """
-    parts = []
-    for unit in units if most else []:
-        values = {
-            (head.attention, head.number): float(scores.sum())
-            for _, scores, _, head in unit.rows()
-            if head is not None and head.side == "value"
-        }
-        attentions = sorted({attention for attention, _ in values})
-        counts = {heads[attention] for attention in attentions}
-        if len(counts) != 1:
-            continue  # none, or attentions of unequal heads on one stream
-        (now,) = counts
-        original = max(baseline.heads.get(attention, now) for attention in attentions)
-        allowed = min(math.floor(most * original + 1e-9) - (original - now), now - 1)
-        order: dict[str, list[int]] = {}  # attention -> its heads, the least important first
-        for attention, number in sorted(values, key=lambda head: values[head]):
-            order.setdefault(attention, []).append(number)
-        total = sum(values.values())
-        for gone in range(1, allowed + 1):
-            leaving = tuple((attention, order[attention][gone - 1]) for attention in attentions)
-            share = sum(values[head] for head in leaving) / max(total, 1e-12)
-            name = f"{unit.groups[0]}#{gone}"
-            parts.append(allocate.Part(name, unit.groups[0], share, leaving, unit.groups[0], 1 - gone / now))
-    return parts

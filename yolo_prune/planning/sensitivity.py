@@ -25,7 +25,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.host import loss
-from yolo_prune.planning import choice
+from yolo_prune.planning import candidates
 from yolo_prune.recipe.settings import Recipe
 
 KIND = "yolo-prune sensitivity"
@@ -54,7 +54,7 @@ def measure(
         PruneError: the loss of this model cannot be computed on these labels.
     """
     sizes = {group.name: group.size for group in found.groups}
-    decided = choice.units(found, scores, sizes, dict.fromkeys(sizes, 1))
+    decided = candidates.units(found, scores, sizes, dict.fromkeys(sizes, 1))
     members = {group.name: group.members for group in found.groups}
     rows: dict[str, Any] = {}
     with loss.evaluating(network):
