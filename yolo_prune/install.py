@@ -133,6 +133,9 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         preflight.modes(settings)
         if wanted is not None and isinstance(settings.get("epochs"), int):
             check_epochs(wanted, settings["epochs"])
+        asked = arguments.asked(settings)
+        own = {name: value for name, value in settings.items() if name not in asked}
+        sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
         rebuild.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
