@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,13 @@ def test_what_a_kit_takes_to_a_device_needs_numpy_alone() -> None:
     assert taken
     known = {*sys.stdlib_module_names, "numpy", "yolo_prune"}
     assert {name.split(".")[0] for path in taken for name in imports(path)} <= known
+
+
+def test_the_map_of_the_house_is_true() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", text.split("## To change X")[1].split("## Habits")[0])
+    assert len(rooms) > 15
+    assert [room for room in rooms if not (PACKAGE / room).exists()] == []
+    wings = {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert wings == there - {"__init__", "__main__", "_startup"}
