@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What must be cut together: a model -> its channel groups. The only importer of torch_pruning.
+"""What must be cut together: a model -> its channel groups.
 
 A `ChannelGroup` is a set of channels that live and die together in several layers. For `Conv2d(a) -> BN -> Conv2d(b)`
 the group of `a` with 16 outputs has size 16 and three members:
@@ -10,29 +10,28 @@ the group of `a` with 16 outputs has size 16 and three members:
 
 `positions` differ from `channels` behind a concatenation, and one channel has several positions where a tensor is
 concatenated with itself (SPPF). Which channels belong together is what tracer.py found: those that stand in the same
-places. torch-pruning's importance classes score them (`library`).
+places.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from yolo_prune.allocation.allocate import Head
-from yolo_prune.graph import blocks, equivalence, image_shape, residual, trace
+from yolo_prune.graph import blocks, equivalence, image_shape, residual
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.graph.residual import ResidualBlock
-from yolo_prune.graph.trace import Side, Trace
+from yolo_prune.graph.trace import LAYERS, Side, Trace, is_layer
 from yolo_prune.graph.tracer import Known, follow
 
 FROZEN = "frozen: its weights are not trained (freeze=)"  # why a layer is protected
@@ -69,14 +68,15 @@ class ChannelGroup:
         tie: groups with the same tie keep one count, each `times` it; None for a free group.
         times: channels of this group for one of the tie's count; 1 but where it feeds several heads of an attention.
         head: whose head of an attention these are the keys or values, None where they are of none.
-        traced: torch-pruning's form of the group, which its importance classes read; None once scored.
+        folded: the modules of a copy of the model whose convolution weights carry their BatchNorm scales, by name: what
+            importance/magnitude.py scores; None once scored.
     """
 
     name: str
     size: int
     members: tuple[Member, ...]
     tie: str | None
-    traced: tp.dependency.Group | None
+    folded: Mapping[str, nn.Module] | None
     times: int = 1
     head: Head | None = None
 
@@ -152,7 +152,7 @@ class ChannelGraph:
 
     def without_trace(self) -> ChannelGraph:
         """The same groups without the copy whose weights are scored, which is as large as the model."""
-        return replace(self, groups=tuple(replace(group, traced=None) for group in self.groups))
+        return replace(self, groups=tuple(replace(group, folded=None) for group in self.groups))
 
 
 def build(
@@ -175,59 +175,44 @@ def build(
         layer of the model either has channels in a group or is in `protected`.
     """
     shadow = _shadow(model)
-    entries = {name: (block, blocks.entry_of(block)) for name, block in shadow.named_modules()}
-    lessons = {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None}
-    known = Known(
-        lessons,
-        tuple(blocks.vectors(shadow)),
-        frozenset(name for name, (_, entry) in entries.items() if entry.settle is not None),
-        frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
-        frozenset(blocks.decoders(shadow)),
-    )
-    found = follow(shadow, known)
+    trace = follow(shadow, _known(shadow))
     modules = dict(shadow.named_modules())
-    alike, ties = equivalence.find(found)
-    makers = {name for name, module in modules.items() if isinstance(module, trace.LAYERS)}
-    named = sorted(_named(alike, makers, list(modules)), key=lambda item: item[1])
-    native: dict[str, str] = {}
-    fixed: dict[str, str] = {}  # group name -> why it is protected
-    groups: list[ChannelGroup] = []
-    for index, _, name, members in named:
-        ids = alike[index].ids
-        tie, times = ties.get(index, (None, 1))
-        groups.append(
-            ChannelGroup(name, len(ids), members, tie, _traced(members, modules), times, found.heads.get(ids[0]))
-        )
-        reason = next((found.fixed[i] for i in ids if i in found.fixed), None)
-        if reason is None and all(member.side == "out" for member in members):
-            reason = "nothing was seen to read it"
-        if reason is not None:
-            fixed[name] = reason
-    made_by = {m.module: g.name for g in groups for m in g.members if m.side == "out" and m.module in makers}
-    _spread(groups, fixed)
-    native = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
-    for group in groups:
-        reason = FROZEN if _makes(group.members, frozen) else _protected_by(group.members, protect)
-        if reason is not None:
-            fixed.setdefault(group.name, reason)
+    makers = {name for name, module in modules.items() if isinstance(module, LAYERS)}
+    groups, ids = _groups(trace, makers, modules)
+    fixed = _fixed_by_the_model(trace, groups, ids)
+    native = _made(groups, fixed)
+    _fix_what_was_asked(fixed, groups, protect, frozen)
     for name, reason in (avoid or {}).items():
-        around = found.inside(name)
-        for index, _, group_name, _ in named:
-            if not around.isdisjoint(alike[index].ids):
-                fixed.setdefault(group_name, reason)
+        around = trace.inside(name)
+        for group in groups:
+            if not around.isdisjoint(ids[group.name]):
+                fixed.setdefault(group.name, reason)
     _spread(groups, fixed)
     free = {m.module for g in groups if g.name not in fixed for m in g.members if m.side == "out"}
-    why = {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
+    why = _made(groups, fixed)
     protected = {name: why.get(name, "not reached by the tracer") for name in modules if name in makers - free}
+    made_by = {m.module: g.name for g in groups for m in g.members if m.side == "out" and m.module in makers}
     return ChannelGraph(
         tuple(group for group in groups if group.name not in fixed),
         protected,
         frozenset(name for name in protected if name in native or name not in why),
-        _layers(found, shadow),
-        tuple(b for b in residual.find(found, shadow, made_by) if not _holds(b.name, frozen)),
+        _layers(trace, shadow),
+        tuple(b for b in residual.find(trace, shadow, made_by) if not _holds(b.name, frozen)),
         blocks.heads(shadow),
-        {where: type(modules[where]).__name__ for where in found.untaught if where in modules},
-        dict(found.untaught),
+        {where: type(modules[where]).__name__ for where in trace.untaught if where in modules},
+        dict(trace.untaught),
+    )
+
+
+def _known(shadow: nn.Module) -> Known:
+    """What graph/blocks.py knows of a model's blocks."""
+    entries = {name: (block, blocks.entry_of(block)) for name, block in shadow.named_modules()}
+    return Known(
+        {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None},
+        tuple(blocks.vectors(shadow)),
+        frozenset(name for name, (_, entry) in entries.items() if entry.settle is not None),
+        frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
+        frozenset(blocks.decoders(shadow)),
     )
 
 
@@ -241,7 +226,7 @@ def _shadow(model: nn.Module) -> nn.Module:
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:
-            if not trace.is_layer(conv) or bn.weight is None or conv.out_channels != bn.num_features:
+            if not is_layer(conv) or bn.weight is None or conv.out_channels != bn.num_features:
                 continue
             scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
             conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
@@ -249,6 +234,49 @@ def _shadow(model: nn.Module) -> nn.Module:
 
 
 # From sets to groups -------------------------------------------------------------------------------------------------
+
+
+def _groups(
+    trace: Trace, makers: set[str], modules: Mapping[str, nn.Module]
+) -> tuple[list[ChannelGroup], dict[str, Sequence[int]]]:
+    """Every group in the model's order, fixed or not, and the ids of the channels of each."""
+    alike, ties = equivalence.find(trace)
+    groups: list[ChannelGroup] = []
+    ids: dict[str, Sequence[int]] = {}
+    for index, _, name, members in sorted(_named(alike, makers, list(modules)), key=lambda item: item[1]):
+        own = alike[index].ids
+        tie, times = ties.get(index, (None, 1))
+        groups.append(ChannelGroup(name, len(own), members, tie, modules, times, trace.heads.get(own[0])))
+        ids[name] = own
+    return groups, ids
+
+
+def _fixed_by_the_model(trace: Trace, groups: list[ChannelGroup], ids: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Group name -> why it stays whole by the model's nature."""
+    fixed: dict[str, str] = {}
+    for group in groups:
+        reason = next((trace.fixed[i] for i in ids[group.name] if i in trace.fixed), None)
+        if reason is None and all(member.side == "out" for member in group.members):
+            reason = "nothing was seen to read it"
+        if reason is not None:
+            fixed[group.name] = reason
+    _spread(groups, fixed)
+    return fixed
+
+
+def _fix_what_was_asked(
+    fixed: dict[str, str], groups: list[ChannelGroup], protect: tuple[str, ...] | list[str], frozen: Collection[str]
+) -> None:
+    """Add the groups that a recipe protects, and those that frozen layers make."""
+    for group in groups:
+        reason = FROZEN if _makes(group.members, frozen) else _protected_by(group.members, protect)
+        if reason is not None:
+            fixed.setdefault(group.name, reason)
+
+
+def _made(groups: list[ChannelGroup], fixed: Mapping[str, str]) -> dict[str, str]:
+    """Layer -> why its outputs stay, of the layers that make fixed groups."""
+    return {m.module: fixed[g.name] for g in groups if g.name in fixed for m in g.members if m.side == "out"}
 
 
 def _named(
@@ -316,14 +344,14 @@ def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[
     return None
 
 
-def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
+def _layers(trace: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
     """Every layer, vectors of their own, and attention's products."""
     vectors = {name: shadow.get_parameter(name) for name in blocks.vectors(shadow)}
     side = image_shape.step(shadow)
     layers = []
     for name, m in shadow.named_modules():
-        work = found.area.get(name, [0.0, 0.0, 0.0])
-        areas = _at(work, found.sizes, IMAGE, 1), _at(work, found.sizes, side, 1) * (IMAGE / side) ** 2
+        work = trace.area.get(name, [0.0, 0.0, 0.0])
+        areas = _at(work, trace.sizes, IMAGE, 1), _at(work, trace.sizes, side, 1) * (IMAGE / side) ** 2
         if isinstance(m, nn.Linear):
             layers.append(Layer(name, "linear", m.out_features, m.in_features, 1, m.bias is not None, *areas))
         elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -334,8 +362,8 @@ def _layers(found: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
         elif isinstance(m, nn.BatchNorm2d):
             layers.append(Layer(name, "norm", m.num_features, m.num_features, 0, True, *areas))
     layers += [Layer(n, "vector", len(p), len(p), 0, True, 0.0, 0.0) for n, p in vectors.items()]
-    for name, (ids, work) in found.products.items():
-        areas = _at(work, found.sizes, IMAGE, 2), _at(work, found.sizes, side, 2) * (IMAGE / side) ** 2
+    for name, (ids, work) in trace.products.items():
+        areas = _at(work, trace.sizes, IMAGE, 2), _at(work, trace.sizes, side, 2) * (IMAGE / side) ** 2
         layers.append(Layer(name, "product", len(ids), len(ids), 0, False, *areas))
     return tuple(layers)
 
@@ -347,57 +375,3 @@ def _at(work: list[float], sizes: tuple[int, int, int], side: int, power: int) -
         return large * (side / sizes[2]) ** (2 * power)
     slope = (large - small) / (sizes[2] ** (2 * power) - sizes[0] ** (2 * power))
     return slope * side ** (2 * power) + small - slope * sizes[0] ** (2 * power)
-
-
-# torch-pruning's importances ------------------------------------------------------------------------------------------
-
-
-def _traced(members: tuple[Member, ...], modules: dict[str, nn.Module]) -> tp.dependency.Group:
-    """A group in torch-pruning's own form, for its importance classes."""
-    group = tp.dependency.Group()
-    for member in members:
-        module = modules.get(member.module)
-        handler = _handler(module, member.side)
-        if handler is None:
-            continue
-        node = tp.dependency.Node(module, None, member.module)
-        item = tp._helpers.GroupItem(tp.dependency.Dependency(handler, handler, node, node), member.positions.tolist())
-        item.root_idxs = member.channels.tolist()
-        group._group.append(item)
-    return group
-
-
-def _handler(module: nn.Module | None, side: str) -> Callable[..., Any] | None:
-    out = side == "out"
-    if isinstance(module, nn.BatchNorm2d):
-        return tp.prune_batchnorm_out_channels
-    if isinstance(module, nn.Linear):
-        return tp.prune_linear_out_channels if out else tp.prune_linear_in_channels
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == 1:
-        return tp.prune_conv_out_channels if out else tp.prune_conv_in_channels
-    return None  # one weight a channel, depthwise or a vector: torch-pruning 1.6.1 does not score them
-
-
-def library(kind: str, **options: object) -> Callable[[tp.dependency.Group], torch.Tensor | None]:
-    """One of torch-pruning's importance classes, reading weights of convolutions and linear layers ("bn": BatchNorms).
-
-    Args:
-        kind: "magnitude", "bn", "lamp" or "fpgm". options: passed on, such as p=1.
-
-    Returns:
-        A function of a traced group -> scores, one a row of its first layer; None where no layer is of a kind it reads.
-    """
-    classes = {
-        "magnitude": tp.importance.GroupMagnitudeImportance,
-        "bn": tp.importance.BNScaleImportance,
-        "lamp": tp.importance.LAMPImportance,
-        "fpgm": tp.importance.FPGMImportance,
-    }
-    if (
-        kind != "lamp"
-    ):  # scores are normalised once, by importance/scoring.py, which knows what to do where all are zero
-        options["normalizer"] = None
-    scorer = classes[kind](**options)
-    if kind != "bn":  # the folded weights carry the BatchNorm scales already: counting them again would square them
-        scorer.target_types = [nn.modules.conv._ConvNd, nn.Linear]
-    return scorer

@@ -1,8 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """Which channels matter: a channel group -> one score a channel, larger is more important.
 
-What gradients say is in gradients.py. The other scores come from torch-pruning's importance classes where they fit;
-they read a copy of the model whose convolution weights carry their BatchNorm scales (see graph/channel_groups.py).
+What gradients say is in gradients.py, what weights say in magnitude.py.
 register.py adds one's own.
 """
 
@@ -15,7 +14,8 @@ import torch
 from torch import nn
 
 from yolo_prune.errors import PruneError
-from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup, library
+from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup
+from yolo_prune.importance import magnitude
 from yolo_prune.importance.gradients import KINDS
 
 
@@ -29,15 +29,15 @@ class Importance(Protocol):
     def __call__(self, group: ChannelGroup, model: nn.Module) -> torch.Tensor | np.ndarray: ...
 
 
-def _library(kind: str, **options: object) -> Importance:
-    score = library(kind, **options)
+def _weights(kind: str, **options: object) -> Importance:
+    score = magnitude.importance(kind, **options)
 
     # LAMP divides by the sum of what is left, which is 0 for channels without weights: 0 / 0 is no importance at all.
     def scores(group: ChannelGroup, model: nn.Module) -> torch.Tensor:
-        found = score(group.traced)  # None where no layer of the group is of the kind that is read
-        if found is None:
+        values = score(group)  # None where no layer of the group is of the kind that is read
+        if values is None:
             return torch.zeros(group.size)
-        return torch.nan_to_num(found[: group.size], nan=0.0)  # longer where a channel has several rows of a layer
+        return torch.nan_to_num(values[: group.size], nan=0.0)  # longer where a channel has several rows of a layer
 
     return scores
 
@@ -49,11 +49,11 @@ def _random(group: ChannelGroup, model: nn.Module) -> np.ndarray:
 
 
 IMPORTANCES: dict[str, Importance] = {
-    "l1": _library("magnitude", p=1),  # Li et al., arXiv 1608.08710
-    "l2": _library("magnitude", p=2),  # grouped as in DepGraph, arXiv 2301.12900
-    "bn": _library("bn"),  # network slimming, arXiv 1708.06519
-    "lamp": _library("lamp"),  # Lee et al., arXiv 2010.07611
-    "fpgm": _library("fpgm"),  # He et al., CVPR 2019; torch-pruning compares the squares of the weights, blind to signs
+    "l1": _weights("magnitude", p=1),  # Li et al., arXiv 1608.08710
+    "l2": _weights("magnitude", p=2),  # grouped as in DepGraph, arXiv 2301.12900
+    "bn": _weights("bn"),  # network slimming, arXiv 1708.06519
+    "lamp": _weights("lamp"),  # Lee et al., arXiv 2010.07611
+    "fpgm": _weights("fpgm"),  # He et al., CVPR 2019; torch-pruning compares the squares of the weights, blind to signs
     "random": _random,
 }
 
