@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.arguments import ARGUMENTS, arguments_table, from_arguments, load, shipped
 from yolo_prune.recipe.bounds import Bound
+from yolo_prune.recipe.file import RENAMED
 from yolo_prune.recipe.settings import GOALS, LISTS, Recipe, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -744,14 +746,28 @@ def test_the_readme_has_the_table_of_the_schema() -> None:
     assert between.strip() == arguments_table()
 
 
-def test_recipes_and_schedules_load_without_torch_and_the_host() -> None:
-    code = (
-        "import sys, yolo_prune.recipe.arguments; yolo_prune.recipe.arguments.load('balanced');"
-        "print([m for m in ('torch', 'ultralytics', 'numpy', 'cv2') if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("wing", "strangers"),
+    [("recipe", ["torch", "ultralytics", "numpy", "cv2"]), ("allocation", ["torch", "ultralytics", "cv2"])],
+)
+def test_a_pure_wing_loads_without_torch_and_the_host(wing: str, strangers: list[str]) -> None:
+    modules = [path.stem for path in sorted((ROOT / "yolo_prune" / wing).glob("*.py")) if path.stem != "__init__"]
+    assert len(modules) > 3
+    imports = "".join(f"import yolo_prune.{wing}.{name};" for name in modules)
+    load = "yolo_prune.recipe.arguments.load('balanced');" if wing == "recipe" else ""
+    code = f"import sys; {imports}{load} print([m for m in {strangers!r} if m in sys.modules])"
     # -S: a start-up line of the environment must not count as an import of these modules
     paths = [str(ROOT), *(path for path in sys.path if "site-packages" in path)]
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {paths!r}; {code}"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_the_docs_name_arguments_that_exist() -> None:
+    """A word such as prune_steps= in the docs is an argument, or one of those that had another name."""
+    known = {*ARGUMENTS, *(f"prune_{old}" for old in RENAMED)}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]
+    words = {(page.name, word) for page in pages for word in re.findall(r"\b(prune_[a-z_]+)=", page.read_text("utf-8"))}
+    assert len(words) > 20
+    assert [pair for pair in sorted(words) if pair[1] not in known] == []
