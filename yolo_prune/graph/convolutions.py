@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import nn
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-
 
 def is_depthwise(conv: Any) -> bool:
     """Whether each channel of a convolution has one filter of its own, so that its outputs are its inputs."""
