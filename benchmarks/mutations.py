@@ -40,6 +40,7 @@ FILES = {
     "latency_model": "yolo_prune/cost/latency_model.py",
     "masks": "yolo_prune/surgery/masks.py",
     "residual": "yolo_prune/graph/residual.py",
+    "run": "yolo_prune/host/run.py",
     "warmup": "yolo_prune/training/warmup.py",
     "schedule": "yolo_prune/recipe/schedule.py",
     "scopes": "yolo_prune/allocation/scopes.py",
@@ -219,7 +220,7 @@ MUTATIONS = (
     # What a training keeps through a cut
     Mutation("continuity", "key: item.kept.of(value) if", "key: torch.zeros_like(item.new) if", ("continuity",)),
     Mutation(
-        "continuity", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)
+        "run", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)
     ),
     Mutation("continuity", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
     Mutation(
@@ -266,7 +267,7 @@ MUTATIONS = (
     ),
     Mutation(
         "distill",
-        "deepcopy(optimizer_state.student(trainer.ema.ema))",
+        "deepcopy(run.average_student)",
         "deepcopy(wrapper.student_model)",
         ("recovery::test_a_run_learns_from_its_own_dense_self",),
     ),

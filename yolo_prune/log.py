@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _LOGGER = logging.getLogger("ultralytics")  # LOGGING_NAME, read in ultralytics 8.4.190, utils/__init__.py
 
@@ -29,3 +31,18 @@ def warn(line: str) -> None:
 def show(text: str) -> None:
     """A table, or what a command answers, as it stands."""
     _LOGGER.info(text)
+
+
+@contextmanager
+def without(words: str) -> Iterator[None]:
+    """Leave words out of what the host logs: the name of a file that is about to be renamed helps nobody."""
+
+    def shorten(entry: logging.LogRecord) -> bool:
+        entry.msg = str(entry.msg).replace(words, "")
+        return True
+
+    _LOGGER.addFilter(shorten)
+    try:
+        yield
+    finally:
+        _LOGGER.removeFilter(shorten)

@@ -18,6 +18,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.host.memory import is_out_of_memory, precise
+from yolo_prune.host.run import Run
 from yolo_prune.importance import calibration, gradients
 from yolo_prune.planning import choice
 from yolo_prune.recipe.arguments import from_arguments
@@ -205,7 +206,7 @@ def test_a_step_without_gradients_says_what_happened_and_what_it_goes_by(
     model = small()
     trainer = SimpleNamespace(ema=SimpleNamespace(ema=model), model=model)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        assert cut_models.worth(trainer, None, recipe(), channel_groups.build(model)) == {}
+        assert cut_models.scores(Run(trainer), None, recipe(), channel_groups.build(model)) == {}
     assert words in caplog.text
     assert "importance=l2 and scope=uniform" in caplog.text
     assert "no gradients yet" not in caplog.text

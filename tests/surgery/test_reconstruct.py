@@ -22,6 +22,7 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
+from yolo_prune.host.run import Run
 from yolo_prune.surgery import cut_channels, reconstruct
 from yolo_prune.training import cut_models
 
@@ -239,7 +240,7 @@ def test_a_data_set_without_plain_images_is_told_and_the_run_goes_on(caplog: pyt
     with pytest.raises(PruneError, match="no images without augmentation"):
         datasets.of_trainer(trainer, 4)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        assert cut_models.images(trainer) is None
+        assert cut_models.images(Run(trainer)) is None
     assert "no images to make up for the cut on" in caplog.text
 
 

@@ -20,11 +20,13 @@ from tests.helpers.runs import record_of, train, widths
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks
 from yolo_prune.host import yolo_object
+from yolo_prune.host.run import Run
 from yolo_prune.planning import dry_cut
 from yolo_prune.report import record
 from yolo_prune.surgery import cut_channels, masks, reconstruct
 from yolo_prune.surgery import widths as architecture
-from yolo_prune.training import optimizer_state, save, session
+from yolo_prune.training import optimizer_state, session, step
+from yolo_prune.training.session_state import Session
 
 
 class StoppedError(Exception):
@@ -141,7 +143,7 @@ def _calls_before_the_cut(name: str) -> int:
 def state_of(trainer: Any) -> dict[str, Any]:
     """A training as a step could change it."""
     optimizer = trainer.optimizer
-    inner = {k: v for k, v in vars(session.of(trainer)).items() if k not in {"record", "actions", "images"}}
+    inner = {k: v for k, v in vars(session.of(trainer)).items() if k not in {"record", "actions", "images", "cadence"}}
     return {
         "live": picture(unwrap_model(trainer.model)),
         "average": picture(trainer.ema.ema),
@@ -173,10 +175,10 @@ def same_training(before: dict[str, Any], after: dict[str, Any]) -> None:
 IN_A_STEP = [
     (optimizer_state, "carry_optimizer", True),
     (reconstruct, "_fit", True),
-    (optimizer_state, "carry_ema", True),
+    (Run, "was_cut", True),
     (architecture, "stamp", True),
-    (session, "_watch", True),
-    (save, "save_as_of_the_epoch_before", False),
+    (Session, "watch", True),
+    (Run, "save_as_of_the_epoch_before", False),
 ]
 
 
@@ -185,26 +187,27 @@ def test_a_step_that_is_stopped_leaves_the_training_and_can_be_taken_again(
     where: Any, name: str, late: bool, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = KeyboardInterrupt() if name == "stamp" else StoppedError(name)
-    stock, seen = session._take_step, []
+    stock, seen = step.take, []
 
-    def taking(trainer: Any, of_it: session.Session) -> None:
+    def taking(run: Run, of_it: Session) -> None:
+        trainer = run.trainer
         if seen:
-            return stock(trainer, of_it)
+            return stock(run, of_it)
         before = state_of(trainer)
         assert len(before["state"]) > 0  # the optimizer has momentum, which a step slices
         with monkeypatch.context() as patch:
             count = stop_at(patch, where, name, error, late)
             with pytest.raises(type(error)):
-                stock(trainer, of_it)
+                stock(run, of_it)
             assert count[0] == 1
         same_training(before, state_of(trainer))
         seen.append(True)
         hooks = len(trainer.optimizer._optimizer_step_pre_hooks)
         of_it.actions.resume(trainer.optimizer)  # as an epoch does: nothing hangs twice
         assert len(trainer.optimizer._optimizer_step_pre_hooks) == hooks
-        return stock(trainer, of_it)
+        return stock(run, of_it)
 
-    monkeypatch.setattr(session, "_take_step", taking)
+    monkeypatch.setattr(step, "take", taking)
     arguments = {"prune": 0.4, "prune_steps": 2, "prune_schedule": "linear", "prune_start": 0.34, "prune_end": 0.67}
     yolo = train(tiny_data, tmp_path, epochs=3, nbs=4, prune_depth=0.5, **arguments)
     assert seen

@@ -46,7 +46,7 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
     def fails(*_: object, **__: object) -> None:
         raise PruneError("no luck")
 
-    monkeypatch.setattr(deployment.export, "export", fails)
+    monkeypatch.setattr(deployment.job, "export", fails)
     with caplog.at_level(logging.WARNING, "ultralytics"):
         train(tiny_data, tmp_path, epochs=2, prune=str(recipe))
     assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text

@@ -15,6 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
 from yolo_prune.graph import channel_groups
+from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
@@ -119,7 +120,7 @@ def test_the_ema_follows_the_live_model_after_a_cut() -> None:
     averaged = ModelEMA(model)
     averaged.update(model)  # the host pairs the tensors of both models at the first update and keeps the pairs
     cut(model, averaged.ema, optimizer)
-    optimizer_state.carry_ema(averaged)
+    Run.average_anew(averaged)
     one_step(model, optimizer, 3)
     before = {name: value.clone() for name, value in averaged.ema.state_dict().items()}
     averaged.update(model)

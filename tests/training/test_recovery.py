@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
+from yolo_prune.host.run import Run
 from yolo_prune.planning import sensitivity
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
@@ -175,14 +176,15 @@ def test_teachers_that_cannot_be_are_refused(arguments: Any, settings: Any, word
     wanted = from_arguments({"prune": 0.5, "prune_distill": 6, **settings})
     assert wanted is not None
     with pytest.raises(PruneError, match=words):
-        distill.arrange(SimpleNamespace(args=SimpleNamespace(**own), resume=False), wanted)
+        distill.arrange(Run(SimpleNamespace(args=SimpleNamespace(**own), resume=False)), wanted)
 
 
 def test_a_host_without_distillation_is_told() -> None:
     wanted = from_arguments({"prune": 0.5, "prune_distill": 6})
     assert wanted is not None
+    old = SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False)
     with pytest.raises(HostError, match="needs an ultralytics that has distill_model="):
-        distill.arrange(SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False), wanted)
+        distill.arrange(Run(old), wanted)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
+from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.training import cut_models, roll_back, session
+from yolo_prune.training import cut_models, max_drop, roll_back, session
 
 MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
 
@@ -70,22 +71,22 @@ def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     trainer = _trainer(model, torch.optim.SGD(model.parameters(), 0.1), tmp_path)
     (tmp_path / "pruning").mkdir()
-    roll_back.keep(trainer)
+    roll_back.keep(Run(trainer))
     good = tmp_path / "pruning" / "good.pt"
     state = torch.load(good, weights_only=True)
     mark = tmp_path / "ran"
     torch.save({**state, "more": RunsCode(mark)}, good)
     with pytest.raises(PruneError, match=r"good\.pt is not loaded, .*more than plain data") as caught:
-        roll_back.go_back(trainer)
+        roll_back.go_back(Run(trainer))
     assert "\n" not in str(caught.value)
     assert not mark.exists()
     for content in (b"", b"PK", torch.zeros(1).numpy().tobytes()):
         good.write_bytes(content)
         with pytest.raises(PruneError, match=r"good\.pt"):
-            roll_back.go_back(trainer)
+            roll_back.go_back(Run(trainer))
     torch.save({**state, "live": {}}, good)
     with pytest.raises(PruneError, match=r"good\.pt is not of this run"):
-        roll_back.go_back(trainer)
+        roll_back.go_back(Run(trainer))
 
 
 @pytest.mark.parametrize("name", ["yolo26n-pose", "yolo26n", "yolov10n"])
@@ -93,7 +94,7 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
     name: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = task_data.make(tmp_path / "data", "pose") if name.endswith("pose") else tiny_data
-    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == 2)
     seen: dict[str, Any] = {}
 
     def after(trainer: Any) -> None:
@@ -143,14 +144,14 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     trainer = _trainer(model, optimizer, tmp_path)
     for parameter in trainer.ema.ema.parameters():
         parameter.data *= 0.5  # the average is not the live model
-    roll_back.keep(trainer)
+    roll_back.keep(Run(trainer))
     expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = choice.Baseline.of(model, channel_groups.build(model))
     cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
     learn(model)
-    roll_back.go_back(trainer)
+    roll_back.go_back(Run(trainer))
     assert trainer.model is not model
     for (name, one), other in zip(trainer.model.state_dict().items(), expected.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
@@ -181,7 +182,7 @@ def test_a_drop_that_is_allowed_changes_nothing(tiny_data: Path, tmp_path: Path)
 def test_a_step_that_breaks_it_is_undone_and_the_last(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == 2)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == 2)
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         yolo = train(tiny_data, tmp_path, epochs=8, **{**MAX_DROP, "prune_steps": 3, "prune_end": 0.8})
     record = record_of(tmp_path / "run")
@@ -203,7 +204,7 @@ def test_a_step_that_breaks_it_is_undone_and_the_last(
 def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
     undone: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_too_low", lambda own, row: row["step"] == undone)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == undone)
 
     class KilledError(Exception):
         pass
@@ -230,11 +231,11 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
 def test_a_larger_final_drop_is_said_loudly(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = session._validate
-    monkeypatch.setattr(session, "_validate", lambda trainer: max(real(trainer) or 0, 0.9))
+    real = Run.validate
+    monkeypatch.setattr(Run, "validate", lambda run: max(real(run) or 0, 0.9))
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
         train(tiny_data, tmp_path, epochs=1, prune="oneshot", prune_max_drop=0.01)
-    assert "THE MAX_DROP IS NOT KEPT" in caplog.text
+    assert "prune_max_drop IS EXCEEDED" in caplog.text
     assert record_of(tmp_path / "run")["max_drop"]["kept"] is False
 
 

@@ -79,6 +79,12 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     return model.float().eval(), ckpt
 
 
+def of_this_run(path: Path) -> nn.Module:
+    """The model of a checkpoint that this very run wrote, in float32, as the host loads its own."""
+    model: nn.Module = tasks.load_checkpoint(str(path))[0].float()
+    return model
+
+
 def require_file(path: str | Path, argument: str = "model") -> Path:
     """The file of a checkpoint, before it is read.
 

@@ -16,6 +16,7 @@ from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.host.memory import is_out_of_memory
+from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import Gates
 from yolo_prune.planning import choice, dry_cut
@@ -28,16 +29,16 @@ from yolo_prune.training import ddp, frozen, optimizer_state
 _OF_IMAGES = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
 
 
-def worth(trainer: Any, seen: Gates | None, wanted: Recipe, found: channel_groups.ChannelGraph) -> dict[str, Any]:
+def scores(run: Run, seen: Gates | None, wanted: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, Any]:
     """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
-    if seen is not None and seen.fits(found):
+    if seen is not None and seen.fits(graph):
         return seen.scores()
     try:
-        batches = datasets.of_trainer(trainer, calibration.IMAGES)
+        batches = datasets.of_trainer(run.trainer, calibration.IMAGES)
     except _OF_IMAGES as error:
         return _nothing(wanted, f"no images to look at: {first_line(error)}")
     try:
-        return calibration.gather(optimizer_state.student(trainer.ema.ema), found, wanted.importance, batches)
+        return calibration.gather(run.average_student, graph, wanted.importance, batches)
     except (PruneError, RuntimeError, MemoryError) as error:
         short = "memory ran out: " if is_out_of_memory(error) else ""
         return _nothing(wanted, f"{short}{first_line(error)}")
@@ -53,10 +54,10 @@ def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
     return {}
 
 
-def images(trainer: Any) -> torch.Tensor | None:
+def images(run: Run) -> torch.Tensor | None:
     """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
     try:
-        return datasets.pixels(datasets.of_trainer(trainer, datasets.count(int(trainer.args.imgsz))))
+        return datasets.pixels(datasets.of_trainer(run.trainer, datasets.count(run.image_size)))
     except _OF_IMAGES as error:
         words = first_line(error)
         log.warn(f"no images to make up for the cut on, so nothing does: {words}")
@@ -96,9 +97,9 @@ def cut_training(
         The groups as they were before the cut, and the blocks that were removed whole.
     """
     removed: list[str] = []
-    still = frozen.makers(optimizer_state.student(model))
-    scored = optimizer_state.student(ema)
-    untrained = {name for name, value in optimizer_state.student(model).named_parameters() if not value.requires_grad}
+    still = frozen.makers(student_of(model))
+    scored = student_of(ema)
+    untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
         found, chosen, known = ddp.from_first(
             lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid, still), avoid)
@@ -106,7 +107,7 @@ def cut_training(
         if avoid is not None:
             avoid.update(known or {})
         if undo is not None and number == 0:
-            note(undo, (scored, optimizer_state.student(model)), found, chosen)
+            note(undo, (scored, student_of(model)), found, chosen)
         removed += chosen.blocks
         with reconstruct.reconstructed(scored, found, chosen, images, wanted.reconstruct, untrained):
             optimizer_state.cut(ema, found, chosen)
@@ -121,7 +122,7 @@ def cut_training(
         figures = {"flops": size.flops, "params": size.params}
         if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
             if images is not None:
-                optimizer_state.student(model).load_state_dict(scored.state_dict())
+                student_of(model).load_state_dict(scored.state_dict())
             ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
             return found, removed
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")

@@ -15,13 +15,14 @@ from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
+from yolo_prune.host.run import Run
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import ddp, optimizer_state
+from yolo_prune.training import ddp
 
 _DENSE = "dense-trained.pt"  # in the run's folder `pruning`
 
 
-def keep_dense(trainer: Any, wanted: Recipe) -> None:
+def keep_dense(run: Run, wanted: Recipe) -> None:
     """Right before the first cut: keep the average of the dense model for the comparison at the end.
 
     Raises:
@@ -29,14 +30,14 @@ def keep_dense(trainer: Any, wanted: Recipe) -> None:
     """
     if not wanted.deploy or not ddp.is_first():
         return
-    network = copy_of(optimizer_state.student(trainer.ema.ema))
+    network = copy_of(run.average_student)
     try:
-        checkpoint.write(_path(trainer), network, {"train_args": vars(trainer.args)})
+        checkpoint.write(_path(run), network, {"train_args": run.settings})
     except PruneError as error:
         raise PruneError(f"{error} (the dense model, which the artifacts are to be compared with)") from None
 
 
-def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
+def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
     """Export best.pt to the recipe's formats and prove it. What goes wrong is said loudly; the run has ended well.
 
     Returns:
@@ -44,18 +45,17 @@ def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
     """
     if not wanted.deploy or not ddp.is_first():
         return None
-    weights = trainer.best if Path(trainer.best).is_file() else trainer.last
-    dense = _path(trainer)
+    dense = _path(run)
     settings: dict[str, Any] = {
         "format": list(wanted.deploy),
-        "data": trainer.args.data,
+        "data": run.arguments.data,
         "dense": dense if dense.is_file() else None,
-        "imgsz": int(trainer.args.imgsz),
+        "imgsz": run.image_size,
         "quantize": 16 if wanted.precision == "fp16" else None,
         "safe": False,  # this run wrote both
     }
     try:
-        return job.export(weights, **settings)
+        return job.export(run.final_weights, **settings)
     except NoisyError as error:
         log.warn(str(error))
         return error.record
@@ -66,5 +66,5 @@ def at_end(trainer: Any, wanted: Recipe) -> dict[str, Any] | None:
         dense.unlink(missing_ok=True)
 
 
-def _path(trainer: Any) -> Path:
-    return Path(trainer.save_dir) / "pruning" / _DENSE
+def _path(run: Run) -> Path:
+    return run.own_folder / _DENSE

@@ -14,38 +14,39 @@ from typing import Any
 
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import checkpoint
+from yolo_prune.host.run import Run
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import ddp, optimizer_state
+from yolo_prune.training import ddp
 
 _TEACHER = "teacher.pt"  # in the run's folder `pruning`
 
 
-def arrange(trainer: Any, wanted: Recipe) -> None:
+def arrange(run: Run, wanted: Recipe) -> None:
     """Have the host build its DistillationModel; called before it builds the model, also in the parent of a DDP run.
 
     Raises:
         PruneError: another teacher is named as well, or the model is no trained file. HostError: this host cannot.
     """
-    if not wanted.distill or trainer.resume:
+    if not wanted.distill or run.is_resumed:
         return
     given = f"prune_distill={wanted.distill:g}"
-    if trainer.args.task == "classify":
+    if run.arguments.task == "classify":
         raise PruneError(f"{given} learns what a detection head sees, and task=classify has none: leave it out")
-    if not hasattr(trainer.args, "distill_model"):
+    if not hasattr(run.arguments, "distill_model"):
         raise HostError(f"{given} needs an ultralytics that has distill_model=")
-    if trainer.args.distill_model == str(trainer.args.model):
+    if run.arguments.distill_model == str(run.arguments.model):
         return  # the parent of a DDP run has said it
-    if trainer.args.distill_model is not None:
+    if run.arguments.distill_model is not None:
         raise PruneError(
-            f"{given} and distill_model={trainer.args.distill_model} name two teachers, the model before its first cut "
-            "and this one: give one of them"
+            f"{given} and distill_model={run.arguments.distill_model} name two teachers, the model before its first "
+            "cut and this one: give one of them"
         )
-    if Path(str(trainer.args.model)).suffix != ".pt":
+    if Path(str(run.arguments.model)).suffix != ".pt":
         raise PruneError(
-            f"{given} with model={trainer.args.model}: only a trained model, such as model=best.pt, has something to "
+            f"{given} with model={run.arguments.model}: only a trained model, such as model=best.pt, has something to "
             "teach; leave prune_distill= out"
         )
-    trainer.args.distill_model = str(trainer.args.model)
+    run.arguments.distill_model = str(run.arguments.model)
 
 
 def begin(wrapper: Any, wanted: Recipe, cut: bool) -> None:
@@ -54,44 +55,45 @@ def begin(wrapper: Any, wanted: Recipe, cut: bool) -> None:
         wrapper.dis = wanted.distill if cut else 0.0
 
 
-def take_over(trainer: Any, wrapper: Any, wanted: Recipe) -> None:
+def take_over(run: Run, wanted: Recipe) -> None:
     """Right before the first cut: the average becomes the teacher, and its loss counts.
 
     Args:
-        trainer: of the run. wrapper: its unwrapped model.
+        run: whose model is the wrapper.
 
     Raises:
         HostError: the host's DistillationModel is not what it was. PruneError: the teacher cannot be kept.
     """
+    wrapper = run.model
     if not wanted.distill or not hasattr(wrapper, "student_model"):
         return
-    teacher: Any = deepcopy(optimizer_state.student(trainer.ema.ema)).float().eval()
+    teacher: Any = deepcopy(run.average_student).float().eval()
     ddp.same(teacher)
     try:
         wrapper._remove_feature_hooks()
-        wrapper.teacher_model = teacher.to(trainer.device)
+        wrapper.teacher_model = teacher.to(run.device)
         wrapper._freeze_teacher()
         wrapper._register_feature_hooks()
     except AttributeError as error:
         raise HostError(f"this ultralytics keeps its teacher in another way than yolo-prune knows: {error}") from error
     wrapper.dis = wanted.distill
-    path = _path(trainer)
+    path = _path(run)
     if ddp.is_first():
         plain = deepcopy(teacher)
         for layer in plain.model:
             layer._forward_hooks.clear()
         try:
-            checkpoint.write(path, plain, {"train_args": vars(trainer.args)})
+            checkpoint.write(path, plain, {"train_args": run.settings})
         except PruneError as error:
             raise PruneError(f"{error} (the teacher, which a resumed run would learn from)") from None
-    trainer.args.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
+    run.arguments.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
 
 
-def forget(trainer: Any, wanted: Recipe) -> None:
+def forget(run: Run, wanted: Recipe) -> None:
     """Remove the teacher that was kept: a run that has ended is not resumed."""
     if wanted.distill and ddp.is_first():
-        _path(trainer).unlink(missing_ok=True)
+        _path(run).unlink(missing_ok=True)
 
 
-def _path(trainer: Any) -> Path:
-    return Path(trainer.save_dir) / "pruning" / _TEACHER
+def _path(run: Run) -> Path:
+    return run.own_folder / _TEACHER

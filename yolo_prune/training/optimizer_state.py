@@ -10,24 +10,17 @@ it is dropped, and the optimizer makes it anew at its next step.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.host.run import student_of
 from yolo_prune.surgery import cut_channels
 from yolo_prune.surgery.cut_channels import Replaced
-
-
-def student(model: nn.Module) -> nn.Module:
-    """The model that is pruned: itself, or the student of the host's DistillationModel (nn/distill_model.py)."""
-    found: nn.Module = getattr(model, "student_model", model)
-    return found
 
 
 def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
@@ -39,7 +32,7 @@ def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[
     Returns:
         Every parameter that was replaced.
     """
-    replaced = cut_channels.apply(student(model), channel_graph, plan)
+    replaced = cut_channels.apply(student_of(model), channel_graph, plan)
     for projector, columns in _projectors(model, channel_graph, plan):
         replaced += cut_channels.cut_conv(projector, None, columns)
     return replaced
@@ -48,7 +41,7 @@ def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[
 def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[tuple[nn.Conv2d, Any]]:
     """The first convolution of each projector with the positions that it keeps; it reads what the head reads."""
     wrapper: Any = model
-    if student(model) is model:
+    if student_of(model) is model:
         return []
     kept = cut_channels.kept_positions(channel_graph, plan)
     head = wrapper.student_model.model[wrapper.feats_idx[-1]]
@@ -88,37 +81,3 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
             for key, value in state.items()
         }
     return dropped
-
-
-def carry_ema(ema: Any) -> None:
-    """After its module was cut, let the host's ModelEMA average the new tensors, from near at first.
-
-    The host pairs the tensors of average and model once and keeps the pairs (8.4.190, utils/torch_utils.py:
-    `ModelEMA._pairs`); without a new pairing it would go on averaging tensors that no model uses any more. The ramp of
-    its decay starts anew because the average remembers a model that is gone.
-
-    Args:
-        ema: the trainer's ModelEMA, whose `.ema` has been cut.
-    """
-    ema._pairs = None  # older hosts do not have it and do not read it
-    ema.updates = 0
-
-
-def carry_ddp(trainer: Any) -> None:
-    """Wrap a cut model anew, with the settings of its old DistributedDataParallel, on every rank at once.
-
-    The wrapper's reducer knows the parameters it was made with. The old one must be gone first: it hooks the gradients
-    of the parameters that stayed, too.
-
-    Args:
-        trainer: its `model` is wrapped or not; nothing is done where it is not.
-    """
-    if not isinstance(trainer.model, DistributedDataParallel):
-        return
-    old: Any = trainer.model
-    buffers = "forward_sync_buffers" if hasattr(old, "forward_sync_buffers") else "broadcast_buffers"  # torch 2.13
-    settings = {name: getattr(old, name) for name in ("device_ids", "find_unused_parameters", "static_graph", buffers)}
-    trainer.model = old.module
-    del old
-    gc.collect()
-    trainer.model = DistributedDataParallel(trainer.model, **settings)

@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.training import ddp, optimizer_state, state_file
+from yolo_prune.host.run import Run
+from yolo_prune.training import ddp, state_file
 
 _GOOD = "good.pt"  # in the run's folder `pruning`
 _USE = "to which the run was to go back"
@@ -51,7 +50,7 @@ def check_epoch(epochs: Sequence[int], last: int) -> int | None:
     return epochs[-1] + (last - epochs[-1] + 1) // 2
 
 
-def keep(trainer: Any) -> None:
+def keep(run: Run) -> None:
     """Keep the state of a training, on the first process, in one file that is replaced whole.
 
     Raises:
@@ -59,29 +58,29 @@ def keep(trainer: Any) -> None:
     """
     if not ddp.is_first():
         return
-    model = unwrap_model(trainer.model)
+    model = run.model
     names = {parameter: name for name, parameter in model.named_parameters()}
     state = {
         "yaml": model.yaml,
-        "average": trainer.ema.ema.state_dict(),
+        "average": run.average.state_dict(),
         "live": model.state_dict(),
-        "groups": [[names[p] for p in group["params"]] for group in trainer.optimizer.param_groups],
-        "optimizer": {names[p]: value for p, value in trainer.optimizer.state.items() if p in names},
+        "groups": [[names[p] for p in group["params"]] for group in run.optimizer.param_groups],
+        "optimizer": {names[p]: value for p, value in run.optimizer.state.items() if p in names},
     }
-    state_file.write(_path(trainer), state, _USE)
+    state_file.write(_path(run), state, _USE)
 
 
-def go_back(trainer: Any) -> None:
+def go_back(run: Run) -> None:
     """Put the state that was kept in place, on every process.
 
     Raises:
         PruneError: the file is gone, damaged, or holds more than plain data.
     """
-    path = _path(trainer)
-    state = state_file.read(path, _USE, trainer.device)
-    old: Any = unwrap_model(trainer.model)
+    path = _path(run)
+    state = state_file.read(path, _USE, run.device)
+    old: Any = run.model
     try:
-        new, average = (_built(trainer, old, state["yaml"], state[key]) for key in ("live", "average"))
+        new, average = (_built(run, old, state["yaml"], state[key]) for key in ("live", "average"))
         parameters = dict(new.named_parameters())
         groups = [[parameters[name] for name in names] for names in state["groups"]]
         kept = {parameters[name]: value for name, value in state["optimizer"].items()}
@@ -92,22 +91,16 @@ def go_back(trainer: Any) -> None:
         parameter.requires_grad_(trained.get(name, True))
     new.criterion = _criterion(old, new)
     new.train(old.training)
-    for group, own in zip(trainer.optimizer.param_groups, groups, strict=True):
+    for group, own in zip(run.optimizer.param_groups, groups, strict=True):
         group["params"] = own
-    trainer.optimizer.state.clear()
-    trainer.optimizer.state.update(kept)
-    trainer.ema.ema = average.eval().requires_grad_(False)
-    optimizer_state.carry_ema(trainer.ema)
-    if isinstance(trainer.model, DistributedDataParallel):
-        trainer.model.module = new
-        optimizer_state.carry_ddp(trainer)
-    else:
-        trainer.model = new
+    run.optimizer.state.clear()
+    run.optimizer.state.update(kept)
+    run.replace(new, average.eval().requires_grad_(False))
 
 
-def _built(trainer: Any, old: Any, yaml: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
+def _built(run: Run, old: Any, yaml: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
     """A model of the widths that a yaml carries, by the host's own way, with weights; all else is as of `old`."""
-    new: Any = trainer.get_model(cfg=yaml, weights=None, verbose=False)
+    new: Any = run.built(yaml)
     own = {"yaml", "save", "criterion", *vars(nn.Module())}
     vars(new).update({key: value for key, value in vars(old).items() if key not in own})
     example = next(old.parameters())
@@ -136,11 +129,11 @@ def _criterion(old: Any, new: Any) -> Any:
     return deepcopy(loss, memo)
 
 
-def forget(trainer: Any) -> None:
+def forget(run: Run) -> None:
     """Remove what was kept: at the end of a run nobody goes back any more."""
     if ddp.is_first():
-        _path(trainer).unlink(missing_ok=True)
+        _path(run).unlink(missing_ok=True)
 
 
-def _path(trainer: Any) -> Path:
-    return Path(trainer.save_dir) / "pruning" / _GOOD
+def _path(run: Run) -> Path:
+    return run.own_folder / _GOOD

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ultralytics.utils.torch_utils import unwrap_model
-
+from yolo_prune.host.run import Run
 from yolo_prune.surgery.undo import Undo
+from yolo_prune.training.session_state import Session
 
 
-def keep(undo: Undo, trainer: Any, session: Any) -> None:
+def keep(undo: Undo, run: Run, session: Session) -> None:
     """Have `undo` put back live model, average, optimizer, stopper, and what the session knows.
 
     Args:
-        trainer: the host's. session: session.Session.
+        run: the training. session: what it knows.
     """
-    live: Any = unwrap_model(trainer.model)
-    undo.also(lambda: session.actions.resume(trainer.optimizer))
+    live: Any = run.model
+    undo.also(lambda: session.actions.resume(run.optimizer))
     if hasattr(live, "student_model"):  # its hooks stand at the teacher, which a first step replaces
         undo.also(live._register_feature_hooks)
-    for model in (live, trainer.ema.ema):
+    for model in (live, run.average):
         undo.model(model)
-    undo.optimizer(trainer.optimizer)
-    undo.attributes(trainer, trainer.args, trainer.ema, trainer.stopper, session, session.actions)
+    undo.optimizer(run.optimizer)
+    undo.attributes(*run.parts, session, session.actions)
     undo.contents(session.record)
     undo.contents(session.avoid)
     if hasattr(live, "student_model"):

@@ -24,95 +24,104 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host import random_state
+from yolo_prune.host.run import Run
 from yolo_prune.training import ddp, state_file
 
 _NAME = "resume-{}.pt"
 _USE = "without which widths may come out another way than without the interruption"
 
 
-def of(trainer: Any, waiting: int, between: Mapping[str, Any]) -> dict[str, Any]:
+def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a training between two epochs.
 
     Args:
-        trainer: the host's. waiting: as of `Cadence`. between: as of `StepActions.state`.
+        waiting: as of `Cadence`. actions: as of `StepActions.state`.
     """
-    model = unwrap_model(trainer.model)
+    model = run.model
     return {
         "live": _tensors(model),
-        "average": _tensors(trainer.ema.ema),
-        "optimizer": trainer.optimizer.state_dict(),
+        "average": _tensors(run.average),
+        "optimizer": run.optimizer.state_dict(),
         "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
         "waiting": waiting,
-        "between": between,
+        "between": actions,
         "random": random_state.now(),
-        "loader": _loader(trainer.train_loader),
+        "loader": _loader(run.loader),
     }
 
 
-def write(trainer: Any, state: Mapping[str, Any], checkpoint: Path) -> Path:
-    """Keep a state beside a checkpoint that is about to be put in place as last.pt.
+class Beside:
+    """A state that is kept beside the last.pt of its epoch (host/saving.py).
 
-    Returns:
-        The file. Those of earlier ones are for `forget`, once the checkpoint is in place.
-
-    Raises:
-        PruneError: it cannot be written.
+    Args:
+        run: the training. state: as of `of`, or None where none is to be kept.
     """
-    path = _folder(trainer) / _NAME.format(_identity(checkpoint))
-    state_file.write(path, state, _USE)
-    return path
+
+    def __init__(self, run: Run, state: Mapping[str, Any] | None) -> None:
+        self._run, self._state = run, state
+
+    def write(self, checkpoint: Path) -> Path | None:
+        """Keep the state beside a checkpoint that is about to be put in place as last.pt.
+
+        Returns:
+            The file, if there is one. Those of earlier ones are for `forget`, once the checkpoint is in place.
+
+        Raises:
+            PruneError: it cannot be written.
+        """
+        if self._state is None:
+            return None
+        path = self._run.own_folder / _NAME.format(_identity(checkpoint))
+        state_file.write(path, self._state, _USE)
+        return path
+
+    def forget(self, but: Path | None) -> None:
+        """Remove the states that were kept, all but one."""
+        for path in self._run.own_folder.glob(_NAME.format("*")):
+            if path != but:
+                path.unlink(missing_ok=True)
 
 
-def forget(trainer: Any, but: Path | None = None) -> None:
-    """Remove the states that were kept, all but one."""
-    for path in _folder(trainer).glob(_NAME.format("*")):
-        if path != but:
-            path.unlink(missing_ok=True)
-
-
-def read(trainer: Any) -> dict[str, Any] | None:
+def read(run: Run) -> dict[str, Any] | None:
     """What was kept beside the checkpoint that a run is resumed from; None where nothing was.
 
     Raises:
         PruneError: it is damaged, or holds more than plain data.
     """
-    path = _folder(trainer) / _NAME.format(_identity(Path(str(trainer.args.resume))))
+    path = run.own_folder / _NAME.format(_identity(run.resumed_from))
     return state_file.read(path, _USE) if path.is_file() else None
 
 
-def put(trainer: Any, state: Mapping[str, Any]) -> None:
+def put(run: Run, state: Mapping[str, Any]) -> None:
     """Put models and optimizer in place, all or nothing; `put_moment` follows when the first epoch begins.
 
     Raises:
         PruneError: the state is of another model.
     """
     try:
-        pairs = [(unwrap_model(trainer.model), state["live"]), (trainer.ema.ema, state["average"])]
+        pairs = [(run.model, state["live"]), (run.average, state["average"])]
         for module, tensors in pairs:
             own = {name: value.shape for name, value in _tensors(module).items()}
             if {name: value.shape for name, value in tensors.items()} != own:
                 raise ValueError("its tensors are of another model")
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        run.optimizer.load_state_dict(state["optimizer"])
         for module, tensors in pairs:
             module.load_state_dict(tensors, strict=False)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise PruneError(
-            f"the state beside {trainer.args.resume} does not fit it, {_USE}: {first_line(error)}"
-        ) from error
+        raise PruneError(f"the state beside {run.resumed_from} does not fit it, {_USE}: {first_line(error)}") from error
 
 
-def put_moment(trainer: Any, state: Mapping[str, Any]) -> None:
+def put_moment(run: Run, state: Mapping[str, Any]) -> None:
     """Right before the first epoch: gradients that wait, and, in the first process, random numbers and images."""
-    for name, parameter in unwrap_model(trainer.model).named_parameters():
+    for name, parameter in run.model.named_parameters():
         if name in state["gradients"]:
             parameter.grad = state["gradients"][name].to(parameter.device, parameter.dtype)
     if not ddp.is_first():
         return
-    loader, kept = trainer.train_loader, state["loader"]
+    loader, kept = run.loader, state["loader"]
     if kept.get("generator") is not None and getattr(loader, "generator", None) is not None:
         loader.generator.set_state(kept["generator"])
     dataset = loader.dataset
@@ -146,12 +155,8 @@ def _loader(loader: Any) -> dict[str, Any]:
 
 
 def _identity(checkpoint: Path) -> str:
-    found = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(digest_size=12)
     with checkpoint.open("rb") as stream:
         for part in iter(lambda: stream.read(1 << 22), b""):
-            found.update(part)
-    return found.hexdigest()
-
-
-def _folder(trainer: Any) -> Path:
-    return Path(trainer.save_dir) / "pruning"
+            digest.update(part)
+    return digest.hexdigest()

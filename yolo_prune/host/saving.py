@@ -3,44 +3,52 @@
 
 The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_model` and `final_eval`). For a run that
 prunes, and for no other, both write beside first: one trainer object is given its own `save_model` and `final_eval`.
+What is kept beside last.pt for a resume is there before it: see `Beside`.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from ultralytics.utils import LOGGER, RANK
+from typing import Any, Protocol
 
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
-from yolo_prune.training import training_state
+from yolo_prune.host.run import Run
 
 _BESIDE = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
 
 
-def protect(trainer: Any, state: Callable[[], dict[str, Any] | None] = lambda: None) -> None:
+class Beside(Protocol):
+    """What is kept beside each last.pt."""
+
+    def write(self, checkpoint: Path) -> Path | None:
+        """Keep it, for a checkpoint that is about to be put in place; the file, or None where nothing is kept."""
+
+    def forget(self, but: Path | None) -> None:
+        """Remove what was kept beside earlier checkpoints, all but one file."""
+
+
+def protect(run: Run, beside: Callable[[], Beside]) -> None:
     """Let a trainer replace its checkpoints in one step from now on, and remove what a killed run left half-written.
 
     Args:
-        trainer: the host's. state: gives what is to be kept beside last.pt (training_state.py), or None.
+        beside: asked at each save, before the host's own; gives what is kept beside this last.pt.
     """
-    if RANK not in {-1, 0}:
+    if not run.is_first:
         return
+    trainer = run.trainer
     for left in trainer.wdir.glob(f"{_BESIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
     stock_save, stock_final = trainer.save_model, trainer.final_eval
-    trainer.save_model = lambda: _save(trainer, stock_save, state())
+    trainer.save_model = lambda: _save(trainer, stock_save, beside())
     trainer.final_eval = lambda: _final(stock_final)
 
 
-def _save(trainer: Any, stock: Callable[[], Any], state: dict[str, Any] | None) -> Any:
+def _save(trainer: Any, stock: Callable[[], Any], beside: Beside) -> Any:
     """Run the host's `save_model` into a folder beside, then put its files in place, last.pt last.
 
     best.pt goes first: where a kill comes between the two, the resumed run does the epoch again, and no best.pt is
@@ -48,43 +56,29 @@ def _save(trainer: Any, stock: Callable[[], Any], state: dict[str, Any] | None) 
     """
     real = trainer.wdir, trainer.last, trainer.best
     real[0].mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=real[0]))
+    folder = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=real[0]))
     try:
-        trainer.wdir, trainer.last, trainer.best = beside, beside / real[1].name, beside / real[2].name
+        trainer.wdir, trainer.last, trainer.best = folder, folder / real[1].name, folder / real[2].name
         done = stock()
-        kept = _keep(trainer, state, beside / real[1].name)
-        for new in sorted(beside.iterdir(), key=lambda path: path.name == real[1].name):
+        kept = _keep(beside, folder / real[1].name)
+        for new in sorted(folder.iterdir(), key=lambda path: path.name == real[1].name):
             files.put(new, real[0] / new.name)
-        training_state.forget(trainer, but=kept)
+        beside.forget(kept)
     finally:
         trainer.wdir, trainer.last, trainer.best = real
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return done
 
 
-def _keep(trainer: Any, state: dict[str, Any] | None, checkpoint: Path) -> Path | None:
+def _keep(beside: Beside, checkpoint: Path) -> Path | None:
     """Keep what a resumed run needs; without it the training is as good, so a full disk is said and ends nothing."""
-    if state is None or not checkpoint.is_file():
+    if not checkpoint.is_file():
         return None
     try:
-        return training_state.write(trainer, state, checkpoint)
+        return beside.write(checkpoint)
     except PruneError as error:
         log.warn(str(error))
         return None
-
-
-def save_as_of_the_epoch_before(trainer: Any) -> None:
-    """Write last.pt, and best.pt until a better one is validated, such that a resumed run begins at this epoch."""
-    if RANK not in {-1, 0} or not trainer.args.save:
-        return
-    period = trainer.save_period
-    trainer.epoch -= 1
-    try:
-        trainer.save_period = -1
-        trainer.save_model()
-    finally:
-        trainer.epoch += 1
-        trainer.save_period = period
 
 
 def _final(stock: Callable[[], Any]) -> Any:
@@ -96,32 +90,17 @@ def _final(stock: Callable[[], Any]) -> Any:
         target = Path(s or f)
         with files.room(target) as folder:
             beside = folder / target.name
-            with _unsaid(f" saved as {beside},"):
-                found = strip(f, str(beside), **({} if updates is None else {"updates": updates}))
+            with log.without(f" saved as {beside},"):
+                stripped = strip(f, str(beside), **({} if updates is None else {"updates": updates}))
             if beside.exists():  # not where the host skipped a file that is no checkpoint
                 files.put(beside, target)
-        return found
+        return stripped
 
     module.strip_optimizer = strip_optimizer
     try:
         return stock()
     finally:
         module.strip_optimizer = strip
-
-
-@contextmanager
-def _unsaid(words: str) -> Iterator[None]:
-    """Leave words out of what the host logs: the name of a file that is about to be renamed helps nobody."""
-
-    def without(entry: logging.LogRecord) -> bool:
-        entry.msg = str(entry.msg).replace(words, "")
-        return True
-
-    LOGGER.addFilter(without)
-    try:
-        yield
-    finally:
-        LOGGER.removeFilter(without)
 
 
 def trim_results(csv: Path, epochs: int) -> None:

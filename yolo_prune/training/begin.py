@@ -1,0 +1,160 @@
+# yolo-prune, AGPL-3.0 license
+"""How a run that prunes begins: what can be refused early, what the session knows, and what is set up once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from yolo_prune import log
+from yolo_prune.cost import model_size
+from yolo_prune.errors import PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.host import checkpoint, rebuild, saving
+from yolo_prune.host.cadence import Cadence
+from yolo_prune.host.run import Run, student_of
+from yolo_prune.importance import scoring
+from yolo_prune.planning import asked_for, choice, dry_cut
+from yolo_prune.recipe import schedule
+from yolo_prune.recipe.arguments import check_epochs
+from yolo_prune.recipe.settings import Recipe
+from yolo_prune.recipe.sparsity_pattern import parse
+from yolo_prune.report import messages
+from yolo_prune.report import record as records
+from yolo_prune.surgery import widths
+from yolo_prune.training import (
+    ddp,
+    distill,
+    exclusive,
+    frozen,
+    latency_of_run,
+    preflight,
+    resume,
+    training_state,
+)
+from yolo_prune.training.session_state import Session
+from yolo_prune.training.step_actions import StepActions
+
+
+def require(run: Run, recipe: Recipe) -> None:
+    """Check everything that can be checked before data and model are read, and take the run's folder.
+
+    Raises:
+        RecipeError: an argument or the recipe file is wrong. HostError: a mode that cannot be pruned.
+    """
+    preflight.modes(run.settings)
+    if run.is_resumed:
+        rebuild.require_file(run.arguments.model)
+    check_epochs(recipe, run.epochs)
+    preflight.measurements(recipe)
+    preflight.max_drop(run.settings, recipe)
+    distill.arrange(run, recipe)
+    scoring.require(recipe.importance)
+    prune = getattr(run.arguments, "prune", None)
+    if prune is not None and Path(str(prune)).is_file():
+        run.arguments.prune = str(Path(prune).resolve())  # a resumed run may start in another folder
+    exclusive.hold(run.folder)
+
+
+def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.ChannelGraph]:
+    """The session of a run whose model has been built, its earlier part taken up where it is resumed.
+
+    Returns:
+        The session, and the channel graph of the model, without the blocks in which a cut fails.
+
+    Raises:
+        PruneError: the model is of another family, a bound is out of reach, or the folder cannot be written.
+    """
+    model, still = run.student, frozen.makers(run.student)
+    checkpoint.require_supported(model, str(run.arguments.model))
+    graph = channel_groups.build(model, recipe.protect, frozen=still)
+    if not run.is_resumed:
+        asked_for.require_protected(graph, recipe.protect)
+    noted = widths.run_of(model) if run.is_resumed else None
+    _make_folder(run)
+    device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
+    baseline = resume.baseline(noted, model, graph, recipe, device)
+    avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, still))
+    graph = channel_groups.build(model, recipe.protect, avoid, still) if avoid else graph
+    epochs = schedule.step_epochs(recipe, run.epochs)
+    session = Session(recipe, baseline, epochs, {}, StepActions(recipe), avoid=avoid)
+    session.size = model_size.size_of(model)
+    sparsity = recipe.sparsity or widths.sparsity(model)
+    session.pattern = None if sparsity is None else parse(sparsity)
+    _take_up(run, session, session.size, noted)
+    return session, graph
+
+
+def _make_folder(run: Run) -> None:
+    if not run.is_first:
+        return
+    try:
+        run.own_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PruneError(f"{run.own_folder} cannot be made, which is to hold the record: {error}") from None
+
+
+def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[str, Any] | None) -> None:
+    """Begin the record, or go on with that of the earlier part of a resumed run.
+
+    Args:
+        size: of the model now. noted: what the checkpoint of a resumed run carries; None where nothing has been cut.
+    """
+    earlier = resume.earlier_record(run) if run.is_resumed else {}
+    fitness = (noted or earlier.get("baseline", {})).get("fitness")
+    record = session.record = records.new(session.recipe, session.baseline, fitness)
+    if noted:
+        session.done = noted["done"]
+        record["steps"] = deepcopy(noted["steps"])
+    record["history"] = earlier.get("history") or (deepcopy(noted["history"]) if noted else [])
+    if run.is_resumed:
+        resume.complete(run, record, size)
+    stopped = (noted or {}).get("max_drop") or earlier.get("max_drop")
+    if stopped is not None:  # a step was undone before this resume: it was the last
+        record["max_drop"] = stopped
+        record["steps"] = record["steps"] or deepcopy(earlier["steps"])
+        session.epochs = session.epochs[: session.done]
+    validated = [row["fitness"] for row in record["history"] if row["fitness"] is not None]
+    session.fitness = validated[-1] if validated else None
+
+
+def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> None:
+    """Set up what lasts for the whole run, say what is about to happen, and begin to look and press.
+
+    Args:
+        run, session, graph: as of `session_of`.
+    """
+    if not run.is_resumed:
+        for item in (run.model, run.average):
+            widths.forget_run(student_of(item))
+            widths.forget_run(item)
+    session.cadence = Cadence(run.trainer)
+    saving.protect(run, lambda: training_state.Beside(run, resume.state(run, session)))
+    if run.is_resumed and run.is_first:
+        saving.trim_results(run.results, run.start_epoch)
+    _say_plan(session, graph)
+    session.say_frozen(run)
+    distill.begin(run.model, session.recipe, session.done > 0)
+    if run.is_resumed and resume.needed(session, run.start_epoch - 1, run.epochs):
+        session.resumed = ddp.each(lambda: resume.kept(run))
+        avoid = dict((session.resumed or {}).get("avoid", {}))
+        if avoid.keys() - session.avoid.keys():
+            session.avoid.update(avoid)
+            still = frozen.makers(run.student)
+            graph = channel_groups.build(run.student, session.recipe.protect, session.avoid, still)
+    session.watch(run, graph)
+    if session.resumed is not None:
+        session.actions.load_state(session.resumed["between"])
+    session.hold_zeros(run)
+
+
+def _say_plan(session: Session, graph: channel_groups.ChannelGraph) -> None:
+    """Say what this run is about to do; where it is nothing, it takes no step."""
+    recipe, baseline = session.recipe, session.baseline
+    if baseline.meets(choice.limits(recipe, baseline)) and recipe.sparsity is None:
+        session.epochs = []
+        messages.nothing_to_do(baseline.size)
+    else:
+        messages.plan(recipe, baseline, graph, session.epochs, session.done)

@@ -1,0 +1,94 @@
+# yolo-prune, AGPL-3.0 license
+"""`prune_max_drop=`: when fitness is judged, and what changes where it dropped too far and the run goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yolo_prune.cost import model_size
+from yolo_prune.host.run import Run
+from yolo_prune.report import messages, pictures
+from yolo_prune.report import record as records
+from yolo_prune.surgery import widths
+from yolo_prune.training import ddp, roll_back
+from yolo_prune.training.session_state import Session
+
+
+def judge(run: Run, session: Session) -> bool:
+    """Before a step: keep the state of the training, or, where fitness dropped too far, go back to before the last.
+
+    Returns:
+        Whether the run may go on to the next step.
+    """
+    if session.recipe.max_drop is None:
+        return True
+    session.actions.stop()  # its hooks are not to be kept
+    try:
+        if _is_too_low(session):
+            _go_back(run, session)
+            return False
+        if session.unfinished:
+            roll_back.keep(run)
+        return True
+    finally:
+        session.actions.resume(run.optimizer)
+
+
+def last_judged(session: Session, epochs: int) -> int | None:
+    """The epoch, from 0, in which the last step of a run is judged; None where nothing is.
+
+    Args:
+        epochs: how many the run has.
+    """
+    return None if session.recipe.max_drop is None else roll_back.check_epoch(session.epochs, epochs)
+
+
+def judge_the_end(session: Session) -> None:
+    """Note the final drop of fitness of a run with `prune_max_drop`; warn where it is larger than allowed."""
+    allowed, dense, final = session.recipe.max_drop, session.dense_fitness, session.record["final"]["fitness"]
+    if allowed is None:
+        return
+    entry = session.record.setdefault("max_drop", {"allowed": allowed, "dense": dense, "undone": None})
+    entry["final"], entry["kept"] = final, dense is None or final is None or final >= dense - allowed
+    if not entry["kept"]:
+        messages.max_drop_exceeded(entry)
+
+
+def _is_too_low(session: Session) -> bool:
+    """Whether the fitness that came back since the last step is more than `prune_max_drop` below the dense one."""
+    if not session.done or "undone" in session.steps[-1]:
+        return False
+    return ddp.from_first(lambda: _dropped_too_far(session, session.steps[-1]))
+
+
+def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
+    dense, now = session.dense_fitness, roll_back.recovered(session.record["history"], row["epoch"])
+    allowed = session.recipe.max_drop
+    return dense is not None and now is not None and allowed is not None and now < dense - allowed
+
+
+def _go_back(run: Run, session: Session) -> None:
+    """Undo the last step, and take no other."""
+    row = session.steps[-1]
+    fitness = roll_back.recovered(session.record["history"], row["epoch"])
+    roll_back.go_back(run)
+    session.done -= 1
+    session.epochs = session.epochs[: session.done]
+    row["undone"] = run.epoch + 1
+    session.size = model_size.size_of(run.model)
+    session.record["max_drop"] = {
+        "allowed": session.recipe.max_drop,
+        "dense": session.dense_fitness,
+        "undone": {"step": row["step"], "gflops": row["gflops"], "fitness": fitness},
+        "epoch": run.epoch + 1,
+    }
+    for item in (run.model, run.average):
+        widths.note_run(item, done=session.done, steps=session.steps, max_drop=session.record["max_drop"])
+    session.watch(run, None)
+    session.hold_zeros(run)
+    run.forget_the_best()
+    run.save_as_of_the_epoch_before()
+    records.finish(session.record, session.baseline, run.student, session.size, None)
+    if run.is_first:
+        pictures.write(session.record, run.folder)  # of a dense model, last.pt does not say that it went back
+    messages.step_undone(row, fitness, session.record, session.size)

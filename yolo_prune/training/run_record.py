@@ -1,0 +1,70 @@
+# yolo-prune, AGPL-3.0 license
+"""What a run writes and says of itself: sizes in the host's log, an epoch's fitness, the record, and the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from yolo_prune import log
+from yolo_prune.cost.model_size import Size
+from yolo_prune.host.run import Run
+from yolo_prune.planning import asked_for
+from yolo_prune.report import messages, pictures
+from yolo_prune.report import record as records
+from yolo_prune.surgery import masks
+from yolo_prune.training import latency_of_run
+from yolo_prune.training.session_state import Session
+
+
+def log_size(run: Run, session: Session, size: Size) -> None:
+    """Let every logger of the host see params, GFLOPs and the learning rates as they are."""
+    figures = {"model/parameters": size.params, "model/GFLOPs": round(size.gflops, 4)}
+    run.log_with(session.actions.rate, figures)
+
+
+def note_epoch(run: Run, session: Session, size: Size) -> None:
+    """Note an epoch's fitness; the first one after a step completes that step's row."""
+    if session.steps and session.steps[-1]["epoch"] == run.epoch + 1:
+        run.tell_the_platform()
+    fitness = run.fitness
+    session.fitness = fitness if fitness is not None else session.fitness
+    history = session.record["history"]
+    history[:] = [row for row in history if row["epoch"] != run.epoch + 1]
+    history.append({"epoch": run.epoch + 1, "fitness": fitness, "params": size.params, "gflops": size.gflops})
+    _complete_step(session, fitness, run.epoch + 1)
+    summary = session.actions.summary()
+    if summary is not None:
+        log.say(summary)
+    best = fitness if run.best_fitness is None else run.best_fitness
+    records.finish(session.record, session.baseline, run.student, size, best)
+    if run.is_first:
+        pictures.write(session.record, run.folder)  # every epoch: a run that ends early has told what it did
+
+
+def _complete_step(session: Session, fitness: float | None, epoch: int) -> None:
+    """Fill in what came of the last step, where it is not known yet; epoch counts from 1."""
+    steps = session.steps
+    if not steps or steps[-1]["fitness_after"] is not None or fitness is None:
+        return
+    for row in steps:
+        row["fitness_after"] = fitness if row["fitness_after"] is None else row["fitness_after"]
+    messages.step_completed(steps[-1], len(session.epochs), epoch)
+
+
+def finish(run: Run, session: Session) -> None:
+    """At the end: count zeros, measure latency, draw the picture and say what came out."""
+    record = session.record
+    if session.pattern is not None:
+        zeros = masks.count(run.average_student, session.pattern)
+        record["sparsity"] = {"pattern": str(session.pattern), **asdict(zeros)}
+        messages.zeros(zeros, session.pattern)
+    latency_of_run.beside_dense(run, record, session.baseline, log.say)
+    pictures.write(record, run.folder)
+    path = run.folder / "pruning.png"
+    pictures.picture(record, path)
+    run.picture(path)
+    for line in asked_for.not_removed(session.recipe, session.baseline, record["removed"]):
+        log.warn(line)
+    missing = len(session.epochs) - session.done
+    messages.ended(record, missing, len(session.epochs), run.last)
+    log.say(f"record {run.own_folder / 'record.json'}, picture {path}")

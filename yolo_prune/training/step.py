@@ -1,0 +1,146 @@
+# yolo-prune, AGPL-3.0 license
+"""One step of the pruning: choose, cut, carry over, record, save.
+
+It is taken at the start of its epoch, before the learning rate moves: the average is scored, the average and the live
+model are cut by one plan, the optimizer's state follows, best fitness and early stopping start anew, and last.pt is
+written at once, so that the host's NaN recovery, which loads last.pt strictly, finds the width that the run has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from yolo_prune.cost import model_size
+from yolo_prune.graph import channel_groups
+from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.host.run import Run, student_of
+from yolo_prune.importance.gradients import KINDS
+from yolo_prune.planning import choice
+from yolo_prune.recipe import schedule
+from yolo_prune.report import messages
+from yolo_prune.report import record as records
+from yolo_prune.surgery import masks, undo, widths
+from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, resume, step_undo
+from yolo_prune.training.session_state import Session
+
+
+def take(run: Run, session: Session) -> None:
+    """Take a step whole, or, where anything stops it, leave the training as it was."""
+    before = session.size or model_size.size_of(run.student)
+    with undo.all_or_nothing() as back:
+        step_undo.keep(back, run, session)
+        row, removed = _step(run, session, back)
+    messages.step_taken(row, len(session.epochs), run.epochs, before, removed)
+
+
+def next_plan(run: Run, session: Session) -> dict[str, Any]:
+    """What would stay of each group if the next step were taken now."""
+    bounds = choice.limits(session.recipe, session.baseline, _share(session))
+    still, scores = frozen.makers(run.student), _scores(run, session)
+    return choice.choose(run.average_student, session.recipe, session.baseline, bounds, scores, session.avoid, still)[
+        1
+    ].keep
+
+
+def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], list[str]]:
+    """Returns the step's row of the record, and the names of blocks that went whole."""
+    start = time.perf_counter()
+    share = _share(session)
+    _prepare(run, session)
+    graph, removed = _cut(run, session, share, back)
+    _make_sparse(run, session, share)
+    run.was_cut()
+    row = _record(run, session, start)
+    _stamp(run, session, graph, removed)
+    session.watch(run, _graph_to_watch(run, session))
+    session.actions.warm_up(len(run.loader), run.accumulate)
+    run.forget_the_best()
+    if run.epoch > run.start_epoch:
+        run.save_as_of_the_epoch_before()
+    return row, removed
+
+
+def _share(session: Session) -> float:
+    """How much of the whole way is gone after the next step, from 0 to 1."""
+    return schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
+
+
+def _scores(run: Run, session: Session) -> Callable[[ChannelGraph], dict[str, Any]]:
+    """What choice.choose asks for the importance of channels."""
+    return lambda graph: cut_models.scores(run, session.actions.gates, session.recipe, graph)
+
+
+def _prepare(run: Run, session: Session) -> None:
+    """What is needed for a step, and once before the first: dense fitness, dense model, teacher, images."""
+    if session.dense_fitness is None:
+        history = session.record["history"]
+        session.record["baseline"]["fitness"] = max(
+            (row["fitness"] for row in history if row["fitness"] is not None), default=session.fitness
+        )
+    if session.done == 0:
+        allowed, dense = session.recipe.max_drop, session.dense_fitness
+        if allowed is not None and dense is not None and dense <= allowed:
+            messages.max_drop_protects_nothing(allowed, dense)
+        deployment.keep_dense(run, session.recipe)
+        distill.take_over(run, session.recipe)
+    if session.images is None and session.recipe.reconstruct != "none" and ddp.is_first():
+        session.images = cut_models.images(run)
+    session.say_frozen(run)
+
+
+def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[ChannelGraph, list[str]]:
+    """Returns the graph as it was before the cut, and the names of blocks that went whole."""
+    return cut_models.cut_training(
+        run.model,
+        run.average,
+        run.optimizer,
+        session.recipe,
+        session.baseline,
+        choice.limits(session.recipe, session.baseline, share),
+        session.images,
+        _scores(run, session),
+        session.avoid,
+        back,
+    )
+
+
+def _make_sparse(run: Run, session: Session, share: float) -> None:
+    """Choose which single weights are zero from now on, of average and live model alike."""
+    pattern = session.pattern
+    if pattern is None:
+        return
+    part = share if session.recipe.sparsity is not None else 1.0  # the model came with its zeros: all of them stay
+    chosen = ddp.from_first(lambda: masks.choose(run.average_student, pattern, part, session.frozen))
+    for item in (run.average_student, run.student):
+        masks.apply(item, chosen)
+    session.actions.hold(run.student, chosen)
+
+
+def _record(run: Run, session: Session, start: float) -> dict[str, Any]:
+    """Note the step in the record, which began at `start`; returns its row."""
+    session.size = model_size.size_of(run.student)
+    session.done += 1
+    seconds = time.perf_counter() - start
+    device = session.baseline.profile
+    latency = None if device is None else model_size.latency_of(run.student, device)
+    return records.add_step(session.record, run.epoch + 1, session.size, session.fitness, seconds, latency)
+
+
+def _stamp(run: Run, session: Session, graph: ChannelGraph, removed: list[str]) -> None:
+    """Write the widths, and what a resumed run needs, into the yaml of both models."""
+    noted = resume.note(session.baseline, session.record, session.done)
+    sparsity = None if session.pattern is None else str(session.pattern)
+    for item in (run.model, run.average):
+        student = student_of(item)
+        widths.stamp(student, graph.native, noted, removed, sparsity)
+        item.yaml = student.yaml  # the host rebuilds a distilled student from its wrapper's yaml
+
+
+def _graph_to_watch(run: Run, session: Session) -> ChannelGraph | None:
+    """The graph after a cut, where something looks at it until the next one."""
+    if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
+        return None
+    still = frozen.makers(run.student)
+    return channel_groups.build(run.student, session.recipe.protect, session.avoid, still).without_trace()
