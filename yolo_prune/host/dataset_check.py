@@ -61,8 +61,8 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
 def _single_class(network: nn.Module) -> bool:
     """Whether a model was trained with single_cls=True, for which all classes of a data set are one."""
     arguments = getattr(network, "args", None)
-    found = arguments.get("single_cls") if isinstance(arguments, dict) else getattr(arguments, "single_cls", False)
-    return bool(found)
+    single = arguments.get("single_cls") if isinstance(arguments, dict) else getattr(arguments, "single_cls", False)
+    return bool(single)
 
 
 def _plain(value: Any) -> Any:

@@ -80,8 +80,8 @@ def of_split(validator: Any, network: nn.Module, data: str | Path, split: str) -
     """
     with _one_line(network, data):
         more = {} if getattr(network, "task", "detect") == "classify" else {"mode": "val", "batch": _BATCH}
-        found: Dataset[Any] = validator.build_dataset(validator.data[split], **more)
-        return found
+        dataset: Dataset[Any] = validator.build_dataset(validator.data[split], **more)
+        return dataset
 
 
 @contextmanager
@@ -115,13 +115,13 @@ def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
     else:
         raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
     with random_state.drawing_apart():
-        found = _batches(dataset, images)
-    for batch in found:
+        batches = _batches(dataset, images)
+    for batch in batches:
         pixels = batch["img"]
         batch["img"] = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         for key, value in batch.items():
             batch[key] = value.to(trainer.device) if isinstance(value, torch.Tensor) else value
-    return found
+    return batches
 
 
 def pixels(batches: list[dict[str, Any]]) -> torch.Tensor:

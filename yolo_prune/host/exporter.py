@@ -80,15 +80,15 @@ def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **argum
     options |= {**_precision(precision), **arguments}
     try:
         with restrained(), quiet(), _untouched(), _without_mnn_log():
-            found = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
+            artifact = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
     except OSError:
         raise  # a disk without room is not the exporter's fault
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
         words = first_line(error)
         raise PruneError(f"ultralytics could not export the model to {kind}: {words}") from error
-    if not found.exists():
+    if not artifact.exists():
         raise PruneError(f"ultralytics exported the model to {kind} and left no file of it")
-    return found
+    return artifact
 
 
 def opened(artifact: Path, kind: str) -> Path:

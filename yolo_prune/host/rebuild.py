@@ -79,14 +79,14 @@ def _towers_that_load_takes_over(layers: Any, built: dict[str, Any]) -> tuple[st
     """
     if "one2one_cv3" not in inspect.getsource(tasks.BaseModel.load):
         return ()  # an older host makes them anew, and they are lost
-    last, found = len(layers) - 1, []
+    last, prefixes = len(layers) - 1, []
     for name in ("cv3", "one2one_cv3"):
         tower = getattr(layers[-1], name, None)
         if isinstance(layers[-1], tasks.Detect) and tower is not None:
             made = built.get(f"{last}.{name}.0.{len(tower[0]) - 1}.weight")
             if made is not None and made.shape[1] != tower[0][-1].in_channels:
-                found.append(f"{last}.{name}.")
-    return tuple(found)
+                prefixes.append(f"{last}.{name}.")
+    return tuple(prefixes)
 
 
 def require_file(path: str | Path) -> None:

@@ -59,11 +59,11 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     try:
         with exporter.restrained(), exporter.quiet():
             model = family(str(weights)) if family.__name__ == "RTDETR" else family(str(weights), task=task)
-            found = model.val(**settings).results_dict
+            results = model.val(**settings).results_dict
     except Exception as error:  # the host has many
         raise PruneError(f"ultralytics could not validate {weights.name} on {data}. {first_line(error)}") from error
     keys = _METRICS[task][:2]
-    gone = [key for key in keys if key not in found]
+    gone = [key for key in keys if key not in results]
     if gone:
         raise PruneError(f"this ultralytics has no {', '.join(gone)} among the results of its val of {task}")
-    return float(found[keys[0]]), float(found[keys[1]])
+    return float(results[keys[0]]), float(results[keys[1]])

@@ -32,16 +32,16 @@ def nothing_to_do(size: Size) -> None:
 
 
 def plan(
-    recipe: Recipe, baseline: Baseline, found: channel_groups.ChannelGraph, epochs: Sequence[int], done: int
+    recipe: Recipe, baseline: Baseline, graph: channel_groups.ChannelGraph, epochs: Sequence[int], done: int
 ) -> None:
     """What this run is about to do.
 
     Args:
-        recipe: what is asked for. baseline: the model before its first cut. found: its groups.
+        recipe: what is asked for. baseline: the model before its first cut. graph: its groups.
         epochs: 0-based, of each step. done: how many of these have been taken.
     """
-    if found.untaught:
-        log.say(text.untaught(found.untaught, found.operations))
+    if graph.untaught:
+        log.say(text.untaught(graph.untaught, graph.operations))
     words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
     bounds = choice.limits(recipe, baseline)
     targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
@@ -55,7 +55,7 @@ def plan(
         f"recipe {recipe.name}: from {baseline.size.gflops:.2f} GFLOPs, {baseline.size.params:,} params"
         f"{latency.of_baseline(baseline)}{target}"
         f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
-        f"{len(found.groups)} channel groups, {len(found.protected)} layers protected; steps at epochs {at}"
+        f"{len(graph.groups)} channel groups, {len(graph.protected)} layers protected; steps at epochs {at}"
     )
 
 
@@ -120,20 +120,20 @@ def max_drop_protects_nothing(allowed: float, dense: float) -> None:
     )
 
 
-def max_drop_exceeded(told: Mapping[str, Any]) -> None:
-    """The final drop of fitness is larger than allowed; `told` is the record's entry."""
+def max_drop_exceeded(entry: Mapping[str, Any]) -> None:
+    """The final drop of fitness is larger than allowed; `entry` is the record's entry."""
     log.warn(
-        f"prune_max_drop IS EXCEEDED: fitness {of_fitness(told['final'])} is more than {told['allowed']:g} below the "
-        f"dense {of_fitness(told['dense'])}. Give more epochs, or ask for less"
+        f"prune_max_drop IS EXCEEDED: fitness {of_fitness(entry['final'])} is more than {entry['allowed']:g} below the "
+        f"dense {of_fitness(entry['dense'])}. Give more epochs, or ask for less"
     )
 
 
-def zeros(found: Zeros, pattern: Pattern) -> None:
+def zeros(count: Zeros, pattern: Pattern) -> None:
     """What single zeros come to: how many there are, and what they save on disk."""
-    where = f", {pattern} in {found.fitting} of {found.layers} convolutions" if pattern.of else ""
+    where = f", {pattern} in {count.fitting} of {count.layers} convolutions" if pattern.of else ""
     log.say(
-        f"{found.share:.1%} of the convolution weights are zero{where}: {found.bytes / 1e6:.2f} MB of tensors are "
-        f"{found.compressed / 1e6:.2f} MB compressed. Zeros alone are not faster, but where a runtime knows them"
+        f"{count.share:.1%} of the convolution weights are zero{where}: {count.bytes / 1e6:.2f} MB of tensors are "
+        f"{count.compressed / 1e6:.2f} MB compressed. Zeros alone are not faster, but where a runtime knows them"
     )
 
 

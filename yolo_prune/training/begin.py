@@ -67,17 +67,17 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     Raises:
         PruneError: the model is of another family, a bound is out of reach, or the folder cannot be written.
     """
-    model, still = run.student, frozen.makers(run.student)
+    model, frozen_layers = run.student, frozen.makers(run.student)
     checkpoint.require_supported(model, str(run.arguments.model))
-    graph = channel_groups.build(model, recipe.protect, frozen=still)
+    graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
     if not run.is_resumed:
         asked_for.require_protected(graph, recipe.protect)
     noted = widths.run_of(model) if run.is_resumed else None
     _make_folder(run)
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
     baseline = resume.baseline(noted, model, graph, recipe, device)
-    avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, still))
-    graph = channel_groups.build(model, recipe.protect, avoid, still) if avoid else graph
+    avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, frozen_layers))
+    graph = channel_groups.build(model, recipe.protect, avoid, frozen_layers) if avoid else graph
     epochs = schedule.step_epochs(recipe, run.epochs)
     session = Session(recipe, baseline, epochs, {}, StepActions(recipe), avoid=avoid)
     session.size = model_size.size_of(model)
@@ -142,8 +142,8 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
         avoid = dict((session.resumed or {}).get("avoid", {}))
         if avoid.keys() - session.avoid.keys():
             session.avoid.update(avoid)
-            still = frozen.makers(run.student)
-            graph = channel_groups.build(run.student, session.recipe.protect, session.avoid, still)
+            frozen_layers = frozen.makers(run.student)
+            graph = channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers)
     session.watch(run, graph)
     if session.resumed is not None:
         session.actions.load_state(session.resumed["between"])

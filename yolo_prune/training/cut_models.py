@@ -64,10 +64,10 @@ def images(run: Run) -> torch.Tensor | None:
         return None
 
 
-def note(undo: Undo, models: Sequence[nn.Module], found: channel_groups.ChannelGraph, chosen: PrunePlan) -> None:
+def note(undo: Undo, models: Sequence[nn.Module], graph: channel_groups.ChannelGraph, plan: PrunePlan) -> None:
     """Tell `undo` which weights of some models a cut replaces: the others may be changed in place."""
-    merged = {block.consumer for block in found.blocks if block.name in chosen.blocks}  # their columns add up in place
-    replaced = set(cut_channels.kept_positions(found, chosen)) - merged
+    merged = {block.consumer for block in graph.blocks if block.name in plan.blocks}  # their columns add up in place
+    replaced = set(cut_channels.kept_positions(graph, plan)) - merged
     for model in models:
         undo.weights(model, replaced)
 
@@ -80,7 +80,7 @@ def cut_training(
     baseline: Baseline,
     bounds: dict[str, float],
     images: torch.Tensor | None = None,
-    worth: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
+    scores_of: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
     avoid: dict[str, str] | None = None,
     undo: Undo | None = None,
 ) -> tuple[channel_groups.ChannelGraph, list[str]]:
@@ -90,28 +90,28 @@ def cut_training(
     average, which was made up for: to fit the live model as well would cost as much again.
 
     Args:
-        images: what the cut is made up for on; None where nothing does. worth: see choice.choose.
+        images: what the cut is made up for on; None where nothing does. scores_of: gives the importance of channels.
         avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
 
     Returns:
         The groups as they were before the cut, and the blocks that were removed whole.
     """
     removed: list[str] = []
-    still = frozen.makers(student_of(model))
+    frozen_layers = frozen.makers(student_of(model))
     scored = student_of(ema)
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
-        found, chosen, known = ddp.from_first(
-            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, worth, avoid, still), avoid)
+        graph, plan, failures = ddp.from_first(
+            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers), avoid)
         )
         if avoid is not None:
-            avoid.update(known or {})
+            avoid.update(failures or {})
         if undo is not None and number == 0:
-            note(undo, (scored, student_of(model)), found, chosen)
-        removed += chosen.blocks
-        with reconstruct.reconstructed(scored, found, chosen, images, wanted.reconstruct, untrained):
-            optimizer_state.cut(ema, found, chosen)
-        dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, found, chosen))
+            note(undo, (scored, student_of(model)), graph, plan)
+        removed += plan.blocks
+        with reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained):
+            optimizer_state.cut(ema, graph, plan)
+        dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, graph, plan))
         if dropped:
             kind = type(optimizer).__name__
             log.warn(
@@ -124,5 +124,5 @@ def cut_training(
             if images is not None:
                 student_of(model).load_state_dict(scored.state_dict())
             ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
-            return found, removed
+            return graph, removed
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")

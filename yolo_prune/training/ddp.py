@@ -32,29 +32,29 @@ def from_first(decide: Callable[[], T]) -> T:
     """
     if not _several():
         return decide()
-    found: Any = None
+    outcome: Any = None
     failed: Exception | None = None
-    told: list[Any] = [None, None]
+    packed: list[Any] = [None, None]
     if distributed.get_rank() == 0:
         try:
-            found = decide()
-            told[0] = _packed(found)
+            outcome = decide()
+            packed[0] = _packed(outcome)
         except Exception as error:
             failed = error
-            told[1] = _packed_error(error)
-    distributed.broadcast_object_list(told, src=0)
+            packed[1] = _packed_error(error)
+    distributed.broadcast_object_list(packed, src=0)
     if failed is not None:
         raise failed
-    if told[1] is not None:
-        raise pickle.loads(told[1])  # of rank 0 of this very run
-    result: T = found if distributed.get_rank() == 0 else torch.load(io.BytesIO(told[0]), "cpu", weights_only=False)
+    if packed[1] is not None:
+        raise pickle.loads(packed[1])  # of rank 0 of this very run
+    result: T = outcome if distributed.get_rank() == 0 else torch.load(io.BytesIO(packed[0]), "cpu", weights_only=False)
     return result
 
 
-def _packed(found: Any) -> bytes:
+def _packed(outcome: Any) -> bytes:
     """Something in bytes, tensors with their device aside."""
     buffer = io.BytesIO()
-    torch.save(found, buffer)
+    torch.save(outcome, buffer)
     return buffer.getvalue()
 
 
@@ -76,10 +76,10 @@ def each(work: Callable[[], T]) -> T:
     """
     if not _several():
         return work()
-    found: Any = None
+    outcome: Any = None
     failed: Exception | None = None
     try:
-        found = work()
+        outcome = work()
     except Exception as error:
         failed = error
     words: list[Any] = [None] * distributed.get_world_size()
@@ -89,7 +89,7 @@ def each(work: Callable[[], T]) -> T:
     for rank, said in enumerate(words):
         if said is not None:
             raise PruneError(f"process {rank} of {len(words)} failed: {said}")
-    result: T = found
+    result: T = outcome
     return result
 
 

@@ -69,5 +69,5 @@ def skips(optimizer: torch.optim.Optimizer) -> bool:
 
     It waits for the device, as `GradScaler.step` itself does for optimizers that are not fused.
     """
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(torch.as_tensor(found).any())
+    infinite = getattr(optimizer, "found_inf", None)
+    return infinite is not None and bool(torch.as_tensor(infinite).any())

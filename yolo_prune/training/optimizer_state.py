@@ -45,12 +45,12 @@ def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) 
         return []
     kept = cut_channels.kept_positions(channel_graph, plan)
     head = wrapper.student_model.model[wrapper.feats_idx[-1]]
-    found = []
+    inputs = []
     for level, projector in enumerate(wrapper.projector):
         _, columns = kept.get(f"model.{head.i}.cv2.{level}.0.conv", (None, None))
         if columns is not None:
-            found.append((projector[0], columns))
-    return found
+            inputs.append((projector[0], columns))
+    return inputs
 
 
 def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> int:

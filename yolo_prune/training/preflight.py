@@ -114,22 +114,22 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
         PruneError: one of the two, or a pattern of `protect` that means no layer.
     """
     checkpoint.require_supported(network, name)
-    found = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
-    asked_for.require_protected(found, wanted.protect)
-    weights, limits = sensitivity.asked(wanted, found), sensitivity.limits(wanted, found)
-    baseline = Baseline.of(network, found, profile.asked(wanted), weights, limits)
+    graph = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
+    asked_for.require_protected(graph, wanted.protect)
+    weights, limits = sensitivity.asked(wanted, graph), sensitivity.limits(wanted, graph)
+    baseline = Baseline.of(network, graph, profile.asked(wanted), weights, limits)
     try:
-        choice.check_reachable(network, found, wanted, baseline)
+        choice.check_reachable(network, graph, wanted, baseline)
     except BoundError:
-        if slack == 1 or not _reachable(network, found, wanted, baseline, slack):
+        if slack == 1 or not _reachable(network, graph, wanted, baseline, slack):
             raise
 
 
 def _reachable(
-    network: nn.Module, found: channel_groups.ChannelGraph, wanted: Recipe, baseline: Baseline, slack: float
+    network: nn.Module, graph: channel_groups.ChannelGraph, wanted: Recipe, baseline: Baseline, slack: float
 ) -> bool:
     try:
-        choice.check_reachable(network, found, wanted, baseline, slack)
+        choice.check_reachable(network, graph, wanted, baseline, slack)
     except BoundError:
         return False
     return True

@@ -63,13 +63,13 @@ class Pressure:
     """Presses on the channels of a model in training.
 
     Args:
-        found: its groups. model: the stock model in training. kind: one of `KINDS`. strength: see above.
+        graph: its groups. model: the stock model in training. kind: one of `KINDS`. strength: see above.
         doomed: of growing, group name -> (size,) True where the next step will take the channel.
     """
 
     def __init__(
         self,
-        found: ChannelGraph,
+        graph: ChannelGraph,
         model: nn.Module,
         kind: str,
         strength: float | None = None,
@@ -77,8 +77,8 @@ class Pressure:
     ) -> None:
         self.kind, self.strength = kind, STRENGTHS[kind] if strength is None else strength
         self.time = 0.0
-        self._flat = Flat({group.name: group.size for group in found.groups})
-        held = _holders(found, model, kind == "bn")
+        self._flat = Flat({group.name: group.size for group in graph.groups})
+        held = _holders(graph, model, kind == "bn")
         self._pressed, shares = [one for one, _ in held], [some for _, some in held]
         lengths = [one.tensor.shape[one.axis] for one in self._pressed]
         self._places = Places(self._flat, lengths, shares)
@@ -178,11 +178,11 @@ def _weighting(norms: torch.Tensor, owners: torch.Tensor, groups: int) -> torch.
     return 2 ** (_ALPHA * (most - norms) / (most - least).clamp_min(1e-12))
 
 
-def _holders(found: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tuple[_Pressed, list[Share]]]:
+def _holders(graph: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tuple[_Pressed, list[Share]]]:
     """The tensors that hold channels, and which; of BatchNorm the scale, which alone says how large a channel is."""
     modules = dict(model.named_modules())
     held: dict[tuple[int, int], tuple[_Pressed, list[Share]]] = {}
-    for group in found.groups:
+    for group in graph.groups:
         for member in group.members:
             module: Any = modules.get(member.module)
             is_norm = isinstance(module, nn.BatchNorm2d)
@@ -198,14 +198,14 @@ def _holders(found: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tu
     return list(held.values())
 
 
-def doomed(found: ChannelGraph, keep: Mapping[str, Collection[int]]) -> dict[str, np.ndarray]:
+def doomed(graph: ChannelGraph, keep: Mapping[str, Collection[int]]) -> dict[str, np.ndarray]:
     """Group name -> (size,) True for the channels that a plan takes.
 
     Args:
-        found: the groups. keep: of the plan, group name -> the channels that stay; a group that is not named stays.
+        graph: the groups. keep: of the plan, group name -> the channels that stay; a group that is not named stays.
     """
     gone = {}
-    for group in found.groups:
+    for group in graph.groups:
         if group.name in keep:
             gone[group.name] = ~np.isin(np.arange(group.size), list(keep[group.name]))
     return gone

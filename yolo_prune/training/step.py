@@ -38,10 +38,10 @@ def take(run: Run, session: Session) -> None:
 def next_plan(run: Run, session: Session) -> dict[str, Any]:
     """What would stay of each group if the next step were taken now."""
     bounds = choice.limits(session.recipe, session.baseline, _share(session))
-    still, scores = frozen.makers(run.student), _scores(run, session)
-    return choice.choose(run.average_student, session.recipe, session.baseline, bounds, scores, session.avoid, still)[
-        1
-    ].keep
+    frozen_layers, scores = frozen.makers(run.student), _scores(run, session)
+    recipe, baseline, scored = session.recipe, session.baseline, run.average_student
+    _, plan = choice.choose(scored, recipe, baseline, bounds, scores, session.avoid, frozen_layers)
+    return plan.keep
 
 
 def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], list[str]]:
@@ -142,5 +142,5 @@ def _graph_to_watch(run: Run, session: Session) -> ChannelGraph | None:
     """The graph after a cut, where something looks at it until the next one."""
     if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
         return None
-    still = frozen.makers(run.student)
-    return channel_groups.build(run.student, session.recipe.protect, session.avoid, still).without_trace()
+    frozen_layers = frozen.makers(run.student)
+    return channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers).without_trace()

@@ -36,25 +36,25 @@ class StepActions:
         self._warmup = Warmup()
         self._hooks = StepHooks()
         self._optimizer: torch.optim.Optimizer | None = None
-        self._found: ChannelGraph | None = None
+        self._graph: ChannelGraph | None = None
         self._model: nn.Module | None = None
         self._since = 0
 
-    def watch(self, found: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int, steps: int = 0) -> None:
+    def watch(self, graph: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int, steps: int = 0) -> None:
         """Begin anew: the run starts, or its model has just been cut.
 
         Args:
-            found: the groups of what steps are still to cut; None where none is. model: the stock model in training.
+            graph: the groups of what steps are still to cut; None where none is. model: the stock model in training.
             optimizer: of it. epoch: 0-based. steps: of the optimizer in an epoch, where that is known.
         """
         self.stop()
-        self._found, self._model, self._since = found, model, epoch
+        self._graph, self._model, self._since = graph, model, epoch
         self._warmup = Warmup()
         self.pressure, self.gates = None, None
-        if found is not None and self.recipe.importance in KINDS and ddp.is_first():
-            self.gates = Gates(found, model, self.recipe.importance, steps)
-        if found is not None and self.recipe.regularize in ("bn", "group"):
-            self.pressure = regularize.Pressure(found, model, self.recipe.regularize, self.recipe.regularize_strength)
+        if graph is not None and self.recipe.importance in KINDS and ddp.is_first():
+            self.gates = Gates(graph, model, self.recipe.importance, steps)
+        if graph is not None and self.recipe.regularize in ("bn", "group"):
+            self.pressure = regularize.Pressure(graph, model, self.recipe.regularize, self.recipe.regularize_strength)
         self._attach(optimizer)
 
     def warm_up(self, batches: int, accumulate: int) -> None:
@@ -95,13 +95,13 @@ class StepActions:
             epoch: now, 0-based. until: of the next step. plan: chooses what would stay, by group; asked once a step,
                 when a gradient importance has seen gradients.
         """
-        if self.recipe.regularize != "growing" or self._found is None or self._model is None:
+        if self.recipe.regularize != "growing" or self._graph is None or self._model is None:
             return
         ready = ddp.from_first(lambda: self.gates is None or self.gates.seen > 0)
         if self.pressure is None and ready:
-            gone = regularize.doomed(self._found, ddp.from_first(plan))
+            gone = regularize.doomed(self._graph, ddp.from_first(plan))
             strength = self.recipe.regularize_strength
-            self.pressure = regularize.Pressure(self._found, self._model, "growing", strength, gone)
+            self.pressure = regularize.Pressure(self._graph, self._model, "growing", strength, gone)
             self._since = epoch
             self._set()
         if self.pressure is not None:
@@ -126,10 +126,10 @@ class StepActions:
         if self.gates is not None:
             fits.append(self.gates.load_state(state.get("gates") or {}))
         kept = state.get("pressure")
-        if kept and self.pressure is None and self.recipe.regularize == "growing" and self._found is not None:
+        if kept and self.pressure is None and self.recipe.regularize == "growing" and self._graph is not None:
             if self._model is None:
                 raise ValueError("load_state comes after watch")
-            self.pressure = regularize.Pressure(self._found, self._model, "growing", self.recipe.regularize_strength)
+            self.pressure = regularize.Pressure(self._graph, self._model, "growing", self.recipe.regularize_strength)
             if not self.pressure.load_state(kept):
                 self.pressure = None
             fits.append(self.pressure is not None)
