@@ -19,7 +19,8 @@ from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import roll_back, training_state
+from yolo_prune.training import max_drop, training_state
+from yolo_prune.training.session_state import Session
 
 
 def earlier_record(run: Run) -> dict[str, Any]:
@@ -110,13 +111,13 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
     }
 
 
-def needed(session: Any, epoch: int, epochs: int) -> bool:
+def needed(session: Session, epoch: int, epochs: int) -> bool:
     """Whether widths are still to be decided after an epoch: only until then a run keeps its whole state.
 
     Args:
         session: of the run. epoch: 0-based. epochs: of the run.
     """
-    judged = roll_back.check_epoch(session.epochs, epochs) if session.recipe.max_drop is not None else None
+    judged = max_drop.last_judged(session, epochs)
     return bool(session.unfinished or (judged is not None and epoch < judged))
 
 
