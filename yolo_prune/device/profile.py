@@ -55,13 +55,7 @@ def profile(
     value_checks.whole(imgsz=imgsz, threads=threads)
     value_checks.switch(safe=safe)
     source = value_checks.path("model", model, "best.pt")
-    if kit is not None and out is not None:
-        raise PruneError(
-            f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
-        )
-    name, example = ("out", "device.json") if kit is None else ("kit", "profile.pyz")
-    given = out if kit is None else kit
-    target = Path(example) if given is None else value_checks.path(name, given, example, (Path(example).suffix,))
+    target, name, example = _target(out, kit)
     if kit is None:
         runtimes.require(format)
     network, ckpt = checkpoint.load(source, safe=safe)
@@ -71,25 +65,37 @@ def profile(
     with scratch.folder() as folder, exporter.restrained(safe):
         _make(network, source.name, folder, format, precision, side)
         if kit is not None:
-            _pack(folder, target)
+            probe_kit.pack(folder, target)
             log.show(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
                 f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
             )
             return None
         measured = measurement.measure(folder, threads, log.show)
-    measurement.write(measured, target)
-    log.show(measurement.summary(measured))
-    log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
-    if measurement.noise(measured):
-        raise NoisyError(
-            f"{target} was measured on a machine that was too busy: {measurement.noise(measured)}", measured
-        )
+    _save(measured, target, model)
     return measured
 
 
-def _pack(folder: Path, target: Path) -> None:
-    probe_kit.pack(folder, target)
+def _target(out: str | None, kit: str | None) -> tuple[Path, str, str]:
+    """The file that is written, the argument that names it, and an example of it; arguments as of `profile`."""
+    if kit is not None and out is not None:
+        raise PruneError(
+            f"out={out} kit={kit}: a kit is measured on another device, which writes the profile; give one"
+        )
+    name, example = ("out", "device.json") if kit is None else ("kit", "profile.pyz")
+    given = out if kit is None else kit
+    target = Path(example) if given is None else value_checks.path(name, given, example, (Path(example).suffix,))
+    return target, name, example
+
+
+def _save(measured: dict[str, Any], target: Path, model: str) -> None:
+    """Write a profile, and say what it says; NoisyError where the machine was too busy."""
+    measurement.write(measured, target)
+    log.show(measurement.summary(measured))
+    log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    noise = measurement.noise(measured)
+    if noise:
+        raise NoisyError(f"{target} was measured on a machine that was too busy: {noise}", measured)
 
 
 def _require_exporter(kind: str) -> None:

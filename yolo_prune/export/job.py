@@ -122,6 +122,7 @@ def export(
             printed and export.json written before. NoisyError: the same, of artifacts that are proven and whose
             speed-up could not be told.
     """
+    # Of more than 60 lines most are the arguments and what is said of them; the parts of the work stand below.
     kinds = variants.formats_of(format)
     value_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
     value_checks.switch(safe=safe)

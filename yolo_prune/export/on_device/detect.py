@@ -6,6 +6,8 @@
 A number is a camera. save= keeps the pictures with their boxes, and boxes.json. It needs what requirements.txt lists
 and Python 3.9 or newer. What happens to a picture follows ultralytics 8.4.190 step by step, so that boxes are the same:
 data/augment.py (LetterBox), engine/predictor.py (preprocess), utils/nms.py, utils/ops.py (scale_boxes).
+
+It is one file, longer than others of the project, so that whoever takes it into a program of their own takes all of it.
 """
 
 from __future__ import annotations
