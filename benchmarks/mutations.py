@@ -219,9 +219,7 @@ MUTATIONS = (
     ),
     # What a training keeps through a cut
     Mutation("continuity", "key: item.kept.of(value) if", "key: torch.zeros_like(item.new) if", ("continuity",)),
-    Mutation(
-        "run", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)
-    ),
+    Mutation("run", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)),
     Mutation("continuity", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
     Mutation(
         "warmup",

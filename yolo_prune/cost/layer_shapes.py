@@ -13,13 +13,13 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yolo_prune.cost.latency_model import Row
 from yolo_prune.errors import HostError
 from yolo_prune.graph import image_shape
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.model_state import copy_of
+from yolo_prune.host import exporter
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
 
@@ -78,7 +78,7 @@ def exports_end2end(model: nn.Module) -> bool:
     """
     if not _can_choose(model):
         return bool(getattr(model, "end2end", False))
-    return DEFAULT_CFG_DICT.get("nms") is False and _has_both(model)
+    return exporter.default_nms() is False and _has_both(model)
 
 
 def _can_choose(model: nn.Module) -> bool:

@@ -96,6 +96,11 @@ def opened(artifact: Path, kind: str) -> Path:
     return next(iter(sorted(artifact.glob(_OPENED[kind]))), artifact) if kind in _OPENED else artifact
 
 
+def default_nms() -> object:
+    """The default of the host's argument `nms`: what an export does that says nothing of it."""
+    return DEFAULT_CFG_DICT.get("nms")
+
+
 def _precision(precision: str) -> dict[str, Any]:
     """The host's argument: `quantize` in newer releases, `half` and `int8` in older ones (8.4.0)."""
     if precision == "fp32":
