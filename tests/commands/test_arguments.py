@@ -23,6 +23,7 @@ from yolo_prune.device import measurement, profile
 from yolo_prune.errors import PruneError
 from yolo_prune.export import bundle as bundling
 from yolo_prune.export import job as exporting
+from yolo_prune.export import results
 from yolo_prune.host import datasets
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
@@ -130,7 +131,7 @@ def test_the_place_is_tried_before_the_work(
     monkeypatch.setattr(api, "prune", _no_work)
     monkeypatch.setattr(datasets, "read", _no_work)
     monkeypatch.setattr(profile, "_make", _no_work)
-    monkeypatch.setattr(exporting, "_make", _no_work)
+    monkeypatch.setattr(results, "make", _no_work)
     place = str(tmp_path / out)
     assert "cannot be written" in _line(apply, str(best), flops="50%", out=f"{place}.pt", safe=False)
     assert "cannot be written" in _line(inspect, str(best), data="x.yaml", out=f"{place}.json", safe=False)
