@@ -31,6 +31,7 @@ FILES = {
     "architecture": "yolo_prune/surgery/widths.py",
     "blocks": "yolo_prune/graph/blocks.py",
     "reconstruct": "yolo_prune/surgery/reconstruct.py",
+    "candidates": "yolo_prune/planning/candidates.py",
     "continuity": "yolo_prune/training/optimizer_state.py",
     "costs": "yolo_prune/allocation/costs.py",
     "distill": "yolo_prune/training/distill.py",
@@ -142,7 +143,7 @@ MUTATIONS = (
         ("planted::test_the_branch_that_matters_keeps_more_and_the_cut_costs_less",),
     ),
     Mutation(
-        "step",
+        "candidates",
         "key=lambda head: values[head]",
         "key=lambda head: -values[head]",
         ("whole_parts::test_the_least_important_head_goes",),
