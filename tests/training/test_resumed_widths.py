@@ -12,7 +12,7 @@ import torch
 from ultralytics import YOLO
 
 from tests.helpers.runs import SMALL, record_of, train, widths
-from yolo_prune.training import cadence
+from yolo_prune.host import cadence
 
 # The default recipe with its step late enough that an epoch lies before it, and what makes a state hard to carry over:
 # gradients that wait across epochs (nbs=64), a warm-up, mosaics drawn from images that were loaded before.
