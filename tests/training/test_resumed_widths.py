@@ -48,19 +48,11 @@ def killed(data: Path, folder: Path, at_epoch: int, at_batch: int, **arguments: 
         yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
 
 
-def renamed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by the names that this version knows."""
-    from yolo_prune.recipe.arguments import ARGUMENTS
-
-    old = {"prune_regularize": "prune_regularize", "prune_max_drop": "prune_max_drop"}
-    return {old[key] if key in old and key not in ARGUMENTS else key: value for key, value in arguments.items()}
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_killed_and_resumed_run_takes_the_steps_of_one_that_was_not(
     name: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    arguments = renamed(RECIPES[name])
+    arguments = RECIPES[name]
     whole = train(tiny_data, tmp_path / "whole", **arguments)
     killed(tiny_data, tmp_path / "killed", 2, 2, **arguments)
     assert len(list((tmp_path / "killed" / "run" / "pruning").glob("resume-*.pt"))) == 1

@@ -114,10 +114,10 @@ def _checked(problem: Problem, scope: str) -> np.ndarray:
     Raises:
         PruneError: it returned something else than a count for each unit, or counts above a bound.
     """
-    found = SCOPES[scope](problem)
+    counts = SCOPES[scope](problem)
     if scope in OWN:
-        return found
-    given = np.asarray(found, dtype=float)
+        return counts
+    given = np.asarray(counts, dtype=float)
     if given.shape != (len(problem.units),) or not np.isfinite(given).all():
         raise PruneError(
             f"allocation {scope!r} must return {len(problem.units)} counts, one a unit; returned shape {given.shape}"

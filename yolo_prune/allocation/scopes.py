@@ -117,22 +117,22 @@ def isomorphic(problem: Problem) -> np.ndarray:
     for index, unit in enumerate(units):
         kinds.setdefault(unit.kind, []).append(index)
     # (size,) of each unit, best first: what a channel holds beside the average one of its unit as it was
-    worth = [np.diff(u.gain()) / max(u.gain()[-1], 1e-12) * u.size for u in units]
+    gain = [np.diff(u.gain()) / max(u.gain()[-1], 1e-12) * u.size for u in units]
 
     def counts(share: float) -> np.ndarray:
         n = np.zeros(len(units))
         for members in kinds.values():
-            pool = -np.sort(-np.concatenate([worth[i] for i in members]))
+            pool = -np.sort(-np.concatenate([gain[i] for i in members]))
             stay = round(share * sum(units[i].original for i in members))
             threshold = pool[min(max(stay, 1), len(pool)) - 1]
             for i in members:
-                n[i] = legal(max(int((worth[i] >= threshold).sum()), units[i].lowest), units[i], multiple)
+                n[i] = legal(max(int((gain[i] >= threshold).sum()), units[i].lowest), units[i], multiple)
         return n
 
     low = _last_that_fits(problem, counts)
 
     def wanted(n: np.ndarray, step: np.ndarray) -> np.ndarray:
-        return np.array([w[min(int(c), len(w) - 1)] for w, c in zip(worth, n, strict=True)])
+        return np.array([w[min(int(c), len(w) - 1)] for w, c in zip(gain, n, strict=True)])
 
     return _fill(problem, counts(low), wanted)
 

@@ -280,17 +280,17 @@ def removable(model: nn.Module) -> list[Removable]:
     Args:
         model: a stock model; its layers are `model.model`.
     """
-    found: list[Removable] = []
+    removable: list[Removable] = []
     taken: set[nn.Module] = {model.model}  # type: ignore[arg-type]
     for name, block in model.named_modules():
         if entry_of(block).fans:
             for key, item in block.m.named_children():
                 if _adds(item):
-                    found.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))
+                    removable.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))
                     taken.update(item.modules())
         elif _is_sequence(block) and block not in taken:
-            found += [Removable(f"{name}.{key}", "") for key, item in block.named_children() if _adds(item)]
-    return found
+            removable += [Removable(f"{name}.{key}", "") for key, item in block.named_children() if _adds(item)]
+    return removable
 
 
 def _is_sequence(block: nn.Module) -> bool:

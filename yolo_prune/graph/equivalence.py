@@ -21,26 +21,26 @@ class IdSet:
     places: dict[tuple[str, Side], list[tuple[int, int]]]
 
 
-def find(found: Trace) -> tuple[list[IdSet], dict[int, tuple[str, int]]]:
+def find(trace: Trace) -> tuple[list[IdSet], dict[int, tuple[str, int]]]:
     """Group ids by their places, so that what must keep equal counts are whole sets; index of a set -> (tie, times)."""
     for _ in range(4):  # a set is parted where its partner comes in parts; each round may part the next one's partner
-        sets, of = _alike(found)
-        if not _part(found, sets, of):
+        sets, of = _alike(trace)
+        if not _part(trace, sets, of):
             break
     ties: list[tuple[str, dict[int, int]]] = []  # name, index of a set -> times
-    for name, parts in found.equal:
+    for name, parts in trace.equal:
         lists = [(_whole(part, of), times) for part, times in parts]
         sizes = {None if one is None else tuple(len(sets[s].ids) / times for s in one) for one, times in lists}
         if None in sizes or len(sizes) > 1:
             for part, _ in parts:
-                found.fix(part, f"{name} splits it into parts that cannot be kept equally wide")
+                trace.fix(part, f"{name} splits it into parts that cannot be kept equally wide")
             continue
         for column in range(len(lists[0][0] or ())):
             wanted = {one[column]: times for one, times in lists if one is not None}
             joined = _joined(ties, name, wanted)
             if joined is None:
                 for part, _ in parts:
-                    found.fix(part, f"{name} wants counts that another block's cannot be kept equal to")
+                    trace.fix(part, f"{name} wants counts that another block's cannot be kept equal to")
             else:
                 ties = joined
     return sets, {s: (name, times) for name, members in ties for s, times in members.items()}
@@ -65,9 +65,9 @@ def _joined(
     return [*apart, (name, wanted)]
 
 
-def _alike(found: Trace) -> tuple[list[IdSet], dict[int, int]]:
+def _alike(trace: Trace) -> tuple[list[IdSet], dict[int, int]]:
     places: dict[int, list[tuple[tuple[str, Side], int]]] = defaultdict(list)
-    for key, ids in found.uses.items():
+    for key, ids in trace.uses.items():
         for position, i in enumerate(ids.tolist()):
             if i != NONE:
                 places[i].append((key, position))
@@ -75,7 +75,7 @@ def _alike(found: Trace) -> tuple[list[IdSet], dict[int, int]]:
     of: dict[int, int] = {}
     index: dict[Any, int] = {}
     for i, where in places.items():
-        signature = (tuple(key for key, _ in where), tuple(sorted(found.tags.get(i, ()))))
+        signature = (tuple(key for key, _ in where), tuple(sorted(trace.tags.get(i, ()))))
         one = by_signature.setdefault(signature, IdSet([], defaultdict(list)))
         of[i] = index.setdefault(signature, len(index))
         for key, position in where:
@@ -91,15 +91,15 @@ def _whole(part: np.ndarray, of: dict[int, int]) -> list[int] | None:
     return list(dict.fromkeys(of[i] for i in part.tolist()))
 
 
-def _part(found: Trace, sets: list[IdSet], of: dict[int, int]) -> bool:
+def _part(trace: Trace, sets: list[IdSet], of: dict[int, int]) -> bool:
     """Deal a set into as many parts as its partner has, where the sizes allow; whether anything was dealt."""
     dealt = False
-    for name, parts in found.equal:
+    for name, parts in trace.equal:
         lists = [_whole(part, of) for part, _ in parts]
         most = max((len(one) for one in lists if one is not None), default=0)
         for (part, _), one in zip(parts, lists, strict=True):
             if one is not None and len(one) == 1 < most and len(part) % most == 0:
                 for number, share in enumerate(np.split(part, most)):
-                    found.tag(share, f"{name}|share of {most}", number)
+                    trace.tag(share, f"{name}|share of {most}", number)
                 dealt = True
     return dealt

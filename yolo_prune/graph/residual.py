@@ -34,15 +34,15 @@ class ResidualBlock:
     before: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
 
-def find(found: Trace, shadow: nn.Module, makers: Mapping[str, str]) -> tuple[ResidualBlock, ...]:
+def find(trace: Trace, shadow: nn.Module, makers: Mapping[str, str]) -> tuple[ResidualBlock, ...]:
     """The residual blocks of a model, each with the stream that it adds to.
 
     Args:
-        found: the trace of `shadow`. makers: name of each convolution and linear layer -> the group that it makes.
+        trace: the trace of `shadow`. makers: name of each convolution and linear layer -> the group that it makes.
     """
     result = []
     for name, consumer in blocks.removable(shadow):
-        if not consumer and name.rpartition(".")[0] not in found.entered:
+        if not consumer and name.rpartition(".")[0] not in trace.entered:
             continue  # its sequence is not run as one: the block that holds it may do more with the entries
         inside = [made for made in makers if made.startswith(f"{name}.")]
         outside = {group for made, group in makers.items() if not made.startswith(f"{name}.")}
@@ -53,17 +53,17 @@ def find(found: Trace, shadow: nn.Module, makers: Mapping[str, str]) -> tuple[Re
         share = sum(energy[made] for made in inside if made in energy) / max(sum(energy.values()), 1e-12)
         own = before = np.zeros(0, dtype=int)
         if consumer:
-            own, before = _columns(found, shadow, name)
+            own, before = _columns(trace, shadow, name)
         result.append(ResidualBlock(name, stream, min(share, 1.0), consumer, own, before))
     return tuple(result)
 
 
-def _columns(found: Trace, shadow: nn.Module, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _columns(trace: Trace, shadow: nn.Module, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The consumer's columns that read an entry's output and its input; cv1's come first, then each entry's."""
     owner = name.rpartition(".m.")[0]
-    start = found.channels[f"{owner}.cv1"]
+    start = trace.channels[f"{owner}.cv1"]
     for key, _ in shadow.get_submodule(f"{owner}.m").named_children():
-        width = found.channels[f"{owner}.m.{key}"]
+        width = trace.channels[f"{owner}.m.{key}"]
         if f"{owner}.m.{key}" == name:
             return np.arange(start, start + width), np.arange(start - width, start)
         start += width

@@ -23,12 +23,12 @@ IMAGES = 64  # that are looked at, in batches of host/datasets.py
 
 
 def gather(
-    network: nn.Module, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
+    network: nn.Module, channel_graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
 ) -> dict[str, np.ndarray]:
     """Run labelled batches through a model and back; it is copied, and nothing is learned.
 
     Args:
-        network: a stock model. found: its groups. kind: one of gates.KINDS. batches: of host/datasets.py.
+        network: a stock model. channel_graph: its groups. kind: one of gates.KINDS. batches: of host/datasets.py.
 
     Returns:
         group name -> (size,) what each channel is worth, see `gates.Gates.scores`.
@@ -38,7 +38,7 @@ def gather(
     """
     device = next(network.parameters()).device
     try:
-        return _gather(deepcopy(network), found, kind, batches)
+        return _gather(deepcopy(network), channel_graph, kind, batches)
     except (PruneError, RuntimeError) as error:
         if not is_out_of_memory(error) or device.type == "cpu":
             raise
@@ -49,14 +49,16 @@ def gather(
         copy = deepcopy(network)
     finally:
         network.to(device)
-    return _gather(copy, found, kind, batches)
+    return _gather(copy, channel_graph, kind, batches)
 
 
-def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def _gather(
+    copy: Any, channel_graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
     for name, parameter in copy.named_parameters():
         parameter.requires_grad_(".dfl." not in name)
     device = next(copy.parameters()).device
-    seen = gradients.Gates(found, copy, kind)
+    seen = gradients.Gates(channel_graph, copy, kind)
     with loss.evaluating(copy), torch.enable_grad():
         if kind == "activation":
             seen.attach(None)
@@ -69,7 +71,7 @@ def _gather(copy: Any, found: ChannelGraph, kind: str, batches: Sequence[Mapping
         seen.detach()
     if not seen.seen:  # looks with inf or NaN in them are not counted
         raise PruneError(f"the gradients of this {type(copy).__name__} on this data are no finite numbers")
-    worth = seen.scores()
-    if not any(value.any() for value in worth.values()):
+    scores = seen.scores()
+    if not any(value.any() for value in scores.values()):
         raise PruneError(f"the gradients of this {type(copy).__name__} on this data are all 0")
-    return worth
+    return scores

@@ -58,16 +58,16 @@ class Gates:
     """The derivatives at the gates of a model's channels, accumulated over a training.
 
     Args:
-        found: the groups. model: the stock model in training that they are of. kind: one of `KINDS`.
+        channel_graph: the groups. model: the stock model in training that they are of. kind: one of `KINDS`.
         steps: of the optimizer in an epoch; where these are many, some of them are looked at. 0 looks at each.
     """
 
-    def __init__(self, found: ChannelGraph, model: nn.Module, kind: str, steps: int = 0) -> None:
+    def __init__(self, channel_graph: ChannelGraph, model: nn.Module, kind: str, steps: int = 0) -> None:
         self.kind = kind
         self._modules = dict(model.named_modules())
-        self._flat = Flat({group.name: group.size for group in found.groups})
-        self._readers = {group.name: _shares(group, self._modules, "in") for group in found.groups}
-        self._norms = {group.name: _shares(group, self._modules, "out") for group in found.groups}
+        self._flat = Flat({group.name: group.size for group in channel_graph.groups})
+        self._readers = {group.name: _shares(group, self._modules, "in") for group in channel_graph.groups}
+        self._norms = {group.name: _shares(group, self._modules, "out") for group in channel_graph.groups}
         shares = (*self._readers.values(), *self._norms.values())
         self._candidates = sorted({source for some in shares for source in some})
         self._live: _Live | None = None
@@ -131,9 +131,9 @@ class Gates:
         self._sums += torch.where(fine, value, torch.zeros_like(value))
         self._counts += live.groups.to(value.device) * fine
 
-    def fits(self, found: ChannelGraph) -> bool:
+    def fits(self, channel_graph: ChannelGraph) -> bool:
         """Whether something was seen, and of these groups."""
-        return self.seen > 0 and {g.name: g.size for g in found.groups} == self._flat.sizes
+        return self.seen > 0 and {g.name: g.size for g in channel_graph.groups} == self._flat.sizes
 
     def scores(self) -> dict[str, np.ndarray]:
         """Group name -> (size,) the mean over what was seen; in the unit of the loss for all but activations.
@@ -239,18 +239,18 @@ class Gates:
         return hook
 
 
-def weights(worth: Mapping[str, np.ndarray], found: ChannelGraph) -> dict[str, float]:
+def weights(scores: Mapping[str, np.ndarray], channel_graph: ChannelGraph) -> dict[str, float]:
     """How much the model suffers from a loss in each group, 1 for a typical one (units.Unit.weight).
 
     Scores are compared within a group; what they add up to, over groups that are decided together, compares the groups.
 
     Args:
-        worth: group name -> (size,) as of `Gates.scores`. found: the groups.
+        scores: group name -> (size,) as of `Gates.scores`. channel_graph: the groups.
     """
-    units = {group.name: group.tie or group.name for group in found.groups}
+    units = {group.name: group.tie or group.name for group in channel_graph.groups}
     totals = dict.fromkeys(units.values(), 0.0)
     for name, unit in units.items():
-        totals[unit] += float(worth[name].sum())
+        totals[unit] += float(scores[name].sum())
     typical = float(np.median(list(totals.values()))) if totals else 0.0
     return {name: max(totals[unit] / typical, _LEAST) if typical > 0 else 1.0 for name, unit in units.items()}
 

@@ -13,16 +13,16 @@ from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 
-def require_protected(found: ChannelGraph, patterns: Sequence[str]) -> None:
+def require_protected(channel_graph: ChannelGraph, patterns: Sequence[str]) -> None:
     """Raise where a pattern protects nothing: what it was to protect would be cut.
 
     Args:
-        found: the groups of the model. patterns: of layer names.
+        channel_graph: the groups of the model. patterns: of layer names.
 
     Raises:
         PruneError: names every such pattern, with the nearest names.
     """
-    layers = [layer.name for layer in found.layers if layer.kind != "product"]
+    layers = [layer.name for layer in channel_graph.layers if layer.kind != "product"]
     faults = []
     for pattern in patterns:
         if any(matches(name, pattern) for name in layers):

@@ -46,12 +46,12 @@ def units(
 
 def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_groups.Layer]) -> str:
     """Where a group stands: kernel and resolution of every layer that makes or reads its channels."""
-    found = {
+    kinds = {
         (member.side, layers[member.module].kind, layers[member.module].kernel, layers[member.module].area)
         for member in group.members
         if member.module in layers and layers[member.module].makes
     }
-    return str(sorted(found))
+    return str(sorted(kinds))
 
 
 def blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[allocate.Part]:

@@ -84,8 +84,8 @@ class Baseline:
 
     def figures(self) -> dict[str, float]:
         """What bounds are shares of: "flops", "params" and, with a profile, "latency" in ms."""
-        found = {"flops": self.size.flops, "params": float(self.size.params)}
-        return found if self.latency is None else {**found, "latency": self.latency}
+        figures = {"flops": self.size.flops, "params": float(self.size.params)}
+        return figures if self.latency is None else {**figures, "latency": self.latency}
 
     def meets(self, bounds: Mapping[str, float]) -> bool:
         """Whether every bound (as of `limits`) holds before any cut."""
@@ -106,15 +106,15 @@ def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, 
         latency without a profile is left out.
     """
     bounds = {"flops": recipe.flops, "params": recipe.params, "latency": recipe.latency}
-    found = {}
+    upper = {}
     for key, full in baseline.figures().items():
         bound = bounds[key]
         if bound is not None:
-            found[key] = full - share * max(full - bound.limit(full), 0.0)
+            upper[key] = full - share * max(full - bound.limit(full), 0.0)
     if baseline.least is not None:
         full = baseline.size.flops
-        found["flops"] = full - share * max(full - baseline.least, 0.0)
-    return found
+        upper["flops"] = full - share * max(full - baseline.least, 0.0)
+    return upper
 
 
 def _lowest(recipe: Recipe, original: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, int]:
@@ -138,10 +138,10 @@ def least_flops(
     original = {group.name: group.size for group in channel_graph.groups}
     lowest = _lowest(recipe, original, limits or {})
     flat = {name: np.ones(size) for name, size in original.items()}
-    found = candidates.units(channel_graph, flat, original, lowest)
-    cost = model_size.flops_cost(channel_graph, found, model_size.size_of(model), math.inf)
+    cuttable = candidates.units(channel_graph, flat, original, lowest)
+    cost = model_size.flops_cost(channel_graph, cuttable, model_size.size_of(model), math.inf)
     step_of = multiple(recipe, None)
-    narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in found], dtype=float)
+    narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in cuttable], dtype=float)
     return cost(narrowest) * (1 + 1e-6)
 
 
@@ -174,9 +174,9 @@ def plan(
         scores = scoring.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
     lowest = _lowest(recipe, original, baseline.limits)
-    found = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
+    cuttable = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [
-        *candidates.heads(found, channel_graph.heads, baseline.heads, recipe.heads),
+        *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),
         *candidates.blocks(channel_graph, recipe.depth),
     ]
     size = model_size.size_of(model)
@@ -185,18 +185,18 @@ def plan(
     def latency(limit: float) -> costs.Latency:
         if profile is None:
             raise PruneError("a bound on latency, or the latency scope, needs a device profile")
-        return model_size.latency_cost(channel_graph, found, model, profile, limit, parts)
+        return model_size.latency_cost(channel_graph, cuttable, model, profile, limit, parts)
 
     makers: dict[str, Callable[[float], costs.Costing]] = {
-        "flops": lambda limit: model_size.flops_cost(channel_graph, found, size, limit, parts),
-        "params": lambda limit: model_size.params_cost(channel_graph, found, size, limit, parts),
+        "flops": lambda limit: model_size.flops_cost(channel_graph, cuttable, size, limit, parts),
+        "params": lambda limit: model_size.params_cost(channel_graph, cuttable, size, limit, parts),
         "latency": latency,
     }
     gone = baseline.blocks - len(channel_graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
     try:
         return allocate.allocate(
-            found,
+            cuttable,
             [makers[key](bound) for key, bound in bounds.items()],
             scope=recipe.scope,
             multiple=multiple(recipe, profile),

@@ -74,19 +74,19 @@ def rehearse(
     """
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        found = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace()
-        choice.check_reachable(model, found, recipe, baseline)
-        return found, _halves(found)
+        channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace()
+        choice.check_reachable(model, channel_graph, recipe, baseline)
+        return channel_graph, _halves(channel_graph)
 
     _settled(model, attempt, avoid)
     return avoid
 
 
-def _halves(found: ChannelGraph) -> PrunePlan:
+def _halves(channel_graph: ChannelGraph) -> PrunePlan:
     """A plan that keeps half of every group, drawn at random; tied groups keep equal counts."""
     random = np.random.default_rng(0)
     keep = {}
-    for group in found.groups:
+    for group in channel_graph.groups:
         count = max(group.size // group.times // 2, 1) * group.times
         if count < group.size:
             keep[group.name] = np.sort(random.choice(group.size, count, replace=False))
@@ -100,15 +100,15 @@ def _settled(
     fault: trial.Fault | None = None
     for _ in range(_ROUNDS):
         try:
-            found, plan = attempt()
+            channel_graph, plan = attempt()
         except BoundError as error:
             if not avoid:
                 raise
             raise BoundError(f"{error}. Protected, because a cut fails there: {_listed(model, avoid)}") from error
-        fault = trial.examine(model, found, plan)
+        fault = trial.examine(model, channel_graph, plan)
         gc.collect()  # the copy may be part of a circle: without this it stays beside what comes next
         if fault is None:
-            return found, plan
+            return channel_graph, plan
         blamed = _blamed(model, fault.name, avoid)
         if not blamed:
             break

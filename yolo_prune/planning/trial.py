@@ -42,12 +42,12 @@ class Fault(NamedTuple):
     words: str
 
 
-def examine(model: nn.Module, found: ChannelGraph, plan: PrunePlan) -> Fault | None:
+def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
     """Cut a copy by a plan, and see whether it does what it did.
 
     Args:
         model: a stock model on any device, in any mode; it is not changed, and no random state is.
-        found: its groups. plan: what stays of them.
+        channel_graph: its groups. plan: what stays of them.
 
     Returns:
         The first fault, or None. A model that does not run on an image of this size before the cut is not judged.
@@ -61,12 +61,12 @@ def examine(model: nn.Module, found: ChannelGraph, plan: PrunePlan) -> Fault | N
     images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
-            _silence(shadow, found, plan)
+            _silence(shadow, channel_graph, plan)
             before = [_run(shadow, images, training) for training in (False, True)]
         if any(run.fault is not None for run in before):
             return None
         try:
-            cut_channels.apply(shadow, found, plan)
+            cut_channels.apply(shadow, channel_graph, plan)
         except cut_channels.LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
@@ -101,10 +101,10 @@ def _removed(shadow: nn.Module, plan: PrunePlan) -> Iterator[None]:
             shadow.get_submodule(owner)._modules[key] = block
 
 
-def _silence(shadow: nn.Module, found: ChannelGraph, plan: PrunePlan) -> None:
+def _silence(shadow: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> None:
     """Make and read as 0 what the plan drops, in place."""
     modules = dict(shadow.named_modules())
-    for group in found.groups:
+    for group in channel_graph.groups:
         kept = plan.keep.get(group.name)
         if kept is None:
             continue

@@ -64,8 +64,8 @@ _FOR_INT8 = {"openvino": {"nncf": "nncf"}, "onnx": {"onnxruntime": "onnxruntime"
 
 def missing(kind: str, precision: str = "fp32", run: bool = True) -> list[str]:
     """What pip must install before the host can export to a format, and, with `run`, before it can be run here."""
-    found = FORMATS[kind]
-    needed = {**found.export, **(found.run if run else {})}
+    entry = FORMATS[kind]
+    needed = {**entry.export, **(entry.run if run else {})}
     if precision == "int8":
         needed |= _FOR_INT8.get(kind, {})
     return [package for module, package in needed.items() if find_spec(module) is None]

@@ -35,12 +35,12 @@ def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -
         given = shown(given)
     if not isinstance(given, (str, os.PathLike)) or not str(given).strip():
         raise PruneError(f"{name}={shown(given)} is no name of a file or folder: write {name}={example}")
-    found = Path(given)
-    if suffixes and found.suffix not in suffixes:
+    place = Path(given)
+    if suffixes and place.suffix not in suffixes:
         raise PruneError(
             f"{name}={shown(given)}: a file that ends in {' or '.join(suffixes)} is needed, such as {name}={example}"
         )
-    return found
+    return place
 
 
 def whole(**given: object) -> None:
