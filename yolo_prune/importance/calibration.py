@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What channels are worth where no training has shown it yet: gradients of a few labelled batches (see
+"""Scores of channels where no training has gathered gradients yet: from those of a few labelled batches (see
 gradients.py)."""
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def gather(
     """Run labelled batches through a model and back; it is copied, and nothing is learned.
 
     Args:
-        network: a stock model. channel_graph: its groups. kind: one of gates.KINDS. batches: of host/datasets.py.
+        network: a stock model. channel_graph: its groups. kind: one of gradients.KINDS. batches: of host/datasets.py.
 
     Returns:
-        group name -> (size,) what each channel is worth, see `gates.Gates.scores`.
+        group name -> (size,) what each channel is worth, see `gradients.Gates.scores`.
 
     Raises:
         PruneError: the loss of this model cannot be computed on these labels, or says nothing of any channel.
