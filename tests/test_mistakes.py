@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
+from tests.helpers import custom_blocks
 from tests.helpers.runs import record_of, train
 from yolo_prune import files
 from yolo_prune.commands.apply import apply
@@ -113,3 +115,24 @@ def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(PruneError, match=r"best-pruned.pt cannot be written.*No space"):
         apply(str(best), flops="70%", safe=False)
     assert not (tmp_path / "best-pruned.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"steps": 7, "schedule": "cubic"}, {"start": 0.3}, {"distill": 6}, {"regularize": "group"}, {"warmup": 2}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_one_cut_takes_no_settings_of_a_training(settings: dict[str, Any]) -> None:
+    network = YOLO("yolov8n.yaml").model
+    before = get_num_params(network)
+    with pytest.raises(PruneError, match=f"{next(iter(settings))}=.*one cut without training does nothing with it"):
+        yolo_prune.prune(network, flops="80%", **settings)
+    assert get_num_params(network) == before
+
+
+def test_one_cut_names_the_blocks_that_it_keeps_whole(caplog: Any) -> None:
+    custom_blocks.register()
+    name = custom_blocks.NAMED[0].__name__
+    network = DetectionModel(custom_blocks.yaml_with(name), verbose=False)
+    yolo_prune.prune(network, flops="80%")
+    assert any("prune:" in line and name in line for line in caplog.messages)

@@ -28,11 +28,16 @@ from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.report import latency
+from yolo_prune.report import latency, text
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
 from yolo_prune.training import cut_models, session
 
+# Settings of a training, which one cut has no use for. A recipe may have them; asked for by name they are refused.
+_OF_TRAINING = (
+    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
+    "deploy",
+)
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 
 
@@ -141,6 +146,8 @@ def _choose(
     """The model as it is, its channel groups, and which channels of each group stay."""
     graph = channel_groups.build(network, wanted.protect)
     asked_for.require_protected(graph, wanted.protect)
+    if graph.untaught:
+        log.say(text.untaught(graph.untaught, graph.operations))
     weights, limits = sensitivity.asked(wanted, graph), sensitivity.limits(wanted, graph)
     baseline = Baseline.of(network, graph, device, weights, limits)
     bounds = choice.limits(wanted, baseline)
@@ -237,6 +244,7 @@ def recipe_of(flops: Any, params: Any, given: str | Path | Recipe | None, settin
         ("flops", "params", "recipe", "data", "imgsz"),
     )
     _no_max_drop(wanted)
+    _nothing_of_a_training(settings)
     return wanted
 
 
@@ -246,6 +254,15 @@ def _no_max_drop(wanted: Recipe) -> None:
             f"max_drop={wanted.max_drop:g} is kept by a training (yolo train ... prune_max_drop=); "
             "one cut wants a bound alone"
         )
+
+
+def _nothing_of_a_training(settings: Mapping[str, Any]) -> None:
+    named = {key.removeprefix("prune_"): value for key, value in settings.items() if value is not None}
+    idle = {key: value for key, value in named.items() if key in _OF_TRAINING}
+    if idle:
+        given = ", ".join(f"{key}={value}" for key, value in idle.items())
+        right = " ".join(f"prune_{key}={value}" for key, value in idle.items())
+        raise PruneError(f"{given}: one cut without training does nothing with it; leave it out, or train: {right}")
 
 
 def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Sequence[str]) -> Recipe:

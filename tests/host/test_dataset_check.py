@@ -121,6 +121,18 @@ def test_a_right_one_passes(task: str, tmp_path: Path) -> None:
     dataset_check.require(network, make(tmp_path / "data", task))
 
 
+def test_other_names_of_as_many_classes_are_said(tmp_path: Path, caplog: Any) -> None:
+    network: Any = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    network.names = {0: "dark", 1: "bright"}
+    dataset_check.require(network, make(tmp_path / "data", "detect"))
+    (line,) = [line for line in caplog.messages if "prune:" in line]
+    assert "calls class 0 'bright' and the model 'dark' (2 of 2 differ)" in line
+    caplog.clear()
+    network.names = {0: "bright", 1: "dark"}
+    dataset_check.require(network, tmp_path / "data" / "data.yaml")
+    assert not [line for line in caplog.messages if "prune:" in line]
+
+
 def test_apply_inspect_and_export_ask_too(tmp_path: Path) -> None:
     network = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     network.names = {0: "bright", 1: "dark"}

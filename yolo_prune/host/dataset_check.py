@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 from ultralytics.data.utils import img2label_paths
 
+from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import datasets
 
@@ -48,6 +49,8 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
                 f"data={data} has {given} {what} and the model {own}: what is measured on it says nothing of this "
                 "model. Name the data set that it was trained on"
             )
+    if pairs[0][0] == "classes":
+        _warn_of_other_names(network, info, f"data={data}")
     for split in splits:
         if not info.get(split):
             raise PruneError(f"data={data} has no {split} split, which is needed here")
@@ -56,6 +59,24 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
             raise PruneError(f"data={data}: there is no image in its {split} split ({info[split]})")
         if task in _BOXES and hasattr(dataset, "labels"):
             _labels(dataset, task, f"data={data}", split, info)
+
+
+def _warn_of_other_names(network: nn.Module, info: dict[str, Any], name: str) -> None:
+    """Say that classes are called otherwise, or stand in another order: then what is measured may be of others."""
+    own, given = (dict(enumerate(n)) if isinstance(n, (list, tuple)) else dict(n or {}) for n in _names(network, info))
+    if all(str(label).isdigit() for label in own.values()):
+        return  # the host's stand-ins, of a model that no data has named yet
+    other = [i for i in own if i in given and str(own[i]) != str(given[i])]
+    if other:
+        first = other[0]
+        log.warn(
+            f"{name} calls class {first} {given[first]!r} and the model {own[first]!r} ({len(other)} of {len(own)} "
+            "differ): if these are other classes, what is measured on it says nothing of this model"
+        )
+
+
+def _names(network: nn.Module, info: dict[str, Any]) -> tuple[Any, Any]:
+    return getattr(network, "names", None), info.get("names")
 
 
 def _single_class(network: nn.Module) -> bool:
