@@ -256,7 +256,7 @@ def choose(
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
-        worth: groups -> group name -> (size,) what channels are worth by gradients, for an importance of `gradients.KINDS`;
+        worth: groups -> group name -> (size,) scores of gradients, for an importance of `gradients.KINDS`;
             where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
         avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
         frozen: layers that a training leaves as they are; they stay whole.
