@@ -95,7 +95,46 @@ class Noise(Gate):
         return self.b(self.a(x) + 0.5 * torch.randn(x.shape[0], 1, 1, 1))
 
 
-BLOCKS = (Splits, Masks, OnlyInTraining, Normed, Gate, Noise)
+class RunningNorm(nn.Module):
+    """Legal: a norm of torch, none of the BatchNorms, that keeps running statistics."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = Conv(c, c, 1), Conv(c, c, 3)
+        self.d = nn.InstanceNorm2d(c, affine=True, track_running_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.d(self.a(x)))
+
+
+class RunningMean(nn.Module):
+    """Legal: a forward in training mode replaces a buffer that evaluation reads."""
+
+    mean: Tensor
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = Conv(c, c, 1), Conv(c, c, 3)
+        self.register_buffer("mean", torch.zeros(1, c, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * y.detach().mean((0, 2, 3), keepdim=True)
+        return self.b(y - self.mean)
+
+
+class CountsCalls(Gate):
+    """Legal: something outside of the module, which no copy puts back, changes with each call."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        CountsCalls.calls += 1
+        return self.b(self.a(x) * (1 + CountsCalls.calls % 7))
+
+
+BLOCKS = (Splits, Masks, OnlyInTraining, Normed, Gate, Noise, RunningNorm, RunningMean, CountsCalls)
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +241,37 @@ def test_legal_blocks_are_cut(name: str, caplog: Any) -> None:
         yolo_prune.prune(model, flops="50%", scope="uniform")
     assert "cut in a trial" not in caplog.text
     assert widths(model)["model.6.a.conv"][0] < before["model.6.a.conv"][0]
+
+
+@pytest.mark.parametrize("name", ["RunningNorm", "RunningMean", "CountsCalls"])
+@pytest.mark.parametrize("protect", [(), ("model.5", "model.6.*")])
+def test_what_a_forward_changes_in_a_block_is_no_fault_of_the_cut(
+    name: str, protect: tuple[str, ...], caplog: Any
+) -> None:
+    model = detector(name)
+    before = widths(model)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        record = yolo_prune.prune(model, flops="60%", scope="uniform", protect=list(protect))
+    assert "cut in a trial" not in caplog.text
+    assert record["final"]["gflops"] <= 0.6 * record["baseline"]["gflops"]
+    if protect:
+        now = widths(model)
+        assert all(now[layer] == before[layer] for layer in now if layer.startswith("model.6."))
+    for training in (False, True):
+        model.train(training)(torch.rand(2, 3, 64, 64))
+
+
+@pytest.mark.usefixtures("credulous")
+@pytest.mark.parametrize("name", ["RunningNorm", "RunningMean"])
+def test_running_statistics_that_a_cut_does_not_fit_protect_their_block_alone(name: str, caplog: Any) -> None:
+    model = detector(name)
+    before = widths(model)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        record = yolo_prune.prune(model, flops="60%", scope="uniform")
+    assert [f"model.6 ({name})" in line for line in caplog.messages if "cut in a trial" in line] == [True]
+    assert record["final"]["gflops"] <= 0.6 * record["baseline"]["gflops"]
+    now = widths(model)
+    assert all(now[layer] == before[layer] for layer in now if layer.startswith("model.6."))
 
 
 def test_where_nothing_helps_the_model_stays_and_the_block_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,17 @@ run before and after the cut, in evaluation and in training mode:
   that every module must put out the same numbers after the cut, without the channels that went. The first that does
   not is at fault. What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
   it.
+
+A forward may change what a model remembers: running statistics in training mode, a size, a cache. Every run that is
+compared therefore starts from the same state, on a copy of its own. Modules that differ from themselves without any cut
+(noise) are not compared.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -62,7 +67,10 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
             _silence(shadow, channel_graph, plan)
-            before = [_run(shadow, images, training) for training in (False, True)]
+            # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
+            if any(_run(shadow, images, training).fault is not None for training in (False, True)):
+                return None
+            before = [_run(_restored(shadow), images, training) for training in (False, True)]
         if any(run.fault is not None for run in before):
             return None
         try:
@@ -70,18 +78,25 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
         except cut_channels.LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
-            fault = _run(shadow, images, run.training, run).fault
-            if fault is not None and (fault.name not in run.numbers or _is_steady(model, images)):
+            fault = _run(_restored(shadow), images, run.training, run).fault
+            if fault is not None and fault.name in run.numbers:
+                fault = _run(_restored(shadow), images, run.training, run, _unsteady(model, images)).fault
+            if fault is not None:
                 return fault
     return None
 
 
-def _is_steady(model: nn.Module, images: torch.Tensor) -> bool:
-    """Whether what a module puts out in evaluation is the same each time: noise tells nothing of a cut."""
+def _restored(shadow: nn.Module) -> nn.Module:
+    """A copy to run, so that a forward changes no buffer or attribute of `shadow`; it shares the parameters."""
+    return deepcopy(shadow, {id(parameter): parameter for parameter in shadow.parameters()})
+
+
+def _unsteady(model: nn.Module, images: torch.Tensor) -> set[str]:
+    """Modules that put out something else each time in evaluation, uncut: noise tells nothing of a cut."""
     shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
-    first = _run(shadow, images, False)
-    torch.manual_seed(1)
-    return _run(shadow, images, False, first).fault is None
+    first = _run(_restored(shadow), images, False)
+    _run(_restored(shadow), images, True)  # what it changes outside the copy, such as a class's attribute, shows below
+    return _run(_restored(shadow), images, False, first, seed=1).different
 
 
 @contextlib.contextmanager
@@ -138,18 +153,27 @@ class _Pass:
 
     Attributes:
         training: the mode. given: (module, number of its call) -> the tensors it put out. shapes: of the predictions.
-        numbers: modules whose numbers are compared. fault: where the run failed, or was not what an earlier one was.
+        numbers: modules whose numbers are compared. different: modules that were not what they were in an earlier run.
+        fault: where the run failed, or was first not what an earlier one was.
     """
 
     training: bool
     given: dict[tuple[str, int], list[torch.Tensor]] = field(default_factory=dict)
     shapes: list[torch.Size] = field(default_factory=list)
     numbers: set[str] = field(default_factory=set)
+    different: set[str] = field(default_factory=set)
     fault: Fault | None = None
 
 
-def _run(shadow: nn.Module, images: torch.Tensor, training: bool, earlier: _Pass | None = None) -> _Pass:
-    """Run a copy in a mode, its BatchNorms in evaluation; with an earlier run, compare the two."""
+def _run(
+    shadow: nn.Module,
+    images: torch.Tensor,
+    training: bool,
+    earlier: _Pass | None = None,
+    ignored: Collection[str] = (),
+    seed: int = 0,
+) -> _Pass:
+    """Run a copy in a mode, its BatchNorms in evaluation; with an earlier run, compare the two but for `ignored`."""
     run = _Pass(training)
     path: list[str] = []
     calls: dict[str, int] = {}
@@ -163,14 +187,16 @@ def _run(shadow: nn.Module, images: torch.Tensor, training: bool, earlier: _Pass
             while path.pop() != name:
                 pass
             calls[name] = calls.get(name, 0) + 1
-            if run.fault is not None:
+            if name in ignored:
                 return
             tensors = list(_tensors(out))
             if earlier is None:
                 run.given[name, calls[name]] = [tensor.clone() for tensor in tensors]
                 return
             words = _difference(earlier.given.get((name, calls[name])), tensors, name in run.numbers)
-            run.fault = Fault(name, words) if words and name else None
+            if words and name:
+                run.different.add(name)
+                run.fault = run.fault or Fault(name, words)
 
         return look
 
@@ -180,7 +206,7 @@ def _run(shadow: nn.Module, images: torch.Tensor, training: bool, earlier: _Pass
         if not isinstance(module, torch.jit.ScriptModule):
             handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
             handles.append(module.register_forward_hook(leave(name)))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     try:
         result = shadow(images)
         run.shapes = [tensor.shape for tensor in _tensors(result, feats=False)]
