@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
 
@@ -12,8 +13,13 @@ from torch import nn
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A copy without the loss, which holds the model: copying that would copy all twice."""
+    """A copy without the loss, which holds the model: copying that would copy all twice.
+
+    Nor has it the host's own hooks: those of a distilled student hold what its layers put out last, which torch does
+    not copy (ultralytics 8.4.190, nn/distill_model.py). A user's hooks are copied, for they may change what a layer is.
+    """
     criterion = model.__dict__.pop("criterion", None)
+    hooks = [(module, module._forward_hooks) for module in model.modules() if module._forward_hooks]
     computed = [  # at each call, such as the weight of torch.nn.utils.weight_norm; torch does not copy these
         (vars(module), key, value)
         for module in model.modules()
@@ -21,15 +27,23 @@ def copy_of(model: nn.Module) -> nn.Module:
         if isinstance(value, torch.Tensor) and value.grad_fn is not None
     ]
     try:
+        for module, known in hooks:
+            module._forward_hooks = OrderedDict((key, one) for key, one in known.items() if not _is_of_host(one))
         for holder, key, value in computed:
             holder[key] = value.detach()
         with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
             return deepcopy(model)
     finally:
+        for module, known in hooks:
+            module._forward_hooks = known
         for holder, key, value in computed:
             holder[key] = value
         if criterion is not None:
             model.criterion = criterion
+
+
+def _is_of_host(hook: object) -> bool:
+    return type(hook).__module__.startswith("ultralytics.")
 
 
 @contextlib.contextmanager
