@@ -11,8 +11,8 @@ host module, right after that module has run (what needs nothing but the host st
     ultralytics.nn.tasks               `parse_model` builds a pruned model's widths from its yaml; `BaseModel.load`
                                        gives them to a full-width model that loads pruned weights
     ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once, and
-                                       `train` wrong ones before it starts a run for each of several data sets
-                                       (host/yolo_methods.py)
+                                       `train` wrong ones before it starts a run for each of several data sets;
+                                       `load` remembers weights that do not fit (host/yolo_methods.py)
     ultralytics.engine.trainer         `run_callbacks` puts back our callbacks that were taken away (Ray Tune);
                                        a DDP run is checked in the parent, and its workers are given the plugin
     ultralytics.utils.callbacks.platform   what is sent to Ultralytics Platform after a step has the pruned size
@@ -139,9 +139,21 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
         rebuild.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
+        if not settings.get("resume"):
+            _require_weights(yolo, settings.get("pretrained", yolo.overrides.get("pretrained", True)))
         data = settings.get("data")
         if isinstance(data, (str, Path)) and not settings.get("resume") and settings.get("trainer") is None:
             datasets.opened(yolo.model, data)  # a trainer of the user's own may read data of its own kind
+
+
+def _require_weights(yolo: Any, pretrained: Any) -> None:
+    """Refuse weights that the model in training would not take over: of a file, or of the `load` before."""
+    from yolo_prune.host import rebuild
+
+    if isinstance(pretrained, (str, Path)):
+        rebuild.require_pretrained(pretrained, yolo.model)
+    elif pretrained is not False:
+        yolo_methods.require_loaded(yolo)
 
 
 # The callbacks --------------------------------------------------------------------------------------------------------

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
 import yolo_prune
 from tests.helpers.oracle import random_plan
 from tests.helpers.runs import record_of, train, widths
+from yolo_prune import install
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import rebuild
+from yolo_prune.host import rebuild, yolo_methods
 from yolo_prune.surgery import cut_channels
 
 
@@ -139,3 +142,92 @@ def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
     train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=0.3, prune_schedule="oneshot", prune_start=0)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]
+
+
+@pytest.mark.parametrize("how", ["pretrained", "load", "load a module", "load a dict"])
+@pytest.mark.parametrize("kind", ["narrow", "fused", "scale"])
+def test_weights_that_would_be_lost_are_refused_however_they_are_given(
+    kind: str, how: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    source = YOLO("yolov8s.yaml" if kind == "scale" else "yolov8n.yaml")
+    if kind == "narrow":
+        narrowed(source)
+    elif kind == "fused":
+        source.model.fuse()
+    path, more = saved(source, tmp_path / "given.pt"), {}
+    yolo = YOLO("yolov8n.yaml")
+    if how == "pretrained":
+        more = {"pretrained": str(path)}
+    else:
+        yolo.load({"load": path, "load a module": source.model, "load a dict": {"model": source.model}}[how])
+    words = {"narrow": "have other widths than", "fused": "is fused", "scale": "fit the model that is to be pruned"}
+    label = r"pretrained=.*given\.pt" if how == "pretrained" else "load="
+    with pytest.raises(PruneError, match=f"^{label}.*{words[kind]}") as refused:
+        train(tiny_data, tmp_path, yolo, epochs=1, prune=0.2, prune_schedule="oneshot", **more)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trainer_alone_refuses_pretrained_too(tmp_path: Path) -> None:
+    path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
+    with pytest.raises(PruneError, match=r"^pretrained=.*narrow\.pt: \d+ of 355 tensors"):
+        get_cfg(overrides={"mode": "train", "model": "yolov8n.yaml", "pretrained": str(path), "prune": 0.2})
+
+
+def test_weights_that_fit_for_the_most_part_are_taken(tmp_path: Path) -> None:
+    network = YOLO("yolov8n.yaml").model
+    few = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    for given, own in ((network, few), (few, network), (YOLO("yolov8n-cls.yaml").model, network)):
+        rebuild.require_fitting(given, own, "given")
+    for name in ("yolov8n-seg.yaml", "yolov8n-p2.yaml"):
+        rebuild.require_fitting(network, YOLO(name).model, "given")
+    for value in (True, False, None, "absent.pt"):
+        rebuild.require_pretrained(str(value), network)
+    pruned = YOLO("yolov8n.yaml")
+    yolo_prune.prune(pruned, flops="50%")
+    rebuild.require_pretrained(saved(pruned, tmp_path / "pruned.pt"), network)
+    yolo = YOLO("yolov8n.yaml").load(tmp_path / "pruned.pt")
+    yolo_methods.require_loaded(yolo)
+
+
+def test_weights_loaded_after_those_that_do_not_fit_count() -> None:
+    yolo = YOLO("yolov8n.yaml").load(YOLO("yolov8s.yaml").model)
+    with pytest.raises(PruneError, match=r"load=.* only \d+ of \d+ weight tensors fit"):
+        yolo_methods.require_loaded(yolo)
+    install._require_weights(yolo, False)
+    yolo.load(YOLO("yolov8n.yaml").model)
+    yolo_methods.require_loaded(yolo)
+
+
+def l1_mask(layer: nn.Module) -> None:
+    prune.l1_unstructured(layer, "weight", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (l1_mask, r'masked.* torch\.nn\.utils\.prune\.remove\(module, "weight"\)'),
+        (parametrizations.spectral_norm, r'parametrized.*parametrize\.remove_parametrizations\(module, "weight"\)'),
+        (parametrizations.weight_norm, r'parametrized.*parametrize\.remove_parametrizations\(module, "weight"\)'),
+        (nn.utils.spectral_norm, r'parametrized.*remove_spectral_norm\(module, "weight"\)'),
+    ],
+)
+def test_computed_weights_are_named_with_the_call_that_makes_them_plain(
+    compute: Callable[[nn.Module], Any], words: str
+) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    layer = yolo.model.model[2].cv1.conv
+    compute(layer)
+    with pytest.raises(PruneError, match=rf"^model=given\.pt: the weight of model\.2\.cv1\.conv is {words}"):
+        rebuild.require(yolo.model, "given.pt")
+    if compute is l1_mask:
+        prune.remove(layer, "weight")
+        rebuild.require(yolo.model, "given.pt")
+
+
+def test_a_masked_model_that_apply_has_pruned_is_told_the_same() -> None:
+    yolo = YOLO("yolov8n.yaml")
+    l1_mask(yolo.model.model[2].cv1.conv)
+    yolo_prune.prune(yolo, flops="80%")
+    with pytest.raises(PruneError, match=r"the weight of model\.2\.cv1\.conv is masked"):
+        rebuild.require(yolo.model, "masked-p.pt")

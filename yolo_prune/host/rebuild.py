@@ -8,50 +8,53 @@ places, and says so in one number only (ultralytics 8.4.190, nn/tasks.py: `BaseM
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 from ultralytics.nn import tasks
 
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import checkpoint
 
 
-def require_unfused(network: nn.Module, name: str = "") -> None:
+def require_unfused(network: nn.Module, name: str = "", argument: str = "model") -> None:
     """Raise where BatchNorms are folded into convolutions: neither a cut nor a training knows what they were.
 
     Args:
-        network: any module. name: how the user named it, if they did.
+        network: any module. name: how the user named it, if they did. argument: what the user's argument is called.
 
     Raises:
         PruneError: it is fused.
     """
     if getattr(network, "is_fused", lambda: False)():
         raise PruneError(
-            f"{f'model={name}: ' if name else ''}this model is fused (its BatchNorms are folded in); load the .pt "
+            f"{f'{argument}={name}: ' if name else ''}this model is fused (its BatchNorms are folded in); load the .pt "
             "again and prune it before predict. Of a .pt that was saved after fuse(), take the one before"
         )
 
 
-def require(network: nn.Module, name: str) -> None:
+def require(network: nn.Module, name: str, argument: str = "model") -> None:
     """Raise unless a training keeps all weights of a model.
 
     Args:
         network: a stock model; one without a yaml is left to the host, and so is a yaml that it cannot build.
-        name: how the user named it.
+        name: how the user named it. argument: what the user's argument is called.
 
     Raises:
-        PruneError: it is fused, or its weights are of other widths than its yaml builds.
+        PruneError: it is fused, or its weights are masked, parametrized, or of other widths than its yaml builds.
     """
-    require_unfused(network, name)
+    require_unfused(network, name, argument)
     built = _built(network)
     layers = getattr(network, "model", None)
     if built is None or not isinstance(layers, nn.Module):
         return
     own = layers.state_dict()
+    _require_plain(layers, own.keys(), built.keys(), f"{argument}={name}")
     towers = _towers_that_load_takes_over(layers, built)
     changed = [
         key
@@ -64,11 +67,99 @@ def require(network: nn.Module, name: str) -> None:
     first = (changed or gone)[0]
     is_now = f"is {list(own[first].shape)}" if changed else "is not there"
     raise PruneError(
-        f"model={name}: {len(changed) + len(gone)} of {len(own)} tensors have other widths than this model's own yaml "
-        f"builds (model.{first} {is_now}, the yaml builds {list(built[first].shape)}), so a training would make it "
-        "full width again and lose them. Was it narrowed by another tool? Prune it as it is first, which writes its "
+        f"{argument}={name}: {len(changed) + len(gone)} of {len(own)} tensors have other widths than this model's own "
+        f"yaml builds (model.{first} {is_now}, the yaml builds {list(built[first].shape)}), so a training would make "
+        "it full width again and lose them. Was it narrowed by another tool? Prune it as it is first, which writes its "
         f"widths down: yolo-prune apply model={name} flops=80%; then train what that writes"
     )
+
+
+def _require_plain(layers: nn.Module, own: Collection[str], built: Collection[str], label: str) -> None:
+    """Raise where a tensor that the yaml builds as a parameter is computed from others, by a mask or a parametrization.
+
+    Blocks of the user's that are built with such weights are kept: the yaml builds these too.
+    """
+    computed = [
+        (name, tensor, remove)
+        for name, module in layers.named_modules()
+        for tensor, remove in _computed(module)
+        if f"{name}.{tensor}" in built and f"{name}.{tensor}" not in own
+    ]
+    if not computed:
+        return
+    name, tensor, (how, remove) = computed[0]
+    more = f" (and {len(computed) - 1} more)" if len(computed) > 1 else ""
+    raise PruneError(
+        f"{label}: the {tensor} of model.{name}{more} is {how}, which a training would not take over; make it plain "
+        f'with {remove}(module, "{tensor}"), which keeps its values, save the model again and train that'
+    )
+
+
+def _computed(module: nn.Module) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names of the tensors of a module that torch computes before each forward, and how, and what makes them plain."""
+    for tensor in getattr(module, "parametrizations", {}) if parametrize.is_parametrized(module) else ():
+        yield tensor, ("parametrized", "torch.nn.utils.parametrize.remove_parametrizations")
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, prune.BasePruningMethod):
+            yield hook._tensor_name, ("masked", "torch.nn.utils.prune.remove")
+        elif type(hook).__name__ in _NORMS and type(hook).__module__.startswith("torch.nn.utils."):
+            yield (
+                str(getattr(hook, "name", "weight")),
+                ("parametrized", f"torch.nn.utils.{_NORMS[type(hook).__name__]}"),
+            )
+
+
+_NORMS = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
+
+
+def require_fitting(weights: nn.Module, network: nn.Module, name: str, argument: str = "pretrained") -> None:
+    """Raise unless a model that is to be pruned takes over most of the weights that it is given.
+
+    The host takes the tensors of equal shape and says so in one number only. Another class count, another head or a
+    backbone alone are left to it. So are weights that yolo-prune has pruned: the model is given their widths.
+
+    Args:
+        weights: the model whose weights are given. network: the model that is to take them.
+        name: how the user named the weights. argument: what the user's argument is called.
+
+    Raises:
+        PruneError: as of `require`, of the weights; or fewer than half of them fit.
+    """
+    require(weights, name, argument)
+    if "yolo_prune" in (getattr(weights, "yaml", None) or {}):  # surgery.spec_key: what a pruned model's yaml has
+        return
+    given, own = _kernels(weights), _kernels(network)
+    fit, most = sum(own.get(key) == shape for key, shape in given.items()), min(len(given), len(own))
+    if 2 * fit < most:
+        raise PruneError(
+            f"{argument}={name}: only {fit} of {len(given)} weight tensors fit the model that is to be pruned, which "
+            "would keep random ones in the other places; give weights of the same architecture and scale, or "
+            "pretrained=False to prune a random model"
+        )
+
+
+def _kernels(network: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of the tensors of more than one dimension: vectors and counters also fit by accident."""
+    return {key: tensor.shape for key, tensor in network.state_dict().items() if tensor.ndim > 1}
+
+
+def require_pretrained(path: str | Path, network: nn.Module | None = None) -> None:
+    """`require_fitting` for a .pt file at hand; what cannot be read safely is left to the host.
+
+    Args:
+        path: the host's `pretrained`. network: the model that is to take its weights; without one the file alone is
+            looked at.
+
+    Raises:
+        PruneError: as of `require_fitting`.
+    """
+    weights = _at_hand(path)
+    if weights is None:
+        return
+    if network is None:
+        require(weights, str(path), "pretrained")
+    else:
+        require_fitting(weights, network, str(path))
 
 
 def _towers_that_load_takes_over(layers: Any, built: dict[str, Any]) -> tuple[str, ...]:
@@ -95,13 +186,18 @@ def require_file(path: str | Path) -> None:
     Raises:
         PruneError: as of `require`.
     """
+    network = _at_hand(path)
+    if network is not None:
+        require(network, str(path))
+
+
+def _at_hand(path: str | Path) -> nn.Module | None:
     if Path(path).suffix != ".pt" or not Path(path).is_file():
-        return
+        return None
     try:
-        network, _ = checkpoint.load(path, safe=checkpoint.restricted())
+        return checkpoint.load(path, safe=checkpoint.restricted())[0]
     except PruneError:
-        return
-    require(network, str(path))
+        return None
 
 
 def _built(network: nn.Module) -> dict[str, Any] | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from yolo_prune import log
-from yolo_prune.errors import HostError
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import arguments, ours
 from yolo_prune.recipe.file import RENAMED
 
@@ -28,6 +29,7 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
             `attach` ask for pruning.
     """
     _install_keeping_attached(model.Model)
+    _install_load(model.Model)
     for mode in ("benchmark", "export", "track"):
         stock = getattr(model.Model, mode)
         if not ours.marked(stock):
@@ -67,6 +69,52 @@ def _install_keeping_attached(model: Any) -> None:
         stock_reset(self)
 
     model.tune, model.reset_callbacks = ours.mark(tune), ours.mark(reset_callbacks)
+
+
+def _install_load(model: Any) -> None:
+    """Remember of `load` whether the model has taken the weights over: a training that prunes asks (8.4.190)."""
+    stock = model.load
+    if ours.marked(stock):
+        return
+
+    @functools.wraps(stock)
+    def load(self: Any, weights: Any = _STOCK, *args: Any, **kwargs: Any) -> Any:
+        given = () if weights is _STOCK else (weights,)
+        result = stock(self, *given, *args, **kwargs)
+        self.yolo_prune_unfit = (self.model, _unfit(self, weights))
+        return result
+
+    model.load = ours.mark(load)
+
+
+_STOCK = object()  # stands for the default of the host
+
+
+def _unfit(yolo: Any, weights: Any) -> str | None:
+    """Why the weights that a YOLO object has just loaded do not fit its model; None where they do."""
+    from yolo_prune.host import rebuild
+
+    source: Any = weights if isinstance(weights, dict) or hasattr(weights, "state_dict") else yolo.ckpt
+    source = (source.get("ema") or source.get("model")) if isinstance(source, dict) else source
+    if not hasattr(source, "state_dict"):
+        return None
+    named = weights if isinstance(weights, (str, Path)) else getattr(source, "pt_path", None)
+    try:
+        rebuild.require_fitting(source, yolo.model, str(named or type(source).__name__), "load")
+    except PruneError as error:
+        return str(error)
+    return None
+
+
+def require_loaded(yolo: Any) -> None:
+    """Raise where the last `load` of a YOLO object left most of its model as it was.
+
+    Raises:
+        PruneError: in the words of `rebuild.require_fitting`.
+    """
+    network, fault = vars(yolo).get("yolo_prune_unfit", (None, None))
+    if fault is not None and network is yolo.model:
+        raise PruneError(fault)
 
 
 def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:

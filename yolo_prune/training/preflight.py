@@ -86,12 +86,14 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     """Refuse a checkpoint that the run would refuse later, after it has made or emptied its folder.
 
     Args:
-        settings: the host's arguments; only a `model` that is a .pt file at hand is looked at. wanted: the recipe.
+        settings: the host's arguments; only a `model` and a `pretrained` that are .pt files at hand are looked at.
+        wanted: the recipe.
 
     Raises:
         PruneError: another family, weights that the run would lose, or a bound far out of reach. What cannot be read
             is left to the host.
     """
+    rebuild.require_pretrained(str(settings.get("pretrained")))
     path = Path(str(settings.get("model")))
     if path.suffix != ".pt" or not path.is_file():
         return
