@@ -24,8 +24,8 @@ from tests.helpers.environments import Environment
 from yolo_prune import install
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.host import releases
+from yolo_prune.host.spec_key import SPEC_KEY
 from yolo_prune.recipe.arguments import ARGUMENTS, load
-from yolo_prune.surgery.spec_key import SPEC_KEY
 
 cfg = pytest.importorskip("ultralytics.cfg")
 

@@ -34,8 +34,8 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, ours, platform_report, releases, yolo_methods
+from yolo_prune.host.spec_key import SPEC_KEY
 from yolo_prune.recipe.arguments import check_epochs, from_arguments
-from yolo_prune.surgery.spec_key import SPEC_KEY
 
 installed: set[str] = set()
 """Names of the host's modules that were served in this process."""

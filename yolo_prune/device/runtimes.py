@@ -198,15 +198,15 @@ def _ncnn(path: Path, threads: int, precision: str) -> Opened:
     into, out = net.input_names()[0], sorted(net.output_names())  # in the host's order
 
     def call(images: Any) -> Any:
-        images = []
+        outputs = []
         for image in images:  # it knows no batches
             extractor = net.create_extractor()
             extractor.input(into, ncnn.Mat(image))
-            images.append([extractor.extract(name)[1] for name in out])
-        return images
+            outputs.append([extractor.extract(name)[1] for name in out])
+        return outputs
 
-    def read(images: Any) -> list[np.ndarray]:
-        return [np.stack([np.array(image[i]) for image in images]) for i in range(len(out))]
+    def read(outputs: Any) -> list[np.ndarray]:
+        return [np.stack([np.array(of_image[i]) for of_image in outputs]) for i in range(len(out))]
 
     return call, read, lambda: (1, *_ncnn_input(path))
 

@@ -15,7 +15,7 @@ from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint, dataset_check, dataset_file, exporter
-from yolo_prune.surgery.spec_key import SPEC_KEY
+from yolo_prune.host.spec_key import SPEC_KEY
 
 
 @dataclass

@@ -20,6 +20,7 @@ from ultralytics.nn import tasks
 
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import checkpoint
+from yolo_prune.host.spec_key import SPEC_KEY
 
 
 def require_unfused(network: nn.Module, name: str = "", argument: str = "model") -> None:
@@ -126,7 +127,7 @@ def require_fitting(weights: nn.Module, network: nn.Module, name: str, argument:
         PruneError: as of `require`, of the weights; or fewer than half of them fit.
     """
     require(weights, name, argument)
-    if "yolo_prune" in (getattr(weights, "yaml", None) or {}):  # surgery.spec_key: what a pruned model's yaml has
+    if SPEC_KEY in (getattr(weights, "yaml", None) or {}):
         return
     given, own = _kernels(weights), _kernels(network)
     fit, most = sum(own.get(key) == shape for key, shape in given.items()), min(len(given), len(own))

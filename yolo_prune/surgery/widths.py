@@ -26,7 +26,7 @@ from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import blocks
 from yolo_prune.graph.convolutions import is_depthwise
-from yolo_prune.surgery.spec_key import SPEC_KEY
+from yolo_prune.host.spec_key import SPEC_KEY
 
 REFUSAL = (
     "This model was pruned by yolo-prune. To train it at its pruned width: pip install yolo-prune "
