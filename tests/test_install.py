@@ -382,11 +382,12 @@ def test_a_model_file_that_is_none(wheel_env: Environment, tmp_path: Path, conte
     ],
 )
 def test_what_the_host_cannot_read_is_one_line_too(
-    wheel_env: Environment, tmp_path: Path, words: tuple[str, ...], said: str
+    wheel_env: Environment, tiny_data: Path, tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     if said.startswith("device") and torch.cuda.device_count() > 1:
         pytest.skip("this machine has the two GPUs that are asked for")
-    line = _one_line(wheel_env, "yolo", "train", "model=yolov8n.yaml", "data=none.yaml", *words, cwd=tmp_path)
+    data = tiny_data if said.startswith("device") else "none.yaml"  # a missing data set is said first
+    line = _one_line(wheel_env, "yolo", "train", "model=yolov8n.yaml", f"data={data}", *words, cwd=tmp_path)
     assert said in line
 
 
