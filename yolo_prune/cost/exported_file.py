@@ -10,14 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 import onnx
 import yaml
 
-from yolo_prune.cost.layer_shapes import Layer
 from yolo_prune.errors import PruneError, first_line
+
+if TYPE_CHECKING:  # a bundle is made without torch
+    from yolo_prune.cost.layer_shapes import Layer
 
 
 class Convolution(NamedTuple):
