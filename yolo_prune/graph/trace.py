@@ -100,7 +100,7 @@ class Trace:
                 self.parent[max(a, b)] = min(a, b)
 
     def fix(self, ids: np.ndarray, why: str) -> None:
-        """Never cut these."""
+        """Protect channels: they are in no group that is cut."""
         for i in ids.tolist():
             if i != NONE:
                 self.fixed.setdefault(i, why)

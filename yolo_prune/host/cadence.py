@@ -42,7 +42,7 @@ class Cadence:
         self.waiting += 1
 
     def _asked(self) -> Any:
-        """The host wants a step."""
+        """Called where the host would step its optimizer."""
         if self._decides and self.waiting < self._trainer.accumulate:
             return None
         self.waiting = 0

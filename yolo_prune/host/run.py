@@ -1,8 +1,9 @@
 # yolo-prune, AGPL-3.0 license
-"""A training of the host as a session sees it. What a session reads of the trainer, and changes in it, stands here.
+"""A training of the host as a session sees it: what a session reads of the trainer, and changes in it.
 
 Read in ultralytics 8.4.190, engine/trainer.py (`_setup_train`, `_do_train`, `save_model`, `validate`), where nothing
-else is said; the lowest host, 8.4.0, has all of it.
+else is said; the lowest host, 8.4.0, has all of it. Elsewhere on the trainer: its saving (saving.py), the steps of its
+optimizer (cadence.py), its data (datasets.py), and the methods that install.py wraps.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
+        """The device that the model is trained on."""
         device: torch.device = self.trainer.device
         return device
 
@@ -240,7 +241,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run's own."""
+        """The folder of the run, the host's save_dir."""
         return Path(self.trainer.save_dir)
 
     @property

@@ -1,9 +1,12 @@
 # yolo-prune, AGPL-3.0 license
-"""What a run that prunes leaves on disk is whole at every moment: a kill finds the old file or the new, never a part.
+"""How last.pt and best.pt are written: a kill finds the old file or the new, never a part of one.
 
 The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_model` and `final_eval`). For a run that
 prunes, and for no other, both write beside first: one trainer object is given its own `save_model` and `final_eval`.
 What is kept beside last.pt for a resume is there before it: see `Beside`.
+
+What goes into them beside the host's own: the widths in the model's yaml (surgery/widths.py, `stamp`) and with them the
+run's notes (training/resume.py, `note`).
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Masks:
         self._pairs = [(modules[name].weight, mask.to(modules[name].weight.device)) for name, mask in masks.items()]
 
     def before(self, optimizer: torch.optim.Optimizer) -> None:
-        """Nothing: gradients of masked weights may say what they like."""
+        """Do nothing: masked weights are set to zero after the step, whatever their gradients are."""
 
     @torch.no_grad()
     def after(self, optimizer: torch.optim.Optimizer) -> None:

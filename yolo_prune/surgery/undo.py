@@ -81,7 +81,7 @@ class Undo:
         self._acts.append(back)
 
     def also(self, act: Callable[[], object]) -> None:
-        """Do this as well when everything is put back."""
+        """Add a function that is called when everything is put back."""
         self._acts.append(act)
 
     def back(self) -> None:

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""The plan that cut the model, applied to what trains it: optimizer, EMA, distillation projector, DDP wrapper.
+"""The plan that cut the model, applied to what trains it: the optimizer's state, and the projectors of a distillation.
 
 Optimizer state follows the channels that stay: momentum buffers and Adam moments are sliced, not dropped, and every
 parameter keeps its place in its group, so that the next step is the step of a model that was always this small. This
@@ -58,7 +58,7 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
 
     Args:
         optimizer: the optimizer of the model that was cut.
-        replaced: what surgery.apply returned for that model.
+        replaced: what `cut` returned for that model.
 
     Returns:
         Of how many parameters the state was dropped, for it has another shape than they and cannot be sliced.
