@@ -67,7 +67,7 @@ def test_a_run_that_stops_early_says_what_is_missing(tiny_data: Path, tmp_path: 
 def test_a_file_where_the_record_goes_is_said_before_training(tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "pruning").write_text("mine")
-    with pytest.raises(PruneError, match="cannot be made"):
+    with pytest.raises(PruneError, match="cannot be written, which is to hold the record"):
         train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot")
     assert (tmp_path / "run" / "pruning").read_text() == "mine"
 
