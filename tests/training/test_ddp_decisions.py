@@ -14,7 +14,7 @@ CODE = """
 import json, sys
 import torch
 from torch import distributed
-from yolo_prune import ranks
+from yolo_prune.training import ddp as ranks
 
 rank, file, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 

@@ -45,7 +45,7 @@ def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytes
 HOLD = """
 import sys
 from pathlib import Path
-from yolo_prune import exclusive
+from yolo_prune.training import exclusive
 exclusive.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
