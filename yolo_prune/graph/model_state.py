@@ -28,7 +28,9 @@ def copy_of(model: nn.Module) -> nn.Module:
     ]
     try:
         for module, known in hooks:
-            module._forward_hooks = OrderedDict((key, one) for key, one in known.items() if not _is_of_host(one))
+            module._forward_hooks = OrderedDict(
+                (key, one) for key, one in known.items() if not home_of(one).startswith("ultralytics.")
+            )
         for holder, key, value in computed:
             holder[key] = value.detach()
         with torch.no_grad():  # else a scripted module's copy has parameters that are computed from the model's
@@ -42,8 +44,9 @@ def copy_of(model: nn.Module) -> nn.Module:
             model.criterion = criterion
 
 
-def _is_of_host(hook: object) -> bool:
-    return type(hook).__module__.startswith("ultralytics.")
+def home_of(hook: object) -> str:
+    """The module in which a hook is written: a function, a partial of one, or an object that is called."""
+    return str(getattr(getattr(hook, "func", hook), "__module__", ""))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from torch import nn
 
 from yolo_prune.allocation.allocate import Head
 from yolo_prune.graph.convolutions import is_depthwise
+from yolo_prune.graph.model_state import home_of
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Side = Literal["out", "in", "work"]
@@ -196,7 +197,7 @@ def is_layer(module: nn.Module) -> bool:
 def _is_hooked(module: nn.Module) -> bool:
     """Whether a user's hook may change what goes into a layer or comes out of it."""
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    homes = [str(getattr(getattr(hook, "func", hook), "__module__", "")) for hook in hooks]
+    homes = [home_of(hook) for hook in hooks]
     return any(home.partition(".")[0] not in _HOOKING for home in homes)
 
 
