@@ -19,7 +19,6 @@ from tests.helpers.oracle import random_plan
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file, profile_format
 from yolo_prune.device import probe_kit
-from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
@@ -141,6 +140,7 @@ def made_up(model: nn.Module) -> profile_file.Profile:
         "steps": {"out": 1, "inp": 1, "tail": 0.0},
         "kinds": kinds,
         "network": [1, 1, 1, 1, 1, 0, 0],
+        "error": {"shapes": {"mean": 0.0}, "networks": {"mean": 0.0}},
     }
     return profile_file.of(content, "made up")
 
@@ -183,7 +183,7 @@ def test_a_profile_of_an_older_version_is_to_be_measured_again(tmp_path: Path) -
     content = {**made_up(network("yolov8n")).content, "version": 1}
     (tmp_path / "device.json").write_text(json.dumps(content))
     with pytest.raises(PruneError, match=r"is of version 1, .* measure the device again: yolo-prune profile") as caught:
-        command.profiles.read(tmp_path / "device.json")
+        profile_file.read(tmp_path / "device.json")
     assert "\n" not in str(caught.value)
 
 

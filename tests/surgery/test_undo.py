@@ -21,7 +21,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks
 from yolo_prune.host import yolo_object
 from yolo_prune.host.run import Run
-from yolo_prune.planning import dry_cut
+from yolo_prune.planning import trial
 from yolo_prune.report import record
 from yolo_prune.surgery import cut_channels, masks, reconstruct
 from yolo_prune.surgery import widths as architecture
@@ -236,7 +236,7 @@ def test_a_fault_in_the_choice_leaves_an_nn_module(monkeypatch: pytest.MonkeyPat
     network = DetectionModel("yolov8n.yaml", verbose=False).train()
     next(network.parameters()).requires_grad_(False)
     before = picture(network)
-    stop_at(monkeypatch, dry_cut, "examine", StoppedError("here"), True)
+    stop_at(monkeypatch, trial, "examine", StoppedError("here"), True)
     with pytest.raises(StoppedError):
         yolo_prune.prune(network, flops="50%")
     same(before, picture(network))

@@ -47,7 +47,7 @@ if __name__ == "__main__":
 
 def start(environment: Environment, folder: Path, code: str = START, **arguments: Any) -> Done:
     """Start the parent of a run in two processes, in `folder`."""
-    shutil.copy(ROOT / "tests" / "gloo.py", folder)
+    shutil.copy(ROOT / "tests" / "helpers" / "gloo.py", folder)
     (folder / "start.py").write_text(code)
     words = {"project": str(folder / "runs"), **WORDS, **arguments}
     return environment.run("python", "start.py", json.dumps(words), cwd=folder)

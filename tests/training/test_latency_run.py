@@ -95,7 +95,8 @@ def test_a_missed_bound_is_said_loudly(
     share: float, kept: bool, run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
-    monkeypatch.setattr(profile, "beside", lambda *models: (10.0, 10.0 * share))
+    ratio = timing.Ratio(1 / share, 1 / share, 1 / share, 20)
+    monkeypatch.setattr(profile, "beside", lambda *models: (10.0, 10.0 * share, ratio))
     yolo = YOLO(run / "pruning" / "dense.pt")
     with caplog.at_level("INFO", logger="ultralytics"):
         told = yolo_prune.prune(yolo, latency="90%", profile=str(run / "pruning" / "device.json"))
