@@ -22,6 +22,7 @@ WORDS = (
 FAMILIES = "yolo12n.yaml or yolov10n.yaml or yolo26n-pose.yaml or yolov9t.yaml"
 FILES = {
     "test_install.py": WORDS,
+    "test_one_line.py": WORDS,
     **dict.fromkeys((f"training/test_{name}.py" for name in ("optimizer_state", "again", "turns", "session")), WORDS),
     "graph/test_families.py": FAMILIES,
 }

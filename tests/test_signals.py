@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.test_export import _save
 from tests.helpers.checkout import ROOT
+from tests.helpers.untrained import save
 from yolo_prune import scratch
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ultralytics import YOLO
 
     folder = tmp_path_factory.mktemp("made")
-    _save(folder / "best.pt", 0)
+    save(folder / "best.pt", 0)
     YOLO(folder / "best.pt").export(format="onnx", imgsz=64, verbose=False)
     return folder
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import json
 import subprocess
 import sys
@@ -21,10 +20,11 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers.checkout import ROOT
+from tests.helpers.made_up_device import made_up, made_up_once, measured_device
 from tests.helpers.oracle import lively
 from tests.planning.test_choice import asked, dense
 from yolo_prune.allocation import allocate
-from yolo_prune.cost import latency_model, layer_shapes, model_size, profile_file, profile_format
+from yolo_prune.cost import latency_model, model_size, profile_file
 from yolo_prune.cost.latency_model import Row, Steps
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device import profile as command
@@ -41,78 +41,6 @@ FEW = (
     ("random", True),
     (70, True),
 )  # random networks of a kit: enough to run, too few to predict well
-
-
-# A made-up device -----------------------------------------------------------------------------------------------------
-
-
-def truth(row: Row, steps: Steps) -> float:
-    """Milliseconds that a layer takes on the made-up device."""
-    o, i = (
-        latency_model.up(row.out, steps.out),
-        row.inp if "image" in row.kind else latency_model.up(row.inp, steps.inp),
-    )
-    o = o * (1 + steps.tail * (row.out % steps.out > 0))
-    work = 9 if "3x3" in row.kind else 1
-    return row.area * (2e-8 * work * o * i + 3e-7 * o + 2e-7 * i) + 0.004
-
-
-@functools.cache
-def random_networks() -> list[list[Row]]:
-    """The layers of yolov8n at 320, and of 16 narrower ones."""
-    model, _, _ = dense("n")
-    networks = [model]
-    for n in range(1, 17):
-        networks.append(deepcopy(model))
-        cut_channels.apply(networks[-1], *probe_kit._random(model, n))
-    return [[layer.row for layer in layer_shapes.layers_of(network, 320)] for network in networks]
-
-
-def measured_device(steps: Steps, noise: float = 0.0) -> dict[str, Any]:
-    """What measuring the made-up device with yolov8n at 320 gives."""
-    rng = np.random.default_rng(0)
-
-    def told(ms: float) -> float:
-        return float(0.002 + ms * (1 + noise * rng.standard_normal()))  # 0.002 ms a call
-
-    rows = random_networks()[0]
-    points: list[dict[str, Any]] = []
-    for n, kind in enumerate(sorted({row.kind for row in rows})):
-        area = next(row.area for row in rows if row.kind == kind)
-        own = [row for row in rows if row.kind == kind]
-        pairs = sorted({(r.inp, r.out) for r in own} | {(c, d) for c in (16, 32, 64, 128) for d in (16, 48, 64, 128)})
-        for m, (i, o) in enumerate(pairs):
-            ms = told(truth(Row(kind, i, o, area), steps))
-            points.append({"kind": kind, "inp": i, "out": o, "held_out": (m + n) % 4 == 0, "ms": ms})
-    sweeps = []
-    for kind in ("conv 1x1/1 20x20 silu", "conv 3x3/1 40x40 silu"):
-        area = next(row.area for row in rows if row.kind == kind)
-        for side in ("out", "inp"):
-            pairs = [(64, c) if side == "out" else (c, 64) for c in probe_kit._SWEPT]
-            ms = [told(truth(Row(kind, i, o, area), steps)) for i, o in pairs]
-            sweeps.append({"kind": kind, "side": side, "channels": list(probe_kit._SWEPT), "ms": ms})
-    networks = []
-    for n, own in enumerate(random_networks()):
-        ms = told(1.0 + 1.05 * sum(truth(row, steps) for row in own))
-        networks.append({"rows": [list(row) for row in own], "held_out": n > 12, "ms": ms})
-    return {"call_ms": 0.002, "sweeps": sweeps, "shapes": points, "networks": networks}
-
-
-def made_up(steps: Steps, noise: float = 0.0) -> profile_file.Profile:
-    fitted = latency_model.fit(measured_device(steps, noise))
-    content = {
-        "kind": profile_format.KIND,
-        "version": profile_format.VERSION,
-        "model": "yolov8n",
-        "format": "onnx",
-        "precision": "fp32",
-        "imgsz": 320,
-        "end2end": False,
-        "threads": 1,
-        "machine": {"name": "made up"},
-        **json.loads(json.dumps(fitted)),
-    }
-    return profile_file.of(content, "made up")
 
 
 @pytest.fixture(scope="module", params=[Steps(16, 16, 0.0), Steps(16, 1, 0.1), Steps(8, 1, 0.0)], ids=str)
@@ -171,15 +99,6 @@ def test_the_change_of_a_latency_is_exact(seed: int) -> None:
         one = n.copy()
         one[u] += down[u]
         assert change[u] == pytest.approx(cost(one) - cost(n), abs=1e-12)
-
-
-_MADE: list[profile_file.Profile] = []
-
-
-def made_up_once() -> profile_file.Profile:
-    if not _MADE:
-        _MADE.append(made_up(Steps(16, 1, 0.1)))
-    return _MADE[0]
 
 
 @pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic", "latency"])

@@ -1,0 +1,137 @@
+# yolo-prune, AGPL-3.0 license
+"""Every format, precision and task is exported and proven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from tests.helpers.oracle import lively
+from tests.helpers.untrained import QUICK, SIDE
+from yolo_prune.errors import PruneError, VerifyError
+from yolo_prune.export import artifact, job
+from yolo_prune.host import exporter
+from yolo_prune.recipe import formats
+
+# Formats, precisions and tasks ----------------------------------------------------------------------------------------
+
+RUNTIMES = ["onnx", "openvino", "ncnn", "mnn", "torchscript", "litert"]
+
+
+@pytest.fixture(scope="module")
+def everything(checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Every format that this machine has, of one model, in FP32 and INT8 where there is one; and what was said."""
+    folder = tmp_path_factory.mktemp("everything")
+    path = Path(shutil.copy(checkpoint, folder / "best.pt"))
+    told = job.export(path, format=[*RUNTIMES, "engine"], quantize=8, data=tiny_data, **QUICK)
+    return folder, told
+
+
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_every_format_is_proven(kind: str, everything: tuple[Path, Any]) -> None:
+    folder, told = everything
+    if formats.missing(kind):
+        assert f"pip install {' '.join(formats.missing(kind))}" in told["skipped"][f"{kind} fp32"]
+        pytest.skip(f"{kind} needs {', '.join(formats.missing(kind))}")
+    (row,) = (row for row in told["rows"] if (row["format"], row["precision"]) == (kind, "fp32"))
+    assert (folder / row["file"]).exists()
+    assert row["parity"]["passed"]
+    assert max(row["parity"]["box_relative"], row["parity"]["score_relative"]) < 1e-3
+    assert row["parity"]["matched"] + row["parity"]["borderline"] >= row["parity"]["boxes"] > 10
+    assert row["map50_95"] == pytest.approx(told["rows"][0]["map50_95"], abs=0.01)
+    assert row["latency_ms"]["median"] > 0
+    assert told["artifacts"][row["file"]] == artifact.sha256(folder / row["file"])
+
+
+def test_int8_stands_beside_fp32(everything: tuple[Path, Any]) -> None:
+    folder, told = everything
+    rows = {(row["format"], row["precision"]): row for row in told["rows"]}
+    plain, small = rows["onnx", "fp32"], rows["onnx", "int8"]
+    assert plain["file"] != small["file"]
+    assert small["megabytes"] < 0.5 * plain["megabytes"]
+    assert small["parity"]["judged"] is False
+    assert (folder / small["file"]).is_file()
+    assert (folder / plain["file"]).is_file()
+
+
+def test_what_cannot_be_made_here_is_named(everything: tuple[Path, Any]) -> None:
+    _, told = everything
+    assert "NVIDIA GPU" in told["skipped"]["engine"]
+    assert told["tensorrt"] == "best-tensorrt.py"
+    assert (everything[0] / "best-tensorrt.py").is_file()
+    if not formats.missing("ncnn"):
+        assert told["skipped"]["ncnn int8"] == "format=ncnn has no INT8 in ultralytics: left out"
+    assert told["passed"]
+
+
+def test_the_picture_shows_every_model(everything: tuple[Path, Any]) -> None:
+    import cv2
+
+    picture = cv2.imread(str(everything[0] / "export.png"))
+    assert picture is not None
+    assert min(picture.shape[:2]) > 300
+    assert float(picture.std()) > 10
+
+
+TASKS = [
+    "yolo11n-seg.yaml",
+    "yolov8n-pose.yaml",
+    "yolov8n-obb.yaml",
+    "yolo11n-cls.yaml",
+    "yolo26n-sem.yaml",
+    "yolo26n-depth.yaml",
+]
+
+
+@pytest.mark.parametrize("yaml", TASKS)
+def test_every_task_is_proven(yaml: str, tmp_path: Path) -> None:
+    from ultralytics.cfg import TASKS as KNOWN
+
+    torch.manual_seed(0)
+    network = YOLO(yaml).model if yaml.rpartition("-")[2] != "sem.yaml" or "semantic" in KNOWN else None
+    if network is None:
+        pytest.skip("this ultralytics has no such task")
+    lively(network)
+    network.names = {index: f"class {index}" for index in range(len(network.names))}
+    torch.save({"model": network.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "best.pt")
+    told = job.export(tmp_path / "best.pt", **QUICK)
+    parity = told["rows"][-1]["parity"]
+    assert parity["passed"], parity["faults"]
+    figures = [parity[key] for key in ("box_relative", "score_relative", "rest_relative") if parity[key] is not None]
+    assert figures
+    assert max(figures) < 1e-3
+
+
+def test_rtdetr_is_proven(tmp_path: Path) -> None:
+    from ultralytics import RTDETR
+
+    torch.manual_seed(0)
+    network = RTDETR("yolov8n-rtdetr.yaml").model
+    torch.save({"model": network.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "best.pt")
+    told = job.export(tmp_path / "best.pt", **QUICK)
+    parity = told["rows"][-1]["parity"]
+    assert parity["passed"], parity["faults"]
+    assert parity["score_absolute"] < 1e-3  # untrained, it is sure of nothing: only scores can be compared
+
+
+def test_a_format_that_fails_is_named_and_the_others_go_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = exporter.by_host
+
+    def by_host(staged: Path, network: Any, kind: str, precision: str, **rest: Any) -> Path:
+        if kind == "onnx":
+            raise PruneError("ultralytics could not export the model to onnx: no luck")
+        return stock(staged, network, kind, precision, **rest)
+
+    monkeypatch.setattr(exporter, "by_host", by_host)
+    with pytest.raises(VerifyError, match=r"onnx fp32: the export of .* no luck$"):
+        job.export(model, format="onnx,torchscript", **QUICK)
+    told = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
+    assert not told["passed"]
+    assert list(told["artifacts"]) == ["best.torchscript"]
+    assert (model.parent / "best.torchscript").is_file()
