@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.checkout import ROOT
 from yolo_prune import files
 from yolo_prune.errors import PruneError
-from yolo_prune.export import artifact
+from yolo_prune.export import artifact_files
 
 
 def _names(folder: Path) -> list[str]:
@@ -47,8 +47,8 @@ def test_a_planted_link_is_never_followed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "x").write_text("x")
-    artifact.place(source, folder / "best_ncnn_model")
-    artifact.place(source / "x", folder / "out.json")
+    artifact_files.place(source, folder / "best_ncnn_model")
+    artifact_files.place(source / "x", folder / "out.json")
     assert mine.read_text() == "mine"
 
 
@@ -82,7 +82,7 @@ def test_a_link_at_the_place_itself_is_replaced_and_not_followed(tmp_path: Path)
     (tmp_path / "best_model").symlink_to(kept)
     new = tmp_path / "new_model"
     new.mkdir()
-    artifact.place(new, tmp_path / "best_model")
+    artifact_files.place(new, tmp_path / "best_model")
     assert not (tmp_path / "best_model").is_symlink()
     assert _names(kept) == ["a"]
 
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_put_leaves_the_old_one(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(PruneError, match="target cannot be written: Invalid cross-device link"):
-        artifact.place(source, target)
+        artifact_files.place(source, target)
     assert _names(target) == ["old"]
     assert _names(tmp_path) == ["source", "target"]
 

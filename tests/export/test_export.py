@@ -19,7 +19,7 @@ from ultralytics import YOLO
 
 from tests.helpers.untrained import QUICK, SIDE, save
 from yolo_prune.errors import PruneError, VerifyError
-from yolo_prune.export import artifact, job, prove, results
+from yolo_prune.export import artifact_files, job, prove, results
 from yolo_prune.host import exporter, validation
 from yolo_prune.recipe import formats
 
@@ -279,7 +279,7 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypat
             raise OSError(28, "No space left on device", str(target))
         return stock(source, target, **rest)
 
-    monkeypatch.setattr(artifact.shutil, "copyfile", full)
+    monkeypatch.setattr(artifact_files.shutil, "copyfile", full)
     with pytest.raises(PruneError, match=r"best\.onnx cannot be written: No space left on device") as caught:
         job.export(model, **QUICK)
     assert "\n" not in str(caught.value)
@@ -293,13 +293,13 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     (new / "a").write_text("new")
     target.mkdir(parents=True)
     (target / "b").write_text("old")
-    artifact.place(new, target)
+    artifact_files.place(new, target)
     assert [path.name for path in target.iterdir()] == ["a"]
     assert [path.name for path in target.parent.iterdir()] == ["best_ncnn_model"]
     (tmp_path / "out" / "best.onnx").mkdir()
     (tmp_path / "file").write_text("x")
     with pytest.raises(PruneError, match=r"a folder of that name is in the way"):
-        artifact.place(tmp_path / "file", tmp_path / "out" / "best.onnx")
+        artifact_files.place(tmp_path / "file", tmp_path / "out" / "best.onnx")
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------

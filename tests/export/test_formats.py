@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from tests.helpers.oracle import lively
 from tests.helpers.untrained import QUICK, SIDE
 from yolo_prune.errors import PruneError, VerifyError
-from yolo_prune.export import artifact, job
+from yolo_prune.export import artifact_files, job
 from yolo_prune.host import exporter
 from yolo_prune.recipe import formats
 
@@ -46,7 +46,7 @@ def test_every_format_is_proven(kind: str, everything: tuple[Path, Any]) -> None
     assert row["parity"]["matched"] + row["parity"]["borderline"] >= row["parity"]["boxes"] > 10
     assert row["map50_95"] == pytest.approx(told["rows"][0]["map50_95"], abs=0.01)
     assert row["latency_ms"]["median"] > 0
-    assert told["artifacts"][row["file"]] == artifact.sha256(folder / row["file"])
+    assert told["artifacts"][row["file"]] == artifact_files.sha256(folder / row["file"])
 
 
 def test_int8_stands_beside_fp32(everything: tuple[Path, Any]) -> None:

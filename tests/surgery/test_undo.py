@@ -26,7 +26,7 @@ from yolo_prune.report import record
 from yolo_prune.surgery import cut_channels, masks, reconstruct
 from yolo_prune.surgery import widths as architecture
 from yolo_prune.training import optimizer_state, session, step
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 
 class StoppedError(Exception):

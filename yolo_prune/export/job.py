@@ -20,7 +20,7 @@ import torch
 
 from yolo_prune import files, log, scratch
 from yolo_prune.errors import NoisyError, PruneError, VerifyError
-from yolo_prune.export import artifact, results, subjects, table, tensorrt_kit, variants
+from yolo_prune.export import artifact_files, results, subjects, table, tensorrt_kit, variants
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
 from yolo_prune.export.variants import Variant
@@ -187,7 +187,7 @@ def _request(
     for kind, precision in chosen:
         suffix = formats.FORMATS[kind].suffix
         name = results.file_name(Path(main.path.stem + suffix), kind, precision)
-        artifact.require_free(folder / name, not suffix.startswith("."))
+        artifact_files.require_free(folder / name, not suffix.startswith("."))
     side = subjects.image_side(main, imgsz)
     for words in skipped.values():
         log.warn(words)
@@ -244,7 +244,7 @@ def _one_variant(request: Request, outcome: Outcome, kind: str, precision: str, 
     results.time_artifacts(made, outcome.results, (effort.batch, *images.shape[1:]), effort)
     if made[-1].subject is request.main:  # last: what lies there was looked at
         target = request.folder / made[-1].file.name
-        artifact.place(made[-1].file, target)
+        artifact_files.place(made[-1].file, target)
         made[-1].file = target
     if (kind, precision) == request.for_device:
         outcome.kit = _kit(made, request.folder)
@@ -266,7 +266,7 @@ def _kit(made: list[Result], folder: Path) -> Path:
         return tensorrt_kit.write(folder, networks, precision="int8", sparse=False)
     if made[0] is not main:
         networks["dense"] = folder / f"{main.file.stem}-dense.onnx"
-        artifact.place(made[0].file, networks["dense"])
+        artifact_files.place(made[0].file, networks["dense"])
     sparse = widths.sparsity(main.subject.network) == "2:4"
     return tensorrt_kit.write(folder, networks, precision="fp16", sparse=sparse)
 

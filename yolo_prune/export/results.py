@@ -17,7 +17,7 @@ from yolo_prune import log
 from yolo_prune.device import runtimes, timing
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import PruneError
-from yolo_prune.export import artifact, compare, prove
+from yolo_prune.export import artifact_files, compare, prove
 from yolo_prune.export.prove import LIMITS, Parity
 from yolo_prune.export.subjects import Subject
 from yolo_prune.host import exporter, inference, validation
@@ -76,7 +76,7 @@ def make(subject: Subject, kind: str, precision: str, place: Path, arguments: di
         own = place / f"{subject.role}-{kind}-{precision}"  # two precisions of one format may have one name
         own.mkdir()
         file = Path(shutil.move(made, own / file_name(made, kind, precision)))
-        return Result(subject, kind, precision, file, round(artifact.megabytes(file), 3))
+        return Result(subject, kind, precision, file, round(artifact_files.megabytes(file), 3))
     except PruneError as error:
         raise PruneError(f"the export of {subject.path} failed. {error}") from error
 

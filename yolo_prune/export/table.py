@@ -15,7 +15,7 @@ import torch
 
 from yolo_prune import __version__, log
 from yolo_prune.device.timing import Ratio, Timing
-from yolo_prune.export import artifact, prove
+from yolo_prune.export import artifact_files, prove
 from yolo_prune.host import releases, validation
 from yolo_prune.recipe import formats
 from yolo_prune.report import pictures, text
@@ -39,8 +39,8 @@ def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, A
         "task": task,
         "metrics": list(validation.names(task)),
         "artifact": kept[0].file.name,
-        "sha256": artifact.sha256(kept[0].file),
-        "artifacts": {result.file.name: artifact.sha256(result.file) for result in kept},
+        "sha256": artifact_files.sha256(kept[0].file),
+        "artifacts": {result.file.name: artifact_files.sha256(result.file) for result in kept},
         "tolerance": {name: asdict(limits) for name, limits in prove.LIMITS.items()},
         "passed": not request["failed"] and not any(result.faults for result in results),
         "timing_settled": not any(result.doubts for result in results),
@@ -56,7 +56,7 @@ def _torch_row(subject: Any) -> dict[str, Any]:
         "precision": "int8" if subject.trained_int8 else "fp32",
         "file": subject.path.name,
         "kept": False,
-        "megabytes": round(artifact.megabytes(subject.path), 3),
+        "megabytes": round(artifact_files.megabytes(subject.path), 3),
         "parity": None,
         "faults": [],
         "doubts": [],

@@ -12,7 +12,7 @@ from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import checkpoint, rebuild, saving
+from yolo_prune.host import atomic_saving, checkpoint, rebuild
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
@@ -32,9 +32,9 @@ from yolo_prune.training import (
     latency_of_run,
     preflight,
     resume,
-    training_state,
+    resume_state,
 )
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 from yolo_prune.training.step_actions import StepActions
 
 
@@ -131,9 +131,9 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
             widths.forget_run(student_of(item))
             widths.forget_run(item)
     session.cadence = Cadence(run.trainer)
-    saving.protect(run, lambda: training_state.Beside(run, resume.state(run, session)))
+    atomic_saving.protect(run, lambda: resume_state.Beside(run, resume.state(run, session)))
     if run.is_resumed and run.is_first:
-        saving.trim_results(run.results, run.start_epoch)
+        atomic_saving.trim_results(run.results, run.start_epoch)
     _say_plan(session, graph)
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)

@@ -11,7 +11,7 @@ from yolo_prune.report import messages, pictures
 from yolo_prune.report import record as records
 from yolo_prune.surgery import widths
 from yolo_prune.training import ddp, roll_back
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 
 def judge(run: Run, session: Session) -> bool:

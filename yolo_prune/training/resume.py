@@ -19,8 +19,8 @@ from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import max_drop, training_state
-from yolo_prune.training.session_state import Session
+from yolo_prune.training import max_drop, resume_state
+from yolo_prune.training.session_data import Session
 
 
 def earlier_record(run: Run) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def state(run: Run, session: Any) -> dict[str, Any] | None:
     """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
     if not needed(session, run.epoch, run.epochs):
         return None
-    kept = training_state.of(run, session.cadence.waiting, session.actions.state())
+    kept = resume_state.of(run, session.cadence.waiting, session.actions.state())
     return {**kept, "avoid": session.avoid}
 
 
@@ -136,13 +136,13 @@ def kept(run: Run) -> dict[str, Any] | None:
         None where the run goes on from last.pt alone.
     """
     try:
-        state = training_state.read(run)
+        state = resume_state.read(run)
         if state is None:
             raise PruneError(
                 f"nothing is kept beside {run.resumed_from} (it was copied, is older, or the disk was full), "
                 "so widths may come out another way than without the interruption"
             )
-        training_state.put(run, state)
+        resume_state.put(run, state)
         return state
     except PruneError as error:
         log.warn(str(error))
@@ -154,8 +154,8 @@ def begin_epoch(run: Run, session: Any) -> None:
     again = session.epoch == run.epoch
     if session.resumed is not None:
         session.cadence.resume(session.resumed["waiting"])
-        training_state.put_moment(run, session.resumed)
+        resume_state.put_moment(run, session.resumed)
         session.resumed = None
     elif again:
         session.cadence.restart()
-    training_state.begin_epoch(run.loader)
+    resume_state.begin_epoch(run.loader)

@@ -19,7 +19,7 @@ from torch import nn
 
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host.run import Run
-from yolo_prune.training import ddp, state_file
+from yolo_prune.training import ddp, plain_data_file
 
 _GOOD = "good.pt"  # in the run's folder `pruning`
 _USE = "to which the run was to go back"
@@ -67,7 +67,7 @@ def keep(run: Run) -> None:
         "groups": [[names[p] for p in group["params"]] for group in run.optimizer.param_groups],
         "optimizer": {names[p]: value for p, value in run.optimizer.state.items() if p in names},
     }
-    state_file.write(_path(run), state, _USE)
+    plain_data_file.write(_path(run), state, _USE)
 
 
 def go_back(run: Run) -> None:
@@ -77,7 +77,7 @@ def go_back(run: Run) -> None:
         PruneError: the file is gone, damaged, or holds more than plain data.
     """
     path = _path(run)
-    state = state_file.read(path, _USE, run.device)
+    state = plain_data_file.read(path, _USE, run.device)
     old: Any = run.model
     try:
         new, average = (_built(run, old, state["yaml"], state[key]) for key in ("live", "average"))

@@ -13,7 +13,7 @@ from yolo_prune.report import messages, pictures
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks
 from yolo_prune.training import latency_of_run
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 
 def log_size(run: Run, session: Session, size: Size) -> None:

@@ -31,7 +31,7 @@ from yolo_prune.training import (
     step,
     step_actions,
 )
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 _ATTRIBUTE = "yolo_prune_session"  # where a trainer carries its session
 _RECIPE = "yolo_prune_recipe"  # until then, what it is asked for

@@ -23,7 +23,7 @@ from yolo_prune.report import messages
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks, undo, widths
 from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, resume, step_undo
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 
 def take(run: Run, session: Session) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from yolo_prune.host.run import Run
 from yolo_prune.surgery.undo import Undo
-from yolo_prune.training.session_state import Session
+from yolo_prune.training.session_data import Session
 
 
 def keep(undo: Undo, run: Run, session: Session) -> None:

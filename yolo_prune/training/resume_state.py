@@ -28,7 +28,7 @@ from torch import nn
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host import random_state
 from yolo_prune.host.run import Run
-from yolo_prune.training import ddp, state_file
+from yolo_prune.training import ddp, plain_data_file
 
 _NAME = "resume-{}.pt"
 _USE = "without which widths may come out another way than without the interruption"
@@ -54,7 +54,7 @@ def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Beside:
-    """A state that is kept beside the last.pt of its epoch (host/saving.py).
+    """A state that is kept beside the last.pt of its epoch (host/atomic_saving.py).
 
     Args:
         run: the training. state: as of `of`, or None where none is to be kept.
@@ -75,7 +75,7 @@ class Beside:
         if self._state is None:
             return None
         path = self._run.own_folder / _NAME.format(_identity(checkpoint))
-        state_file.write(path, self._state, _USE)
+        plain_data_file.write(path, self._state, _USE)
         return path
 
     def forget(self, but: Path | None) -> None:
@@ -92,7 +92,7 @@ def read(run: Run) -> dict[str, Any] | None:
         PruneError: it is damaged, or holds more than plain data.
     """
     path = run.own_folder / _NAME.format(_identity(run.resumed_from))
-    return state_file.read(path, _USE) if path.is_file() else None
+    return plain_data_file.read(path, _USE) if path.is_file() else None
 
 
 def put(run: Run, state: Mapping[str, Any]) -> None:

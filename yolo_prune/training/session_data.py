@@ -34,7 +34,7 @@ class Session:
         epoch: that is trained, from 0; -1 where none is. size: of the model now.
         images: (n, channels, imgsz, imgsz) that cuts are made up for on; None until the first and where there are none.
         frozen: layers that are frozen, as it was said.
-        cadence: when the optimizer steps. resumed: what training_state.py kept, until the first epoch begins.
+        cadence: when the optimizer steps. resumed: what resume_state.py kept, until the first epoch begins.
         avoid: blocks in which a cut was tried and failed -> how.
     """
 
