@@ -18,7 +18,7 @@ from tests.helpers.untrained import QUICK
 from yolo_prune.cost.model_size import Size
 from yolo_prune.device import timing
 from yolo_prune.errors import NoisyError, VerifyError
-from yolo_prune.export import job, results, subjects
+from yolo_prune.export import job, results, subjects, verdict
 
 
 def _paced(monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, Any]) -> None:
@@ -121,6 +121,6 @@ def test_a_quantized_artifact_that_is_slower_than_the_plain_parent_fails() -> No
 
     dense, small = [result("dense", "fp32", 1, 1), result("dense", "int8", 0.5, 1)], result("pruned", "int8", 0.67, 1.3)
     for one in (*dense, small):
-        results.judge(one)
+        verdict.judge(one)
     assert [one.faults for one in dense] == [[], []]
     assert small.faults == ["slower than the dense model in fp32: 0.67 times as fast in onnx, int8"]

@@ -4,7 +4,7 @@
 The proof is a table, export.json and export.png: raw outputs and final boxes against torch (prove.py), the task's
 metric of all of them by the host's val, and the latency of dense and pruned artifacts in turns (device/timing.py). A
 format that cannot be made here is named and the others go on; an artifact that is broken, or slower than its dense
-parent, ends the command with exit code 2; a machine that is too busy to say which is faster, with 3.
+parent, ends the command with exit code 2; a machine that is too busy to say which is faster, with 3 (verdict.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from yolo_prune import files, log, scratch
-from yolo_prune.errors import NoisyError, PruneError, VerifyError
-from yolo_prune.export import artifact_files, results, subjects, table, tensorrt_kit, variants
+from yolo_prune.errors import PruneError
+from yolo_prune.export import artifact_files, results, subjects, table, tensorrt_kit, variants, verdict
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
 from yolo_prune.export.variants import Variant
@@ -146,10 +146,10 @@ def export(
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
     for result in outcome.results:
-        results.judge(result)
+        verdict.judge(result)
     record = _record(request, outcome, str(source), None if dense is None else str(dense))
     _write(record, request.folder, outcome.kit)
-    _raise_for(outcome, seconds, record)
+    verdict.require_proven(outcome.results, outcome.failed, seconds, record)
     return record
 
 
@@ -307,25 +307,6 @@ def _write(record: dict[str, Any], folder: Path, kit: Path | None) -> None:
     log.show(
         f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
     )
-
-
-def _raise_for(outcome: Outcome, seconds: int, record: dict[str, Any]) -> None:
-    """Raise VerifyError for what is broken or could not be made, else NoisyError where a speed-up is not known."""
-    broken = [
-        f"{result.file.name} ({result.subject.role}): {'; '.join(result.faults)}"
-        for result in outcome.results
-        if result.faults
-    ]
-    broken += [f"{name}: {words}" for name, words in outcome.failed.items()]
-    if broken:
-        raise VerifyError(f"not proven, do not deploy it: {' | '.join(broken)}")
-    doubts = [f"{one.file.name}: {words}" for one in outcome.results for words in one.doubts]
-    if doubts:
-        raise NoisyError(
-            f"proven, but the machine was too busy to time: {' | '.join(doubts)}. Close what else runs, or give it "
-            f"more time than seconds={seconds}",
-            record,
-        )
 
 
 # Checks before any work -----------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""One artifact on its way: made by the host, compared with torch, validated, timed, and judged."""
+"""One artifact on its way: made by the host, compared with torch, validated and timed. verdict.py judges it."""
 
 from __future__ import annotations
 
@@ -167,26 +167,3 @@ def time_torch(subjects: list[Subject], images: Tensor, effort: Effort) -> None:
     for subject in subjects:
         subject.timing = turns.timing(subject.role)
         subject.speed = turns.ratio("dense", subject.role) if "dense" in runs else None
-
-
-def judge(result: Result) -> None:
-    """Fill in the faults of an artifact, and what could not be told of its speed."""
-    result.faults += result.parity.faults
-    limit = LIMITS[result.precision].map
-    if result.metrics is not None and result.subject.metrics is not None:
-        name = validation.names(result.subject.task)[0]
-        lost = result.subject.metrics[0] - result.metrics[0]
-        if not abs(lost) <= limit and (result.precision == "fp32" or not lost <= limit):
-            result.faults.append(f"{name} differs by {abs(lost):.4f} from torch (allowed {limit})")
-    if result.subject.role == "dense":
-        return
-    # What was bought is speed over the dense model as it was, and over the dense model of the same precision.
-    alike = () if result.precision == "fp32" else ((result.alike, ""),)
-    for speed, other in ((result.speed, "" if result.precision == "fp32" else " in fp32"), *alike):
-        if speed is None:
-            continue
-        where = f"in {result.kind}, {result.precision}"
-        if speed.verdict == "slower":
-            result.faults.append(f"slower than the dense model{other}: {speed.median:.2f} times as fast {where}")
-        if speed.verdict == "too noisy":
-            result.doubts.append(f"too noisy to tell its speed from the dense model's{other}: {speed} {where}")
