@@ -122,11 +122,36 @@ def export(
             printed and export.json written before. NoisyError: the same, of artifacts that are proven and whose
             speed-up could not be told.
     """
-    # Of more than 60 lines most are the arguments and what is said of them; the parts of the work stand below.
     kinds = variants.formats_of(format)
     value_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
     value_checks.switch(safe=safe)
     _check_host_arguments(host_args)
+    effort = Effort(batch, threads, images, repeats, seconds)
+    request = _request(model, dense, data, out, kinds, quantize, imgsz, effort, safe, host_args)
+    outcome = _judged(request, safe)
+    record = _record(request, outcome)
+    _write(record, request.folder, outcome.kit)
+    verdict.require_proven(outcome.results, outcome.failed, seconds, record)
+    return record
+
+
+def _request(
+    model: str | Path,
+    dense: str | Path | None,
+    data: str | Path | None,
+    out: str | Path | None,
+    kinds: list[str],
+    quantize: int | None,
+    imgsz: int | None,
+    effort: Effort,
+    safe: bool,
+    host_args: dict[str, Any],
+) -> Request:
+    """Read the models, check what can be known before any work, and warn of what is left out.
+
+    Args:
+        kinds: names of formats. All others: as of `export`.
+    """
     source = value_checks.path("model", model, "best.pt")
     parent = None if dense is None else value_checks.path("dense", dense, "dense.pt")
     data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
@@ -135,48 +160,8 @@ def export(
     models = [subjects.load(source, None, safe)]
     if parent is not None:
         models.insert(0, subjects.load(parent, "dense", safe))
-    effort = Effort(batch, threads, images, repeats, seconds)
-    request = _request(models, kinds, possible, quantize, data, out, imgsz, effort, host_args)
-    before = torch.get_num_threads()
-    try:
-        with scratch.folder() as place, exporter.restrained(safe):
-            outcome = _carry_out(request, place)
-    except OSError as error:
-        raise PruneError(f"{error.filename or request.folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        torch.set_num_threads(before)  # the host sets it too, when it selects a device
-    for result in outcome.results:
-        verdict.judge(result)
-    record = _record(request, outcome, str(source), None if dense is None else str(dense))
-    _write(record, request.folder, outcome.kit)
-    verdict.require_proven(outcome.results, outcome.failed, seconds, record)
-    return record
-
-
-def _request(
-    models: list[Subject],
-    kinds: list[str],
-    possible: tuple[list[Variant], dict[str, str]],
-    quantize: int | None,
-    data: str | None,
-    out: Path | None,
-    imgsz: int | None,
-    effort: Effort,
-    host_args: dict[str, Any],
-) -> Request:
-    """Check what can be known before any work, and warn of what is left out; arguments as of `export`.
-
-    Args:
-        models: the dense one, if there is one, and the one that is asked for. possible: of untrained INT8.
-    """
-    dense, main = models[0], models[-1]
-    if main.trained_int8:
-        possible = variants.possible_of_trained(kinds, main.path, not dense.trained_int8, quantize, data)
-    elif dense.trained_int8:
-        raise PruneError(
-            f"dense={dense.path} was trained with quantize=8 and {main.path} was not: name the model before that"
-        )
-    chosen, skipped = possible
+    main = models[-1]
+    chosen, skipped = _variants(models, kinds, possible, quantize, data)
     folder = _folder(main.path, out)
     note = subjects.check_same_kind(models)
     if note:
@@ -195,6 +180,39 @@ def _request(
     if request.for_device is not None and request.for_device not in chosen:
         chosen.insert(0, request.for_device)
     return request
+
+
+def _variants(
+    models: list[Subject],
+    kinds: list[str],
+    possible: tuple[list[Variant], dict[str, str]],
+    quantize: int | None,
+    data: str | None,
+) -> tuple[list[Variant], dict[str, str]]:
+    """What is made, and what is left out with the reason. possible: the same where no model was trained in INT8."""
+    dense, main = models[0], models[-1]
+    if main.trained_int8:
+        return variants.possible_of_trained(kinds, main.path, not dense.trained_int8, quantize, data)
+    if dense.trained_int8:
+        raise PruneError(
+            f"dense={dense.path} was trained with quantize=8 and {main.path} was not: name the model before that"
+        )
+    return possible
+
+
+def _judged(request: Request, safe: bool) -> Outcome:
+    """Make, prove, time and judge everything, with a temporary folder and torch's threads put back at the end."""
+    before = torch.get_num_threads()
+    try:
+        with scratch.folder() as place, exporter.restrained(safe):
+            outcome = _carry_out(request, place)
+    except OSError as error:
+        raise PruneError(f"{error.filename or request.folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        torch.set_num_threads(before)  # the host sets it too, when it selects a device
+    for result in outcome.results:
+        verdict.judge(result)
+    return outcome
 
 
 def _carry_out(request: Request, place: Path) -> Outcome:
@@ -274,12 +292,12 @@ def _kit(made: list[Result], folder: Path) -> Path:
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
-def _record(request: Request, outcome: Outcome, model: str, dense: str | None) -> dict[str, Any]:
-    """The content of export.json. model, dense: as the user named them."""
+def _record(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """The content of export.json."""
     effort = request.effort
-    asked = {
-        "model": model,
-        "dense": dense,
+    words = {
+        "model": str(request.main.path),
+        "dense": None if request.subjects[0] is request.main else str(request.subjects[0].path),
         "note": request.note,
         "format": request.kinds,
         "imgsz": request.side,
@@ -294,7 +312,7 @@ def _record(request: Request, outcome: Outcome, model: str, dense: str | None) -
         "skipped": request.skipped,
         "failed": outcome.failed,
     }
-    return table.record(request.subjects, outcome.results, asked)
+    return table.record(request.subjects, outcome.results, words)
 
 
 def _write(record: dict[str, Any], folder: Path, kit: Path | None) -> None:
