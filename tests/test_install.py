@@ -19,7 +19,7 @@ from ultralytics import YOLO
 import yolo_prune.training
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
-from yolo_prune import install
+from yolo_prune import callbacks, install
 from yolo_prune.errors import HostError, RecipeError
 from yolo_prune.host import releases
 from yolo_prune.host.spec_key import SPEC_KEY
@@ -194,15 +194,15 @@ def test_some_modes_refuse_before_they_start(mode: str) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Put a session in place that notes its events."""
     events: list[str] = []
-    names = [callback.__name__ for callback in install.CALLBACKS]
-    session = SimpleNamespace(CALLBACKS={name: (lambda _, name=name: events.append(name)) for name in names})
+    names = [callback.__name__ for callback in callbacks.CALLBACKS]
+    session = SimpleNamespace(HANDLERS={name: (lambda _, name=name: events.append(name)) for name in names})
     monkeypatch.setitem(sys.modules, "yolo_prune.training.session", session)
     monkeypatch.setattr(yolo_prune.training, "session", session, raising=False)
     return events
 
 
 def test_a_plain_run_does_not_reach_the_session(seen: list[str]) -> None:
-    for callback in install.CALLBACKS:
+    for callback in callbacks.CALLBACKS:
         callback(_trainer())
     assert seen == []
 
@@ -213,9 +213,9 @@ import sys
 from types import SimpleNamespace
 from ultralytics.utils.callbacks import default_callbacks
 import ultralytics.cfg as cfg
-from yolo_prune import install
+from yolo_prune import callbacks
 trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
-for callback in install.CALLBACKS:
+for callback in callbacks.CALLBACKS:
     assert callback in default_callbacks[callback.__name__]
     callback(trainer)
 print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
@@ -229,16 +229,16 @@ print("torch_pruning" in sys.modules)
 
 
 def test_a_pruning_run_reaches_it(seen: list[str]) -> None:
-    for callback in install.CALLBACKS:
+    for callback in callbacks.CALLBACKS:
         callback(_trainer(prune=0.5))
-    assert seen == [callback.__name__ for callback in install.CALLBACKS]
+    assert seen == [callback.__name__ for callback in callbacks.CALLBACKS]
 
 
 def test_callbacks_survive_what_the_host_does_to_them() -> None:
     from ultralytics.utils.callbacks import get_default_callbacks
 
     assert get_default_callbacks() == get_default_callbacks()
-    for callback in install.CALLBACKS:
+    for callback in callbacks.CALLBACKS:
         assert copy.deepcopy(callback) is callback
         assert pickle.loads(pickle.dumps(callback)) is callback
         assert callback in get_default_callbacks()[callback.__name__]
@@ -249,12 +249,12 @@ def test_callbacks_survive_cloudpickle() -> None:
     from ultralytics.utils.callbacks import get_default_callbacks
 
     data = cloudpickle.dumps(dict(get_default_callbacks()))
-    code = "import pickle, sys; from yolo_prune import install; c = pickle.loads(sys.stdin.buffer.read())"
-    check = "print(sum(f in c[f.__name__] for f in install.CALLBACKS))"
+    code = "import pickle, sys; from yolo_prune import callbacks; c = pickle.loads(sys.stdin.buffer.read())"
+    check = "print(sum(f in c[f.__name__] for f in callbacks.CALLBACKS))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; {check}"], input=data, check=True, cwd=ROOT, capture_output=True
     )
-    assert int(done.stdout.split()[-1]) == len(install.CALLBACKS) > 5
+    assert int(done.stdout.split()[-1]) == len(callbacks.CALLBACKS) > 5
 
 
 # parse_model and the workers ------------------------------------------------------------------------------------------

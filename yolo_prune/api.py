@@ -219,7 +219,7 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         function.yolo_prune_recipe = wanted  # type: ignore[attr-defined]
         function.yolo_prune_started = started  # type: ignore[attr-defined]
     own = {"on_pretrain_routine_start": start, "on_pretrain_routine_end": end}
-    for event, callback in session.CALLBACKS.items():
+    for event, callback in session.HANDLERS.items():
         earlier = model.callbacks.get(event, [])
         model.callbacks[event] = [c for c in earlier if c is not callback and not hasattr(c, "yolo_prune_recipe")]
         model.add_callback(event, own.get(event, callback))

@@ -7,7 +7,7 @@ host module, right after that module has run (what needs nothing but the host st
 
     ultralytics.cfg                    the plugin's arguments, default None; `check_cfg` checks ours after its own
                                        (host/arguments.py)
-    ultralytics.utils.callbacks.base   `default_callbacks`, which forward to yolo_prune.training.session
+    ultralytics.utils.callbacks.base   `default_callbacks`, ours behind the host's own (callbacks.py)
     ultralytics.nn.tasks               `parse_model` builds a pruned model's widths from its yaml; `BaseModel.load`
                                        gives them to a full-width model that loads pruned weights
     ultralytics.engine.model           `benchmark`, `export` and `track` refuse the plugin's arguments at once, and
@@ -31,7 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from yolo_prune import log
+from yolo_prune import callbacks, log
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, ours, platform_report, releases, yolo_methods
 from yolo_prune.host.spec_key import SPEC_KEY
@@ -156,89 +156,7 @@ def _require_weights(yolo: Any, pretrained: Any) -> None:
         yolo_methods.require_loaded(yolo)
 
 
-# The callbacks --------------------------------------------------------------------------------------------------------
-# Module-level functions and no closures: the host deep-copies them for every model, compares the copies to tell whether
-# a user added callbacks, and from 8.4.140 on cloudpickles them into the workers of a DDP run.
-
-
-def _concerns(event: str, trainer: Any) -> bool:
-    """Whether an event is for the session: this run prunes, or its model has zeros to keep."""
-    return bool(arguments.asked(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
-
-
-def _forward(event: str, trainer: Any) -> None:
-    """Hand an event to the session, if it is for it; else cost nothing."""
-    if _concerns(event, trainer):
-        from yolo_prune.training import session
-
-        session.CALLBACKS[event](trainer)
-
-
-_OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
-
-
-def _has_zeros(trainer: Any) -> bool:
-    """Whether the model in training came with single weights that are to stay zero (architecture.sparsity)."""
-    model = getattr(trainer, "model", None)
-    yaml = getattr(getattr(model, "module", model), "yaml", None)
-    return isinstance(yaml, dict) and "sparsity" in (yaml.get("yolo_prune") or {})
-
-
-def on_pretrain_routine_start(trainer: Any) -> None:
-    """Forward to the session (rank -1 and 0 only, and before the trainer has its model)."""
-    _forward("on_pretrain_routine_start", trainer)
-
-
-def on_pretrain_routine_end(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("on_pretrain_routine_end", trainer)
-
-
-def on_train_start(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("on_train_start", trainer)
-
-
-def on_train_epoch_start(trainer: Any) -> None:
-    """Forward to the session (it may come twice for one epoch)."""
-    _forward("on_train_epoch_start", trainer)
-
-
-def on_train_epoch_end(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("on_train_epoch_end", trainer)
-
-
-def on_fit_epoch_end(trainer: Any) -> None:
-    """Forward to the session (it comes once more after training)."""
-    _forward("on_fit_epoch_end", trainer)
-
-
-def on_train_end(trainer: Any) -> None:
-    """Forward to the session."""
-    _forward("on_train_end", trainer)
-
-
-CALLBACKS: tuple[Callable[[Any], None], ...] = (
-    on_pretrain_routine_start,
-    on_pretrain_routine_end,
-    on_train_start,
-    on_train_epoch_start,
-    on_train_epoch_end,
-    on_fit_epoch_end,
-    on_train_end,
-)
-
-
-def _install_callbacks(base: ModuleType) -> None:
-    """Append ours to the host's default callbacks, in place, so that they run after the host's own (8.4.190)."""
-    known = base.default_callbacks
-    missing = [callback.__name__ for callback in CALLBACKS if callback.__name__ not in known]
-    if missing:
-        raise HostError(f"ultralytics {releases.version()} changed: it has no event {', '.join(missing)} any more")
-    for callback in CALLBACKS:
-        if callback not in known[callback.__name__]:
-            known[callback.__name__].append(callback)
+# The trainer ----------------------------------------------------------------------------------------------------------
 
 
 def _install_run_callbacks(trainer: Any) -> None:
@@ -253,7 +171,7 @@ def _install_run_callbacks(trainer: Any) -> None:
 
     @functools.wraps(stock)
     def run_callbacks(self: Any, event: str) -> Any:
-        _put_back(self, event)
+        callbacks.put_back(self, event)
         return stock(self, event)
 
     trainer.BaseTrainer.run_callbacks = ours.mark(run_callbacks)
@@ -269,23 +187,13 @@ def _install_train(trainer: Any) -> None:
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not arguments.asked(vars(self.args)):
             return stock(self, *args, **kwargs)
+        from yolo_prune.host.run import Run
         from yolo_prune.training import interruption
 
-        with interruption.said(self):
+        with interruption.said(Run(self)):
             return stock(self, *args, **kwargs)
 
     trainer.BaseTrainer.train = ours.mark(train)
-
-
-def _put_back(trainer: Any, event: str) -> None:
-    """Where ours are missing of a run that they are for: behind the host's own, before loggers and what users added."""
-    callback = next((one for one in CALLBACKS if one.__name__ == event), None)
-    known = trainer.callbacks.get(event, [])
-    if callback is None or callback in known or not _concerns(event, trainer):
-        return
-    first = sys.modules["ultralytics.utils.callbacks.base"].default_callbacks[event][:1]
-    place = 1 if known[:1] == first else 0
-    trainer.callbacks[event] = [*known[:place], callback, *known[place:]]
 
 
 # The model and the workers --------------------------------------------------------------------------------------------
@@ -367,7 +275,7 @@ def _install_trainer(trainer: Any) -> None:
 
 _INSTALLERS: dict[str, Callable[[ModuleType], None]] = {
     "ultralytics.cfg": lambda cfg: arguments.install(cfg, check_arguments),
-    "ultralytics.utils.callbacks.base": _install_callbacks,
+    "ultralytics.utils.callbacks.base": callbacks.install,
     "ultralytics.nn.tasks": _install_tasks,
     "ultralytics.engine.model": lambda model: yolo_methods.install(model, _refuse_early),
     "ultralytics.engine.trainer": _install_trainer,

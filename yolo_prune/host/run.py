@@ -81,6 +81,11 @@ class Run:
         return int(self.trainer.epoch)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it has come to its epochs; before, it has no last.pt of its own."""
+        return getattr(self.trainer, "epoch", None) is not None
+
+    @property
     def epochs(self) -> int:
         """How many epochs the run has."""
         return int(self.trainer.epochs)

@@ -6,18 +6,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from yolo_prune import log
 from yolo_prune.errors import PruneError
+from yolo_prune.host.run import Run
 from yolo_prune.training import exclusive
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @contextmanager
-def said(trainer: Any) -> Iterator[None]:
+def said(run: Run) -> Iterator[None]:
     """Around a training.
 
     Raises:
@@ -26,20 +25,19 @@ def said(trainer: Any) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        log.warn(f"stopped. {_how(trainer)}")
+        log.warn(f"stopped. {_how(run)}")
         error.yolo_prune_said = True  # type: ignore[attr-defined]
         raise
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        where = error.filename or trainer.save_dir
-        raise PruneError(f"{where} cannot be written: {error.strerror}. Make room, then: {_how(trainer)}") from error
+        where = error.filename or run.folder
+        raise PruneError(f"{where} cannot be written: {error.strerror}. Make room, then: {_how(run)}") from error
     finally:
-        exclusive.release(Path(trainer.save_dir))
+        exclusive.release(run.folder)
 
 
-def _how(trainer: Any) -> str:
-    last = Path(trainer.last)
-    if last.is_file() and getattr(trainer, "epoch", None) is not None:
-        return f"To go on: yolo train resume model={last}"
+def _how(run: Run) -> str:
+    if run.last.is_file() and run.has_begun:
+        return f"To go on: yolo train resume model={run.last}"
     return "No epoch had ended, so there is nothing to resume: start it again"

@@ -90,20 +90,21 @@ def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
     if recipe is None and run.is_further_worker:
         recipe = from_arguments(run.settings)
     if recipe is None:
-        _hold_zeros(run)
+        _hold_zeros(trainer)
         return
     session, graph = begin.session_of(run, recipe)
     setattr(trainer, _ATTRIBUTE, session)
     begin.start(run, session, graph)
 
 
-def _hold_zeros(run: Run) -> None:
+def _hold_zeros(trainer: Any) -> None:
     """Nothing is pruned; where the model came with zeros, they are kept while it trains."""
+    run = Run(trainer)
     sparsity = widths.sparsity(run.student)
     if sparsity is not None:
         log.say(f"the zeros of this model ({sparsity}) are kept while it trains")
         held = step_actions.hold_what_is_sparse(run.student, parse(sparsity), run.optimizer)
-        setattr(run.trainer, _HELD, held)
+        setattr(trainer, _HELD, held)
 
 
 def on_train_start(trainer: Any) -> None:
@@ -178,7 +179,7 @@ def on_train_end(trainer: Any) -> None:
     deployment.at_end(run, session.recipe)
 
 
-CALLBACKS: dict[str, Callable[[Any], None]] = {
+HANDLERS: dict[str, Callable[[Any], None]] = {
     "on_pretrain_routine_start": on_pretrain_routine_start,
     "on_pretrain_routine_end": on_pretrain_routine_end,
     "on_train_start": on_train_start,
