@@ -201,7 +201,7 @@ def test_a_step_without_gradients_says_what_happened_and_what_it_goes_by(
         raise error
 
     of_images = isinstance(error, OSError)
-    monkeypatch.setattr(datasets, "of_trainer", fail if of_images else lambda *given: [])
+    monkeypatch.setattr(datasets, "of_run", fail if of_images else lambda *given: [])
     monkeypatch.setattr(calibration, "gather", fail)
     model = small()
     trainer = SimpleNamespace(ema=SimpleNamespace(ema=model), model=model)

@@ -238,7 +238,7 @@ def test_a_run_makes_up_for_its_cuts_on_plain_training_images(
 def test_a_data_set_without_plain_images_is_told_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     trainer = SimpleNamespace(train_loader=SimpleNamespace(dataset=[1, 2, 3]), args=SimpleNamespace(imgsz=64))
     with pytest.raises(PruneError, match="no images without augmentation"):
-        datasets.of_trainer(trainer, 4)
+        datasets.of_run(Run(trainer), 4)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
         assert cut_models.images(Run(trainer)) is None
     assert "no images to make up for the cut on" in caplog.text

@@ -13,6 +13,7 @@ from ultralytics import YOLO
 
 from tests.helpers.runs import SMALL, record_of, train, widths
 from yolo_prune.host import cadence
+from yolo_prune.host.run import Run
 
 # The default recipe with its step late enough that an epoch lies before it, and what makes a state hard to carry over:
 # gradients that wait across epochs (nbs=64), a warm-up, mosaics drawn from images that were loaded before.
@@ -111,8 +112,8 @@ class Trainer:
 @pytest.mark.parametrize("at", range(1, 20))
 def test_a_resumed_optimizer_steps_at_the_batches_of_one_that_was_not_interrupted(at: int) -> None:
     whole, first, second = Trainer(), Trainer(), Trainer()
-    cadence.Cadence(whole)
-    before, after = cadence.Cadence(first), cadence.Cadence(second)
+    cadence.Cadence(Run(whole))
+    before, after = cadence.Cadence(Run(first)), cadence.Cadence(Run(second))
     whole.run(0, 40)
     first.run(0, at)
     after.resume(before.waiting)

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from yolo_prune.host.run import Run
+
 
 class Cadence:
     """Counts the batches whose gradients wait for a step of the optimizer.
 
     Args:
-        trainer: the host's, whose `optimizer_step` is taken over.
+        run: whose trainer's `optimizer_step` is taken over.
 
     Attributes:
         waiting: how many batches' gradients have been added up since the latest step.
     """
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, run: Run) -> None:
+        trainer = run.trainer
         self.waiting = 0
         self._decides = False
         self._trainer, self._stock = trainer, trainer.optimizer_step

@@ -25,6 +25,7 @@ from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host import checkpoint, random_state
+from yolo_prune.host.run import Run
 
 _BATCH = 8
 _PIXELS = 48 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory
@@ -96,22 +97,21 @@ def _one_line(network: nn.Module, data: str | Path) -> Iterator[None]:
         raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
 
 
-def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
+def of_run(run: Run, images: int) -> list[dict[str, Any]]:
     """Labelled batches of the images that a run trains on, on its device.
 
     Args:
-        trainer: the host's trainer, with its data loader. images: how many at most.
+        run: with its data loader. images: how many at most.
 
     Raises:
         PruneError: its data set is none of the host's own.
     """
-    size = int(trainer.args.imgsz)
-    dataset = copy(trainer.train_loader.dataset)  # labels are shared with it, its augmentation is not
+    dataset = copy(run.loader.dataset)  # labels are shared with it, its augmentation is not
     if hasattr(dataset, "torch_transforms"):
-        dataset.torch_transforms = classify_transforms(size=size)
+        dataset.torch_transforms = classify_transforms(size=run.image_size)
     elif hasattr(dataset, "build_transforms"):
         dataset.augment = dataset.rect = False
-        dataset.transforms = dataset.build_transforms(trainer.args)
+        dataset.transforms = dataset.build_transforms(run.arguments)
     else:
         raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
     with random_state.drawing_apart():
@@ -120,7 +120,7 @@ def of_trainer(trainer: Any, images: int) -> list[dict[str, Any]]:
         pixels = batch["img"]
         batch["img"] = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         for key, value in batch.items():
-            batch[key] = value.to(trainer.device) if isinstance(value, torch.Tensor) else value
+            batch[key] = value.to(run.device) if isinstance(value, torch.Tensor) else value
     return batches
 
 

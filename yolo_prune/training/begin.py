@@ -130,7 +130,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
         for item in (run.model, run.average):
             widths.forget_run(student_of(item))
             widths.forget_run(item)
-    session.cadence = Cadence(run.trainer)
+    session.cadence = Cadence(run)
     atomic_saving.protect(run, lambda: resume_state.Beside(run, resume.state(run, session)))
     if run.is_resumed and run.is_first:
         atomic_saving.trim_results(run.results, run.start_epoch)

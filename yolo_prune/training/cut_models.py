@@ -34,7 +34,7 @@ def scores(run: Run, seen: Gates | None, wanted: Recipe, graph: channel_groups.C
     if seen is not None and seen.fits(graph):
         return seen.scores()
     try:
-        batches = datasets.of_trainer(run.trainer, calibration.IMAGES)
+        batches = datasets.of_run(run, calibration.IMAGES)
     except _OF_IMAGES as error:
         return _nothing(wanted, f"no images to look at: {first_line(error)}")
     try:
@@ -57,7 +57,7 @@ def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
 def images(run: Run) -> torch.Tensor | None:
     """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
     try:
-        return datasets.pixels(datasets.of_trainer(run.trainer, datasets.count(run.image_size)))
+        return datasets.pixels(datasets.of_run(run, datasets.count(run.image_size)))
     except _OF_IMAGES as error:
         words = first_line(error)
         log.warn(f"no images to make up for the cut on, so nothing does: {words}")
