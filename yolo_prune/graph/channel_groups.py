@@ -29,7 +29,7 @@ from yolo_prune.allocation.allocate import Head
 from yolo_prune.graph import blocks, equivalence, image_shape, residual
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet
-from yolo_prune.graph.model_state import copy_of
+from yolo_prune.graph.model_state import copy_of, release
 from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.graph.trace import LAYERS, Side, Trace, is_layer
 from yolo_prune.graph.tracer import Known, follow
@@ -151,7 +151,9 @@ class ChannelGraph:
         return sum(n for name, n in weights.items() if name not in self.protected) / max(sum(weights.values()), 1)
 
     def without_trace(self) -> ChannelGraph:
-        """The same groups without the copy whose weights are scored, which is as large as the model."""
+        """The same groups without the copy whose weights are scored, which is as large as the model, and is emptied."""
+        for folded in {id(group.folded): group.folded for group in self.groups if group.folded}.values():
+            release(folded.values())
         return replace(self, groups=tuple(replace(group, folded=None) for group in self.groups))
 
 

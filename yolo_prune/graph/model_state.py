@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import torch
@@ -42,6 +42,18 @@ def copy_of(model: nn.Module) -> nn.Module:
             holder[key] = value
         if criterion is not None:
             model.criterion = criterion
+
+
+def release(modules: Iterable[nn.Module]) -> None:
+    """Let go of the tensors of a copy that is used no more, given by all its modules.
+
+    The copy may be part of a circle of references (torch-pruning's graph is one, and blocks that know their parents),
+    which would keep its tensors until Python looks for circles; a look of our own costs as much as a forward.
+    """
+    for module in modules:
+        if not isinstance(module, torch.jit.ScriptModule):
+            module._parameters.clear()
+            module._buffers.clear()
 
 
 def home_of(hook: object) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -274,7 +273,6 @@ def choose(
         recipe = by_weights(recipe)
         scores = scoring.score(channel_graph, model, recipe.importance)
     channel_graph = channel_graph.without_trace()
-    gc.collect()  # torch-pruning's graph refers to itself: without this the copy stays beside what comes next
     with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
         return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
 

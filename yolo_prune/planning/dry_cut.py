@@ -6,7 +6,6 @@ What goes into the block at fault, and what it makes, is protected, and the choi
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -106,7 +105,6 @@ def _settled(
                 raise
             raise BoundError(f"{error}. Protected, because a cut fails there: {_listed(model, avoid)}") from error
         fault = trial.examine(model, channel_graph, plan)
-        gc.collect()  # the copy may be part of a circle: without this it stays beside what comes next
         if fault is None:
             return channel_graph, plan
         blamed = _blamed(model, fault.name, avoid)

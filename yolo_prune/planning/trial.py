@@ -34,7 +34,7 @@ from yolo_prune.errors import first_line
 from yolo_prune.graph import blocks, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first
-from yolo_prune.graph.model_state import copy_of
+from yolo_prune.graph.model_state import copy_of, release
 from yolo_prune.surgery import cut_channels
 
 _APART = 1e-2  # of the root mean square of what a module puts out: numbers that differ by more are not rounding
@@ -59,7 +59,11 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
     """
     if not plan.keep and not plan.blocks and not plan.heads:
         return None
-    shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
+    with _copied(model) as shadow:
+        return _examine(model, shadow, channel_graph, plan)
+
+
+def _examine(model: nn.Module, shadow: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
     side = (
         64 if not any(hasattr(module, "num_queries") for module in shadow.modules()) else 192
     )  # as in graph/tracer.py
@@ -70,7 +74,7 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
             # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
             if any(_run(shadow, images, training).fault is not None for training in (False, True)):
                 return None
-            before = [_run(_restored(shadow), images, training) for training in (False, True)]
+            before = [_run_copy(shadow, images, training) for training in (False, True)]
         if any(run.fault is not None for run in before):
             return None
         try:
@@ -78,25 +82,31 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
         except cut_channels.LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
-            fault = _run(_restored(shadow), images, run.training, run).fault
+            fault = _run_copy(shadow, images, run.training, run).fault
             if fault is not None and fault.name in run.numbers:
-                fault = _run(_restored(shadow), images, run.training, run, _unsteady(model, images)).fault
+                fault = _run_copy(shadow, images, run.training, run, _unsteady(model, images)).fault
             if fault is not None:
                 return fault
     return None
 
 
-def _restored(shadow: nn.Module) -> nn.Module:
-    """A copy to run, so that a forward changes no buffer or attribute of `shadow`; it shares the parameters."""
-    return deepcopy(shadow, {id(parameter): parameter for parameter in shadow.parameters()})
+@contextlib.contextmanager
+def _copied(model: nn.Module) -> Iterator[nn.Module]:
+    """A copy on the CPU in FP32, whose memory is given back at the end."""
+    shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
+    modules = list(shadow.modules())
+    try:
+        yield shadow
+    finally:
+        release(modules)
 
 
 def _unsteady(model: nn.Module, images: torch.Tensor) -> set[str]:
     """Modules that put out something else each time in evaluation, uncut: noise tells nothing of a cut."""
-    shadow = copy_of(model).to(device="cpu", dtype=torch.float32).requires_grad_(False)
-    first = _run(_restored(shadow), images, False)
-    _run(_restored(shadow), images, True)  # what it changes outside the copy, such as a class's attribute, shows below
-    return _run(_restored(shadow), images, False, first, seed=1).different
+    with _copied(model) as shadow:
+        first = _run_copy(shadow, images, False)
+        _run_copy(shadow, images, True)  # what it changes outside the copy, such as a class's attribute, shows below
+        return _run_copy(shadow, images, False, first, seed=1).different
 
 
 @contextlib.contextmanager
@@ -163,6 +173,15 @@ class _Pass:
     numbers: set[str] = field(default_factory=set)
     different: set[str] = field(default_factory=set)
     fault: Fault | None = None
+
+
+def _run_copy(shadow: nn.Module, images: torch.Tensor, *args: Any, **options: Any) -> _Pass:
+    """`_run` of a copy that shares the parameters, so that the forward changes no buffer or attribute of `shadow`."""
+    copy = deepcopy(shadow, {id(parameter): parameter for parameter in shadow.parameters()})
+    try:
+        return _run(copy, images, *args, **options)
+    finally:
+        release(copy.modules())
 
 
 def _run(
