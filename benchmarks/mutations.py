@@ -248,8 +248,8 @@ MUTATIONS = (
     ),
     Mutation(
         "roll_back",
-        'state[key]) for key in ("live", "average")',
-        'state[key]) for key in ("average", "average")',
+        'state[key], old) for key in ("live", "average")',
+        'state[key], old) for key in ("average", "average")',
         ("roll_back::test_going_back_gives_the_state_that_was",),
     ),
     Mutation(

@@ -8,7 +8,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from ultralytics import YOLO
 
+from tests.helpers.foreign import plant
 from tests.helpers.runs import train
 from yolo_prune.errors import PruneError
 from yolo_prune.training import deployment
@@ -46,9 +48,14 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
     def fails(*_: object, **__: object) -> None:
         raise PruneError("no luck")
 
+    mark = tmp_path / "ran"
     monkeypatch.setattr(deployment.job, "export", fails)
+    yolo = YOLO("yolov8n.yaml")
+    yolo.add_callback("on_fit_epoch_end", lambda _: plant(tmp_path / "run" / "pruning" / "dense-trained.pt", mark))
     with caplog.at_level(logging.WARNING, "ultralytics"):
-        train(tiny_data, tmp_path, epochs=2, prune=str(recipe))
+        train(tiny_data, tmp_path, yolo, epochs=2, prune=str(recipe))
+    assert "dense-trained.pt is not loaded, which the artifacts are to be compared with" in caplog.text
+    assert not mark.exists()
     assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text
     assert (tmp_path / "run" / "weights" / "best.pt").is_file()
     assert (tmp_path / "run" / "pruning" / "record.json").is_file()

@@ -3,20 +3,28 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ultralytics import YOLO
-from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import yolo_prune
 from tests.device.test_latency import FEW
+from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
+from yolo_prune import log
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import measurement, probe_kit, profile, timing
 from yolo_prune.errors import PruneError
+from yolo_prune.graph import channel_groups
+from yolo_prune.host.run import Run
+from yolo_prune.planning import choice
+from yolo_prune.training import kept_model, latency_of_run
 
 
 class KilledError(Exception):
@@ -47,9 +55,26 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def run_of(folder: Path) -> Run:
+    """A run in a folder, as at its end."""
+
+    def get_model(cfg: Any, weights: Any, verbose: bool) -> DetectionModel:
+        return DetectionModel(cfg, nc=2, verbose=verbose)
+
+    best = folder / "weights" / "best.pt"
+    model = load_checkpoint(str(best))[0].float()
+    return Run(SimpleNamespace(model=model, get_model=get_model, save_dir=folder, best=best))
+
+
+def dense_of(folder: Path) -> Any:
+    """The dense model that a run has kept."""
+    run = run_of(folder)
+    return kept_model.read(folder / "pruning" / "dense.pt", run.built, "", run.student)
+
+
 def test_the_bound_is_met_by_best_and_last(run: Path) -> None:
     found = profile_file.read(run / "pruning" / "device.json")
-    dense = model_size.latency_of(load_checkpoint(str(run / "pruning" / "dense.pt"))[0].float(), found)
+    dense = model_size.latency_of(dense_of(run), found)
     for name in ("best.pt", "last.pt"):
         model, _ = load_checkpoint(str(run / "weights" / name))
         assert 0.5 * dense < model_size.latency_of(model.float(), found) <= 0.85 * dense * (1 + 1e-6)
@@ -97,12 +122,30 @@ def test_a_missed_bound_is_said_loudly(
     """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
     ratio = timing.Ratio(1 / share, 1 / share, 1 / share, 20)
     monkeypatch.setattr(profile, "beside", lambda *models: (10.0, 10.0 * share, ratio))
-    yolo = YOLO(run / "pruning" / "dense.pt")
+    yolo = YOLO("yolov8n.yaml")
+    yolo.model = dense_of(run)
     with caplog.at_level("INFO", logger="ultralytics"):
         told = yolo_prune.prune(yolo, latency="90%", profile=str(run / "pruning" / "device.json"))
     assert told["latency"]["kept"] is kept
     assert ("THE LATENCY BOUND IS MISSED" in caplog.text) is not kept
     assert "model   bound, ms  predicted, ms  measured, ms" in caplog.text
+
+
+def test_a_dense_model_that_would_run_code_is_not_timed(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    plant(tmp_path / "run" / "pruning" / "dense.pt", tmp_path / "ran")
+    ended = run_of(tmp_path / "run")
+    device = profile_file.read(run / "pruning" / "device.json")
+    baseline = choice.Baseline.of(ended.student, channel_groups.build(ended.student), device)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        latency_of_run.beside_dense(ended, record := record_of(run), baseline, log.say)
+    assert record["latency"]["measured_ms"] is None
+    assert "dense.pt is not loaded, beside which the trained model is timed" in record["latency"]["note"]
+    assert record["latency"]["note"] in caplog.text
+    assert "\n" not in record["latency"]["note"]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_profile_that_is_missing_is_refused_before_the_run(tiny_data: Path, tmp_path: Path) -> None:

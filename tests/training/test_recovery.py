@@ -16,6 +16,7 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import load_checkpoint
 
+from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
@@ -149,6 +150,14 @@ def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_p
     yolo.add_callback("on_train_epoch_start", stop)
     with pytest.raises(StopError):
         train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
+    kept, mark = tmp_path / "run" / "pruning" / "teacher-kept.pt", tmp_path / "ran"
+    state = kept.read_bytes()
+    plant(kept, mark)
+    with pytest.raises(PruneError, match=r"teacher-kept\.pt is not loaded, .*more than plain data") as caught:
+        YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    assert "\n" not in str(caught.value)
+    kept.write_bytes(state)
+    plant(kept.with_name("teacher.pt"), mark)  # which is written anew
     resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
     seen: dict[str, Any] = {}
 
@@ -159,6 +168,8 @@ def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_p
     resumed.train(resume=True)
     assert isinstance(resumed.trainer.model, DistillationModel)
     assert seen["dis"] == 6
+    assert not mark.exists()
+    assert not list(kept.parent.glob("teacher*"))
     for name, value in teachers[-1].items():
         assert torch.allclose(seen["teacher"][name].float(), value.float(), atol=2e-3), name  # kept in half precision
 

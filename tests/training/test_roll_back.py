@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from copy import deepcopy
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers import task_data
+from tests.helpers.foreign import RunsCode
 from tests.helpers.runs import SMALL, record_of, train
 from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
@@ -57,16 +59,6 @@ def _trainer(model: Any, optimizer: Any, folder: Path) -> SimpleNamespace:
     )
 
 
-class RunsCode:
-    """Unpickled without restriction, it leaves a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
 def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     trainer = _trainer(model, torch.optim.SGD(model.parameters(), 0.1), tmp_path)
@@ -87,6 +79,14 @@ def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({**state, "live": {}}, good)
     with pytest.raises(PruneError, match=r"good\.pt is not of this run"):
         roll_back.go_back(Run(trainer))
+    activation = f"__import__('pathlib').Path({str(mark)!r}).touch() or nn.SiLU()"  # the host evaluates it
+    layers = [[-1, 1, "torch_safe_load", [str(good)]]]  # and calls what a layer names
+    for change in ({"activation": activation}, {"backbone": [*state["yaml"]["backbone"][:-1], *layers]}):
+        for which in ("yaml", "exact"):
+            torch.save({**state, which: {**state[which], **change}}, good)
+            with pytest.raises(PruneError, match=r"good\.pt is not of this run, .*other layers"):
+                roll_back.go_back(Run(trainer))
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", ["yolo26n-pose", "yolo26n", "yolov10n"])
@@ -129,6 +129,9 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     """The next training step is the one that would have been without the cut, to the last bit."""
     torch.manual_seed(0)
     model = DetectionModel("yolov8n.yaml", nc=2, verbose=False).train()
+    model.load(DetectionModel("yolov8n.yaml", nc=80, verbose=False))  # fine-tuned: its class towers stay 80 wide
+    if "one2one_cv3" in inspect.getsource(BaseModel.load):  # not of older hosts
+        assert model.model[-1].cv3[0][0].conv.out_channels == 80
     model.model[-1].dfl.requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 

@@ -80,7 +80,7 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
 
 
 def of_this_run(path: Path) -> nn.Module:
-    """The model of a checkpoint that this very run wrote, in float32, as the host loads its own."""
+    """The model of the run's best.pt or last.pt, in float32, as the host itself has loaded it right before."""
     model: nn.Module = tasks.load_checkpoint(str(path))[0].float()
     return model
 

@@ -112,6 +112,19 @@ def sparsity(model: nn.Module) -> str | None:
     return pattern
 
 
+def exact(model: nn.Module) -> dict[str, Any]:
+    """The yaml of a model with every width that it has now: also those that follow a class count, or weights.
+
+    Built of it, a model takes this one's tensors whatever they are.
+    """
+    own = _yaml(model)
+    try:
+        stamp(model, (), run_of(model))
+        return _yaml(model)
+    finally:
+        model.yaml = own  # type: ignore[assignment]
+
+
 def forget_run(model: nn.Module) -> None:
     """Drop what an earlier run left for its own resume; a new run begins at these widths."""
     if is_pruned(model):
@@ -255,6 +268,19 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
     vars(model).update({**vars(fresh), **kept})
     log.say(f"rebuilt at the pruned widths of the pretrained weights ({_name(given)})")
     return True
+
+
+def same_layers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two yaml dicts build the same layers but for widths and class count; of files a tuple is a list."""
+
+    def named(d: Mapping[str, Any]) -> Any:
+        return _lists([*_architecture(d), d.get("activation")])
+
+    return bool(named(one) == named(other))
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _architecture(d: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,13 +13,13 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
-from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import ddp
+from yolo_prune.training import ddp, kept_model
 
 _DENSE = "dense-trained.pt"  # in the run's folder `pruning`
+_USE = "which the artifacts are to be compared with"
 
 
 def keep_dense(run: Run, wanted: Recipe) -> None:
@@ -30,11 +30,10 @@ def keep_dense(run: Run, wanted: Recipe) -> None:
     """
     if not wanted.deploy or not ddp.is_first():
         return
-    network = copy_of(run.average_student)
     try:
-        checkpoint.write(_path(run), network, {"train_args": run.settings})
+        kept_model.keep(_path(run), run.average_student, _USE)
     except PruneError as error:
-        raise PruneError(f"{error} (the dense model, which the artifacts are to be compared with)") from None
+        raise PruneError(f"{error} (the dense model, {_USE})") from None
 
 
 def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
@@ -45,14 +44,14 @@ def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
     """
     if not wanted.deploy or not ddp.is_first():
         return None
-    dense = _path(run)
+    dense = _dense_checkpoint(run)
     settings: dict[str, Any] = {
         "format": list(wanted.deploy),
         "data": run.arguments.data,
-        "dense": dense if dense.is_file() else None,
+        "dense": dense,
         "imgsz": run.image_size,
         "quantize": 16 if wanted.precision == "fp16" else None,
-        "safe": False,  # this run wrote both
+        "safe": False,  # the one has just been written, and the host has just loaded the other
     }
     try:
         return job.export(run.final_weights, **settings)
@@ -63,7 +62,22 @@ def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
         log.warn(f"DEPLOYMENT IS NOT PROVEN. {error}")
         return None
     finally:
-        dense.unlink(missing_ok=True)
+        _path(run).unlink(missing_ok=True)
+
+
+def _dense_checkpoint(run: Run) -> Path | None:
+    """The dense model that was kept, in its place and as the checkpoint that an export reads; None, said, without one.
+
+    What stands there is a model of plain data until then, and is read as that alone.
+    """
+    path = _path(run)
+    try:
+        dense = kept_model.read(path, run.built, _USE, run.average_student)
+        checkpoint.write(path, dense, {"train_args": run.settings})
+    except PruneError as error:
+        log.warn(str(error))
+        return None
+    return path
 
 
 def _path(run: Run) -> Path:

@@ -3,7 +3,8 @@
 
 The host wraps model and teacher before it makes optimizer and average (ultralytics 8.4.190, engine/trainer.py), so it
 does here too, with the model's own file as a teacher whose loss counts nothing. Right before the first cut the average
-of the dense model takes the teacher's place, is kept as pruning/teacher.pt for a resume, and the loss counts.
+of the dense model takes the teacher's place, and the loss counts. For a resume it is kept twice: as data in
+pruning/teacher-kept.pt, and as pruning/teacher.pt, which the host reads and which is written anew of the first before.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import ddp
+from yolo_prune.training import ddp, kept_model
 
-_TEACHER = "teacher.pt"  # in the run's folder `pruning`
+_TEACHER, _KEPT = "teacher.pt", "teacher-kept.pt"  # in the run's folder `pruning`
+_USE = "the teacher, which a resumed run learns from"
 
 
 def arrange(run: Run, wanted: Recipe) -> None:
@@ -27,6 +30,8 @@ def arrange(run: Run, wanted: Recipe) -> None:
     Raises:
         PruneError: another teacher is named as well, or the model is no trained file. HostError: this host cannot.
     """
+    if wanted.distill and run.is_resumed:
+        _write_anew(run)
     if not wanted.distill or run.is_resumed:
         return
     given = f"prune_distill={wanted.distill:g}"
@@ -47,6 +52,28 @@ def arrange(run: Run, wanted: Recipe) -> None:
             "teach; leave prune_distill= out"
         )
     run.arguments.distill_model = str(run.arguments.model)
+
+
+def _write_anew(run: Run) -> None:
+    """Before the host loads the teacher of a resumed run, which runs what a pickle names: write it of plain data.
+
+    Raises:
+        PruneError: what was kept is gone, damaged, or holds more than plain data.
+    """
+    named = Path(str(run.arguments.distill_model))
+    if named.parts[-2:] != (_path(run).parent.name, _TEACHER):
+        return  # nothing was cut yet, or the user names another teacher beside resume
+    own = run.model_of_checkpoint()
+    teacher = kept_model.read(run.own_folder / _KEPT, kept_model.built_as(own), _USE, own)
+    _write(run, teacher)
+    run.arguments.distill_model = str(_path(run))  # the folder may have moved
+
+
+def _write(run: Run, teacher: Any) -> None:
+    try:
+        checkpoint.write(_path(run), teacher, {"train_args": run.settings})
+    except PruneError as error:
+        raise PruneError(f"{error} ({_USE})") from None
 
 
 def begin(wrapper: Any, wanted: Recipe, cut: bool) -> None:
@@ -79,20 +106,16 @@ def take_over(run: Run, wanted: Recipe) -> None:
     wrapper.dis = wanted.distill
     path = _path(run)
     if ddp.is_first():
-        plain = deepcopy(teacher)
-        for layer in plain.model:
-            layer._forward_hooks.clear()
-        try:
-            checkpoint.write(path, plain, {"train_args": run.settings})
-        except PruneError as error:
-            raise PruneError(f"{error} (the teacher, which a resumed run would learn from)") from None
+        kept_model.keep(run.own_folder / _KEPT, teacher, _USE)
+        _write(run, copy_of(teacher))
     run.arguments.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
 
 
 def forget(run: Run, wanted: Recipe) -> None:
     """Remove the teacher that was kept: a run that has ended is not resumed."""
     if wanted.distill and ddp.is_first():
-        _path(run).unlink(missing_ok=True)
+        for path in (_path(run), run.own_folder / _KEPT):
+            path.unlink(missing_ok=True)
 
 
 def _path(run: Run) -> Path:

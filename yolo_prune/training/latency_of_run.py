@@ -14,7 +14,6 @@ from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import PruneError
-from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
@@ -22,8 +21,10 @@ from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import latency
 from yolo_prune.report import record as records
+from yolo_prune.training import kept_model
 
 _PROFILE, _DENSE = "device.json", "dense.pt"  # in the run's folder `pruning`
+_USE = "beside which the trained model is timed"
 
 
 def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[str], None]) -> Profile | None:
@@ -45,7 +46,7 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
     if device is None:
         return None
     if not kept.is_file() or not run.is_resumed:
-        checkpoint.write(folder / _DENSE, copy_of(model), {"train_args": run.settings})
+        kept_model.keep(folder / _DENSE, model, _USE)
         files.replace(kept, json.dumps(device.content, indent=1) + "\n")
     latency.doubt(device, run.image_size)
     return device
@@ -64,7 +65,7 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
     try:
         pruned = checkpoint.of_this_run(run.final_weights)
         predicted = model_size.latency_of(pruned, device)
-        dense = checkpoint.of_this_run(run.own_folder / _DENSE)
+        dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
         measured = profile.beside(dense, pruned, device)
         here = runtimes.machine()["name"]
         note = "on this machine" if here == device.machine else f"on this machine ({here}), not on {device.machine}"

@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """How far a run may go: fitness, once recovered, stays within prune_max_drop of the dense model's; else it goes back.
 
-Before each step the state of the training is kept in the run's folder, as pruning/good.pt: the yaml that the model is
-rebuilt from, and tensors. A run that was killed finds it there too. Where the fitness that came back since the last
+Before each step the state of the training is kept in the run's folder, as pruning/good.pt: what the model is rebuilt
+from, and tensors. A run that was killed finds it there too. Where the fitness that came back since the last
 step is not enough, the state from before that step is put in place again (weights, average, optimizer; the learning
 rate goes on by epochs) and no step follows.
 """
@@ -14,12 +14,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host.run import Run
-from yolo_prune.training import ddp, plain_data_file
+from yolo_prune.training import ddp, kept_model, plain_data_file
 
 _GOOD = "good.pt"  # in the run's folder `pruning`
 _USE = "to which the run was to go back"
@@ -61,7 +58,7 @@ def keep(run: Run) -> None:
     model = run.model
     names = {parameter: name for name, parameter in model.named_parameters()}
     state = {
-        "yaml": model.yaml,
+        **kept_model.yamls(model),
         "average": run.average.state_dict(),
         "live": model.state_dict(),
         "groups": [[names[p] for p in group["params"]] for group in run.optimizer.param_groups],
@@ -80,7 +77,7 @@ def go_back(run: Run) -> None:
     state = plain_data_file.read(path, _USE, run.device)
     old: Any = run.model
     try:
-        new, average = (_built(run, old, state["yaml"], state[key]) for key in ("live", "average"))
+        new, average = (kept_model.built(run.built, state, state[key], old) for key in ("live", "average"))
         parameters = dict(new.named_parameters())
         groups = [[parameters[name] for name in names] for names in state["groups"]]
         kept = {parameters[name]: value for name, value in state["optimizer"].items()}
@@ -96,19 +93,6 @@ def go_back(run: Run) -> None:
     run.optimizer.state.clear()
     run.optimizer.state.update(kept)
     run.replace(new, average.eval().requires_grad_(False))
-
-
-def _built(run: Run, old: Any, yaml: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
-    """A model of the widths that a yaml carries, by the host's own way, with weights; all else is as of `old`."""
-    new: Any = run.built(yaml)
-    own = {"yaml", "save", "criterion", *vars(nn.Module())}
-    vars(new).update({key: value for key, value in vars(old).items() if key not in own})
-    example = next(old.parameters())
-    new.to(example.device, example.dtype)
-    if any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in old.parameters()):
-        new.to(memory_format=torch.channels_last)  # what the host trains in on CUDA
-    new.load_state_dict(state)
-    return new
 
 
 def _criterion(old: Any, new: Any) -> Any:
