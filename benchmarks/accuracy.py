@@ -2,7 +2,8 @@
 """Accuracy at a given cost: the dense model, yolo-prune and three peers, trained for the same number of epochs.
 
     python benchmarks/accuracy.py METHOD model=yolov8n.pt data=data.yaml [imgsz=320] [batch=16] [epochs=30] [seed=0]
-                                  [flops=0.5] [out=runs/accuracy] [bf16=1] [train_KEY=…] [further arguments, for `ours`]
+                                  [flops=0.5] [out=runs/accuracy] [bf16=1] [train_KEY=…] [name=…] [resume=1]
+                                  [further arguments, for `ours`]
     python benchmarks/accuracy.py table [out=runs/accuracy]
 
 METHOD is one of:
@@ -18,7 +19,8 @@ METHOD is one of:
 The last epochs of (a) and (b) are a training of their own, with the host's own warm-up and decay: what fine-tuning is.
 mAP50-95 is the host's last line, of best.pt on the validation split. GFLOPs are counted at 640, as the host does.
 `bf16=1` trains with bfloat16 autocast, which the host does on GPUs alone (`amp=`): twice as fast on a CPU that knows
-it. Validation stays in float32. `train_KEY=` gives an argument of the host's to every method alike.
+it. Validation stays in float32. `train_KEY=` gives an argument of the host's to every method alike. `resume=1` goes on
+with what a killed run of the same `name=` left (dense and ours). benchmarks/matrix.py runs many rows.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ if not OURS:
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from lowered import lower  # noqa: E402
+from progress import FITNESS, Progress, left_by  # noqa: E402
 from torch import nn  # noqa: E402
 from ultralytics import YOLO  # noqa: E402
 from ultralytics.data.utils import check_det_dataset  # noqa: E402
@@ -47,6 +50,8 @@ from ultralytics.engine import trainer as host_trainer  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_load  # noqa: E402
 from ultralytics.utils.torch_utils import get_flops  # noqa: E402
+
+from yolo_prune import files  # noqa: E402
 
 L1 = 1e-3  # strength of the penalty on BatchNorm scales; fades to a tenth of it, as in published YOLO slimmings
 DEEPEST = 0.9  # the most that torch-pruning may take of one layer: without it a layer may end with one channel
@@ -135,14 +140,35 @@ class Prebuilt(DetectionTrainer):
         super().optimizer_step()
 
 
-def train(settings: dict[str, Any], network: nn.Module | None = None, strength: float = 0.0) -> DetectionTrainer:
+def train(
+    settings: dict[str, Any],
+    network: nn.Module | None = None,
+    strength: float = 0.0,
+    progress: Progress | None = None,
+) -> DetectionTrainer:
     """One training by the host; afterwards `metrics` are those of its best.pt."""
     trainer = Prebuilt(overrides={**settings, "workers": 0, "plots": False, "exist_ok": True})
     trainer.network, trainer.strength = network, strength
     if BF16:
         in_bfloat16(trainer)
+    if progress is not None:
+        progress.attach(trainer)
     trainer.train()
     return trainer
+
+
+def ours(settings: dict[str, Any], given: dict[str, Any], progress: Progress) -> DetectionTrainer:
+    """Train with yolo-prune, as a user does."""
+    yolo = YOLO(settings["model"])
+    if BF16:
+        in_bfloat16(yolo)
+    progress.attach(yolo)
+    if "resume" in settings:
+        yolo.train(resume=True)  # all arguments stand in last.pt
+    else:
+        rest = {key: value for key, value in settings.items() if key != "model"}
+        yolo.train(**rest, workers=0, plots=False, exist_ok=True, **given)
+    return yolo.trainer
 
 
 def peer(method: str, settings: dict[str, Any], share: float) -> DetectionTrainer:
@@ -150,8 +176,6 @@ def peer(method: str, settings: dict[str, Any], share: float) -> DetectionTraine
     import torch_pruning as tp
 
     epochs = settings["epochs"]
-    if method == "dense":
-        return train(settings)
     if method == "narrow":
         path = narrowed(settings, share)
         YOLO(path, task="detect").load(settings["model"]).save(Path(path).with_suffix(".pt"))
@@ -188,7 +212,8 @@ def run(method: str, options: dict[str, str]) -> None:
     label = options.pop("label", method)
     options.pop("bf16", None)
     common = {key: yaml.safe_load(options.pop(key)) for key in list(options) if key.startswith("train_")}
-    name = f"{label}-s{seed}" if method == "dense" else f"{label}-{share:g}-s{seed}"
+    name = options.pop("name", f"{label}-s{seed}" if method == "dense" else f"{label}-{share:g}-s{seed}")
+    resume = options.pop("resume", "0") == "1"
     given_model = Path(options.pop("model"))
     settings: dict[str, Any] = {
         "model": str(given_model.resolve() if given_model.exists() else given_model),  # else a yaml of the host's
@@ -203,28 +228,75 @@ def run(method: str, options: dict[str, str]) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
-    if OURS:
-        yolo = YOLO(settings.pop("model"))
-        if BF16:
-            in_bfloat16(yolo)
+    start = settings["model"]
+    if method in ("dense", "ours"):
         given = {key: yaml.safe_load(value) for key, value in options.items()}
-        yolo.train(**settings, workers=0, plots=False, exist_ok=True, prune=round(1 - share, 6), **given)
-        trainer = yolo.trainer
+        metrics, best, more = followed(method, settings, {"prune": round(1 - share, 6), **given}, resume)
+        if start.endswith(".pt"):
+            more["gflops_dense"] = round(get_flops(as_trained(start, settings["data"])), 3)
     else:
         trainer = peer(method, settings, share)
-    found = load_checkpoint(str(trainer.best))[0]
+        metrics, best, more = trainer.metrics, trainer.best, {}
+    found = load_checkpoint(str(best))[0]
     row = {
         "method": label,
         "flops": None if method == "dense" else share,
         "seed": seed,
         "epochs": epochs,
-        "map50_95": round(float(trainer.metrics["metrics/mAP50-95(B)"]), 4),
+        "map50_95": round(float(metrics[FITNESS]), 4),
         "gflops": round(get_flops(found), 3),
         "params": sum(value.numel() for value in found.parameters()),
         "arguments": {**options, **common, "bf16": BF16},
+        **more,
     }
-    Path(out, f"{name}.json").write_text(json.dumps(row))
+    files.replace(Path(out, f"{name}.json"), json.dumps(row))
     print(row)
+
+
+def followed(
+    method: str, settings: dict[str, Any], given: dict[str, Any], resume: bool
+) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """Train the dense model or ours, from the start or from where a kill left it, and follow the epochs.
+
+    Args:
+        method: dense or ours. settings: of the host. given: arguments of yolo-prune. resume: whether to go on.
+
+    Returns:
+        The metrics of best.pt, its path, and what is told of the training beside.
+    """
+    folder = Path(settings["project"], settings["name"])
+    left, last = left_by(folder) if resume else ("nothing", folder)
+    progress = Progress(folder)
+    if left == "half":
+        settings = {**settings, "model": str(last), "resume": str(last)}
+    if left == "whole":
+        progress.read(settings["epochs"])
+        best = folder / "weights" / "best.pt"
+        metrics = YOLO(best).val(
+            **{key: settings[key] for key in ("data", "imgsz", "project")},
+            batch=2 * settings["batch"],  # as the host's trainer validates
+            name=f"{folder.name}-val",
+            workers=0,
+            plots=False,
+            exist_ok=True,
+        )
+        metrics = metrics.results_dict
+    else:
+        trainer = ours(settings, given, progress) if method == "ours" else train(settings, progress=progress)
+        metrics, best = trainer.metrics, trainer.best
+    final = progress.rows[-1]
+    return (
+        metrics,
+        Path(best),
+        {
+            "optimizer_steps": int(final["steps"]),
+            "batches": progress.batches,
+            "seconds": final["seconds"],
+            "cpu_seconds": final["cpu_seconds"],
+            "resumed_after": progress.resumed,
+            "fitness": [row["fitness"] for row in progress.rows],
+        },
+    )
 
 
 def table(options: dict[str, str]) -> None:

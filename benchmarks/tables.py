@@ -1,0 +1,168 @@
+# yolo-prune, AGPL-3.0 license
+"""The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py.
+
+python benchmarks/tables.py             write them
+python benchmarks/tables.py check       exit code 1 where they are not what the files say
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matrix_rows
+
+from yolo_prune import files
+
+HERE = Path(__file__).resolve().parent
+README, RESULTS = HERE / "README.md", HERE / "results" / "accuracy"
+BEGIN, END = "<!-- accuracy: written by benchmarks/tables.py -->", "<!-- accuracy: end -->"
+NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
+
+Result = dict[str, Any]
+
+
+def read(folder: Path = RESULTS) -> list[Result]:
+    """All results."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def render(results: list[Result], spec: dict[str, Any]) -> str:
+    """The tables: how far the cuts are from the dense model over the sets, then every figure.
+
+    Args:
+        results: the JSON files. spec: the content of matrix.yaml, for the order and the words.
+    """
+    if not results:
+        return "No row of the matrix has been measured yet.\n"
+    parts = [_summary(results, spec)]
+    for protocol, words in spec["protocols"].items():
+        for name in spec["sets"]:
+            some = [each for each in results if (each["protocol"], each["set"]) == (protocol, name)]
+            if some:
+                parts.append(f"{NAMES.get(name, name)}, {protocol.upper()}: {words}\n\n{_figures(some, spec)}")
+    return "\n".join([*parts, _measured(results)])
+
+
+def _summary(results: list[Result], spec: dict[str, Any]) -> str:
+    """Distance to the dense model of equal epochs, the mean over the seeds, by set; then over the sets."""
+    sets, rows = list(spec["sets"]), []
+    for model in spec["models"]:
+        for protocol in spec["protocols"]:
+            for method, flops in spec["methods"].items():
+                if not isinstance(flops, float):
+                    continue
+                some = [each for each in results if not each["label"] and each["model"] == model]
+                some = [each for each in some if each["protocol"] == protocol]
+                found = [_distance(_of(some, set=name, method=method), _of(some, set=name)) for name in sets]
+                known = [value for value in found if value is not None]
+                if known:
+                    both = [mean(known), min(known)] if len(known) == len(sets) else [None, min(known)]
+                    rows.append([model, protocol.upper(), f"{flops:.0%}", *map(_signed, [*found, *both])])
+    return _table(
+        ["model", "protocol", "FLOPs", *(NAMES.get(name, name) for name in sets), "mean of the sets", "worst"], rows
+    )
+
+
+def _figures(results: list[Result], spec: dict[str, Any]) -> str:
+    """Every seed of one protocol and set, the mean, and the distances to dense of equal epochs and equal steps."""
+    seeds, rows = sorted({each["seed"] for each in results}), []
+    with_steps = any(each["method"] == matrix_rows.STEPS for each in results)
+    for model in spec["models"]:
+        of_model = [each for each in results if each["model"] == model]
+        for method in spec["methods"]:
+            for label in sorted({each["label"] for each in of_model}):
+                some = _of(of_model, method=method, label=label)
+                if not some:
+                    continue
+                by_seed = {each["seed"]: each["map50_95"] for each in some}
+                ratios = [each["gflops_ratio"] for each in some if "gflops_ratio" in each]
+                distances = [_distance(some, _of(of_model))]
+                if with_steps:
+                    distances.append(_distance(some, _of(of_model, method=matrix_rows.STEPS)))
+                rows.append(
+                    [
+                        *(model, _called(some[0]), f"{mean(ratios):.1%}" if ratios else ""),
+                        *(
+                            f"{mean(each['gflops'] for each in some):.2f}",
+                            f"{mean(each['params'] for each in some):,.0f}",
+                        ),
+                        f"{mean(each['optimizer_steps'] for each in some):.0f}",
+                        *(f"{by_seed[seed]:.4f}" if seed in by_seed else "" for seed in seeds),
+                        *(f"{mean(by_seed.values()):.4f}", *map(_signed, distances)),
+                    ]
+                )
+    head = ["model", "method", "FLOPs", "GFLOPs", "params", "steps", *(f"seed {seed}" for seed in seeds), "mean"]
+    return _table([*head, "to dense", *(["to dense of equal steps"] if with_steps else [])], rows)
+
+
+def _of(results: Iterable[Result], method: str = "dense", label: str = "", **others: str) -> list[Result]:
+    wanted = {"method": method, "label": label, **others}
+    return [each for each in results if all(each[key] == value for key, value in wanted.items())]
+
+
+def _distance(some: list[Result], dense: list[Result]) -> float | None:
+    """The mean over the seeds that both have of mAP50-95 less the dense one's."""
+    by_seed = {each["seed"]: each["map50_95"] for each in dense}
+    found = [each["map50_95"] - by_seed[each["seed"]] for each in some if each["seed"] in by_seed]
+    return mean(found) if found else None
+
+
+def _called(result: Result) -> str:
+    if result["method"] == matrix_rows.STEPS:
+        return "dense, equal steps"
+    if result["flops"] is None:
+        return "dense"
+    given = ", ".join(f"`{key}={value}`" for key, value in result["arguments"].items())
+    return f"{result['method']}%, {result['label']}: {given}" if result["label"] else f"**{result['method']}%**"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _measured(results: list[Result]) -> str:
+    """With what the rows were measured, and how many of each."""
+    counts: dict[str, int] = {}
+    for each in results:
+        versions = each["versions"]
+        words = f"{each['processor']}, ultralytics {versions['ultralytics']}, torch {versions['torch']}"
+        words += ", bfloat16" if each["settings"]["bf16"] else ", float32"
+        if each["flops"] is not None:
+            words += f", yolo-prune at {versions.get('commit', versions['yolo-prune'])}"
+        counts[words] = counts.get(words, 0) + 1
+    return "Measured with: " + "; ".join(f"{words} ({count} rows)" for words, count in sorted(counts.items())) + ".\n"
+
+
+def placed(readme: str, tables: str) -> str:
+    """The text of a file with the tables between its markers."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{README.name}: the tables have no place; put {BEGIN} and {END} there")
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
+
+
+def refresh() -> bool:
+    """Write the tables; whether anything was new."""
+    text = README.read_text(encoding="utf-8")
+    new = placed(text, render(read(), matrix_rows.read()))
+    if new != text:
+        files.replace(README, new)
+    return new != text
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["check"]:
+        text = README.read_text(encoding="utf-8")
+        sys.exit(placed(text, render(read(), matrix_rows.read())) != text)
+    print("written" if refresh() else "nothing new")

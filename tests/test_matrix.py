@@ -1,0 +1,223 @@
+# yolo-prune, AGPL-3.0 license
+"""benchmarks/matrix.py: what it expands to, that it trains a row once, and the tables of its results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.helpers.checkout import ROOT
+
+# In place of benchmarks/accuracy.py: it notes its words and leaves the files that a training leaves.
+STUB = """
+import json, pathlib, sys
+words = dict(word.partition("=")[::2] for word in sys.argv[2:])
+out, name = pathlib.Path(words["out"]), words["name"]
+with (out / "calls").open("a") as calls:
+    given = [f"{key}={words[key]}" for key in ("name", "train_nbs") if key in words]
+    calls.write(" ".join([sys.argv[1], *given]) + "\\n")
+if (out / "fail").exists() and (out / "fail").read_text() == name:
+    sys.exit("it fails")
+assert pathlib.Path(words["model"]).is_file()
+(out / name / "weights").mkdir(parents=True)
+(out / name / "weights" / "best.pt").write_text(name)
+steps = 60 if "train_nbs" in words else 20 if sys.argv[1] == "dense" else 50
+row = {"map50_95": 0.5, "gflops": 4.0, "params": 1000, "epochs": 10, "optimizer_steps": steps, "batches": 8,
+       "gflops_dense": 8.0, "cpu_seconds": 60.0, "seconds": 61.0, "arguments": {}, "method": sys.argv[1]}
+(out / f"{name}.json").write_text(json.dumps(row))
+"""
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The modules of the matrix."""
+    pytest.importorskip("fcntl", reason="the matrix locks its rows by fcntl")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import matrix
+    import matrix_files
+    import matrix_rows
+    import matrix_run
+    import tables
+
+    return SimpleNamespace(command=matrix, files=matrix_files, rows=matrix_rows, run=matrix_run, tables=tables)
+
+
+@pytest.fixture
+def small(tmp_path: Path, bench: SimpleNamespace) -> SimpleNamespace:
+    """A matrix of one model and one set in both protocols, whose trainings are a stub."""
+    spec = {
+        **bench.rows.read(),
+        "models": ["yolov8n"],
+        "sets": {"demo": {"imgsz": 64, "make": {"images": 1, "val": 1, "imgsz": 64, "seed": 0}}},
+        "seeds": [0],
+    }
+    (tmp_path / "shared" / "weights").mkdir(parents=True)
+    (tmp_path / "shared" / "weights" / "yolov8n.pt").write_text("weights")
+    (tmp_path / "stub.py").write_text(STUB)
+    (tmp_path / "runs").mkdir()
+    places = bench.files.Places(tmp_path / "shared", tmp_path / "runs", tmp_path / "results")
+    rows = bench.rows.expand(spec)
+
+    def train(only: str = "", **settings: Any) -> tuple[int, list[str]]:
+        """How many failed, and what the stub was called with."""
+        (tmp_path / "runs" / "calls").write_text("")
+        program = [sys.executable, str(tmp_path / "stub.py")]
+        matrix = bench.run.Matrix(spec, places, rows, bench.rows.select(rows, only), program=program, **settings)
+        return matrix.train(2, say=lambda _: None), (tmp_path / "runs" / "calls").read_text().splitlines()
+
+    return SimpleNamespace(spec=spec, places=places, rows=rows, train=train, bench=bench)
+
+
+def test_the_matrix_expands_to_every_model_set_protocol_method_and_seed(bench: SimpleNamespace) -> None:
+    spec = bench.rows.read()
+    rows = bench.rows.expand(spec)
+    assert len(rows) == len({row.name for row in rows}) == 3 * 3 * 2 * 4 * 2
+    assert len(bench.rows.expand(spec, seeds=[0, 1, 2])) == 216
+    assert [row.seed for row in rows] == [0] * 72 + [1] * 72, "all of seed 0 comes first"
+    assert [row.name for row in rows[:4]] == [
+        *("p1-demo-yolov8n-dense-s0", "p1-demo-yolov8n-50-s0"),
+        *("p1-demo-yolov8n-25-s0", "p1-demo-yolov8n-dense-steps-s0"),
+    ]
+    chosen = bench.rows.select(rows, "yolo26n,bccd,p1,50,25,s1")
+    assert [row.name for row in chosen] == ["p1-bccd-yolo26n-50-s1", "p1-bccd-yolo26n-25-s1"]
+    with pytest.raises(SystemExit, match=r"only=yolo27n: 'yolo27n' is none of 25, 50, bccd"):
+        bench.rows.select(rows, "yolo27n")
+
+
+def test_variants_are_trained_where_they_say_and_only_with_a_cut(bench: SimpleNamespace) -> None:
+    variant = {"label": "late", "arguments": {"prune_start": 0.3}, "sets": ["bccd"], "protocols": ["p1"], "seeds": [0]}
+    rows = bench.rows.expand({**bench.rows.read(), "variants": [variant]})
+    late = [row for row in rows if row.label == "late"]
+    assert len(late) == 3 * 2
+    assert late[0].name == "p1-bccd-yolov8n-50-late-s0"
+    assert bench.rows.settings(bench.rows.read(), late[0])["prune_start"] == 0.3
+    matrix = bench.command.asked({"label": "late", "prune_start": "0.3", "only": "deeppcb,yolo11n,p2,25,s0"})
+    assert [row.name for row in matrix.asked] == ["p1-deeppcb-yolo11n-dense-s0", "p2-deeppcb-yolo11n-25-late-s0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"onyl": "bccd"}, "onyl: known are only, jobs"),
+        ({"prune_start": "0.3"}, "label= names a variant"),
+        ({"epochs": "2"}, "epochs: a trial needs runs= and results= of its own"),
+    ],
+)
+def test_a_word_that_would_go_wrong_is_refused(bench: SimpleNamespace, words: dict[str, str], said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        bench.command.asked(words)
+
+
+def test_each_row_is_trained_once_and_p2_from_the_best_of_p1(small: SimpleNamespace) -> None:
+    failed, calls = small.train("p2,50")
+    assert failed == 0
+    assert calls == ["dense name=p1-demo-yolov8n-dense-s0", "ours name=p2-demo-yolov8n-50-s0"]
+    failed, calls = small.train()
+    assert failed == 0
+    assert sorted(calls) == [
+        "dense name=p1-demo-yolov8n-dense-steps-s0 train_nbs=16",  # 80 batches for 50 steps: each batch is one
+        "dense name=p2-demo-yolov8n-dense-s0",
+        "dense name=p2-demo-yolov8n-dense-steps-s0 train_nbs=16",
+        *("ours name=p1-demo-yolov8n-25-s0", "ours name=p1-demo-yolov8n-50-s0", "ours name=p2-demo-yolov8n-25-s0"),
+    ]
+    assert small.train() == (0, [])
+    result = json.loads((small.places.results / "p2-demo-yolov8n-50-s0.json").read_text())
+    assert result["start"] == "RUNS/p1-demo-yolov8n-dense-s0/weights/best.pt"
+    assert (result["map50_95"], result["gflops_ratio"], result["seed"]) == (0.5, 0.5, 0)
+    assert str(small.places.runs.parent) not in json.dumps(result), "no place of this machine"
+
+
+def test_a_result_that_could_not_be_handed_on_is_not_trained_again_and_a_lost_start_is(small: SimpleNamespace) -> None:
+    small.train("p1,dense,50")
+    names = ("p1-demo-yolov8n-dense-s0", "p1-demo-yolov8n-50-s0")
+    before = [(small.places.results / f"{name}.json").read_text() for name in names]
+    for name in names:
+        (small.places.results / f"{name}.json").unlink()  # the matrix was killed right before it wrote them
+    assert small.train("p1,dense,50") == (0, [])
+    assert [(small.places.results / f"{name}.json").read_text() for name in names] == before
+    (small.places.runs / names[0] / "weights" / "best.pt").unlink()
+    assert small.train("p1") == (
+        0,
+        ["ours name=p1-demo-yolov8n-25-s0", "dense name=p1-demo-yolov8n-dense-steps-s0 train_nbs=16"],
+    )
+    failed, calls = small.train("p2,dense")
+    assert (failed, sorted(calls)) == (
+        0,
+        ["dense name=p1-demo-yolov8n-dense-s0", "dense name=p2-demo-yolov8n-dense-s0"],
+    )
+
+
+def test_a_row_that_fails_or_lacks_its_weights_stops_no_other(small: SimpleNamespace) -> None:
+    (small.places.runs / "fail").write_text("p1-demo-yolov8n-50-s0")
+    failed, calls = small.train("p1,dense,50,25")
+    assert failed == 1
+    assert len(calls) == 3
+    assert not (small.places.results / "p1-demo-yolov8n-50-s0.json").exists()
+    (small.places.runs / "fail").unlink()
+    assert small.train("p1,dense,50,25") == (0, ["ours name=p1-demo-yolov8n-50-s0"])
+    (small.places.shared / "weights" / "yolov8n.pt").unlink()
+    matrix = small.bench.run.Matrix({**small.spec, "epochs": 31}, small.places, small.rows, small.rows)
+    assert matrix.state(small.rows[0]) == "skipped: no SHARED/weights/yolov8n.pt"
+    assert matrix.train(1) == 0
+
+
+def test_only_rows_that_cut_are_of_older_code(small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.train("p1,dense,50")
+    monkeypatch.setattr(small.bench.files, "code", lambda: "another")
+    matrix = small.bench.run.Matrix(small.spec, small.places, small.rows, small.rows[:2])
+    assert [matrix.state(row) for row in small.rows[:2]] == ["done", "done, of older code"]
+    assert small.train("p1,dense,50") == (0, [])
+    assert small.train("p1,dense,50", stale=True) == (0, ["ours name=p1-demo-yolov8n-50-s0"])
+    assert small.train("p1,dense,50", stale=True) == (0, [])
+
+
+def test_the_tables_are_what_the_results_say(bench: SimpleNamespace) -> None:
+    def result(method: str, seed: int, fitness: float, **others: Any) -> dict[str, Any]:
+        axes = {"protocol": "p1", "set": "bccd", "model": "yolov8n", "method": method, "seed": seed, "label": ""}
+        figures = {"flops": None, "map50_95": fitness, "gflops": 8.0, "gflops_ratio": 1.0, "params": 3000}
+        versions = {"yolo-prune": "1", "ultralytics": "2", "torch": "3", "commit": "abc"}
+        rest = {"arguments": {}, "optimizer_steps": 140, "settings": {"bf16": False}, "processor": "made up"}
+        return {**axes, **figures, **rest, "versions": versions, **others}
+
+    cut = {"flops": 0.5, "gflops": 4.0, "gflops_ratio": 0.5, "params": 1000}
+    results = [
+        *(result("dense", 0, 0.630), result("dense", 1, 0.640), result("dense", 2, 0.700)),
+        *(result("50", 0, 0.628, **cut), result("50", 1, 0.632, **cut)),
+        result("50", 0, 0.6333, **cut, label="late", arguments={"prune_start": 0.3}),
+    ]
+    spec = {**bench.rows.read(), "protocols": {"p1": "from COCO weights"}}
+    assert bench.tables.render(results, spec) == (
+        "| model | protocol | FLOPs | demo set | BCCD | DeepPCB | mean of the sets | worst |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| yolov8n | P1 | 50% |  | -0.005 |  |  | -0.005 |\n\n"
+        "BCCD, P1: from COCO weights\n\n"
+        "| model | method | FLOPs | GFLOPs | params | steps | seed 0 | seed 1 | seed 2 | mean | to dense |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| yolov8n | dense | 100.0% | 8.00 | 3,000 | 140 | 0.6300 | 0.6400 | 0.7000 | 0.6567 | +0.000 |\n"
+        "| yolov8n | **50%** | 50.0% | 4.00 | 1,000 | 140 | 0.6280 | 0.6320 |  | 0.6300 | -0.005 |\n"
+        "| yolov8n | 50%, late: `prune_start=0.3` | 50.0% | 4.00 | 1,000 | 140 | 0.6333 |  |  | 0.6333 | +0.003 |\n\n"
+        "Measured with: made up, ultralytics 2, torch 3, float32 (3 rows); "
+        "made up, ultralytics 2, torch 3, float32, yolo-prune at abc (3 rows).\n"
+    )
+    steps = [*results, result("dense-steps", 0, 0.640, optimizer_steps=300)]
+    text = bench.tables.render(steps, spec)
+    assert "| mean | to dense | to dense of equal steps |" in text
+    assert "| 0.6280 | 0.6320 |  | 0.6300 | -0.005 | -0.012 |" in text
+    assert (
+        "| yolov8n | dense, equal steps | 100.0% | 8.00 | 3,000 | 300 | 0.6400 |  |  | 0.6400 | +0.010 | +0.000 |"
+        in text
+    )
+    assert bench.tables.placed(f"a\n{bench.tables.BEGIN}\nold\n{bench.tables.END}\nb\n", "new\n") == (
+        f"a\n{bench.tables.BEGIN}\n\nnew\n\n{bench.tables.END}\nb\n"
+    )
+
+
+def test_the_tables_of_the_readme_are_of_the_results_beside_it(bench: SimpleNamespace) -> None:
+    text = bench.tables.README.read_text(encoding="utf-8")
+    found = bench.tables.render(bench.tables.read(), bench.rows.read())
+    assert bench.tables.placed(text, found) == text, "run `python benchmarks/tables.py`"
