@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -78,7 +79,9 @@ def data(spec: Mapping[str, Any], places: Places, name: str) -> Path:
     """
     entry, folder = spec["sets"][name], places.runs / "data" / name
     if (folder / "data.yaml").is_file():
-        return folder / "data.yaml"
+        if next((folder / "images" / "train").iterdir()).exists():
+            return folder / "data.yaml"
+        shutil.rmtree(folder)  # links to a `shared` that is no longer there
     if "make" in entry:
         from yolo_prune.demo.dataset import make
 

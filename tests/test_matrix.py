@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helpers.checkout import ROOT
 
@@ -164,6 +165,32 @@ def test_a_row_that_fails_or_lacks_its_weights_stops_no_other(small: SimpleNames
     matrix = small.bench.run.Matrix({**small.spec, "epochs": 31}, small.places, small.rows, small.rows)
     assert matrix.state(small.rows[0]) == "skipped: no SHARED/weights/yolov8n.pt"
     assert matrix.train(1) == 0
+
+
+def test_a_set_of_shared_is_linked_to_and_nothing_is_written_there(
+    tmp_path: Path, bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.files.subprocess, "run", lambda *_, **__: None)  # the host's scan of the labels
+    spec = {"sets": {"mine": {"folder": "datasets/mine"}}}
+
+    def data(shared: Path) -> Path:
+        for file in ("images/train/a.jpg", "images/val/b.jpg", "labels/train/a.txt", "labels/val/b.txt", "data.yaml"):
+            (shared / "datasets" / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
+            (shared / "datasets" / "mine" / file).write_text("test: images/test\nnames: {0: x}\n")
+        before = sorted(shared.rglob("*"))
+        made: Path = bench.files.data(spec, bench.files.Places(shared, tmp_path / "runs", tmp_path), "mine")
+        assert sorted(shared.rglob("*")) == before
+        return made
+
+    made = data(tmp_path / "one")
+    assert yaml.safe_load(made.read_text()) == {"names": {0: "x"}, "path": str(tmp_path / "runs" / "data" / "mine")}
+    image = made.parent / "images" / "train" / "a.jpg"
+    assert image.resolve() == (tmp_path / "one" / "datasets" / "mine" / "images" / "train" / "a.jpg").resolve()
+    assert not image.parent.is_symlink(), "the host writes its cache beside this folder"
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert not image.exists()
+    assert data(tmp_path / "moved") == made
+    assert image.exists()
 
 
 def test_only_rows_that_cut_are_of_older_code(small: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
