@@ -40,6 +40,7 @@ FILES = {
     "importance": "yolo_prune/importance/scoring.py",
     "latency_model": "yolo_prune/cost/latency_model.py",
     "masks": "yolo_prune/surgery/masks.py",
+    "projectors": "yolo_prune/training/projectors.py",
     "residual": "yolo_prune/graph/residual.py",
     "run": "yolo_prune/host/run.py",
     "warmup": "yolo_prune/training/warmup.py",
@@ -221,7 +222,7 @@ MUTATIONS = (
     # What a training keeps through a cut
     Mutation("continuity", "key: item.kept.of(value) if", "key: torch.zeros_like(item.new) if", ("continuity",)),
     Mutation("run", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)),
-    Mutation("continuity", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
+    Mutation("projectors", "replaced += cut_channels.cut_conv(projector, None, columns)", "pass", ("continuity",)),
     Mutation(
         "warmup",
         "/ (self.steps + 1) if",

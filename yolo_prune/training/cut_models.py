@@ -24,7 +24,7 @@ from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, reconstruct
 from yolo_prune.surgery.undo import Undo
-from yolo_prune.training import ddp, frozen, optimizer_state
+from yolo_prune.training import ddp, frozen, optimizer_state, projectors
 
 _OF_IMAGES = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
 
@@ -110,8 +110,8 @@ def cut_training(
             note(undo, (scored, student_of(model)), graph, plan)
         removed += plan.blocks
         with reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained):
-            optimizer_state.cut(ema, graph, plan)
-        dropped = optimizer_state.carry_optimizer(optimizer, optimizer_state.cut(model, graph, plan))
+            projectors.cut(ema, graph, plan)
+        dropped = optimizer_state.carry_optimizer(optimizer, projectors.cut(model, graph, plan))
         if dropped:
             kind = type(optimizer).__name__
             log.warn(

@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
-"""The plan that cut the model, applied to what trains it: the optimizer's state, and the projectors of a distillation.
+"""How momentum and Adam's moments follow a cut: the optimizer's state, for the channels that stay.
 
-Optimizer state follows the channels that stay: momentum buffers and Adam moments are sliced, not dropped, and every
+State follows the channels that stay: momentum buffers and Adam moments are sliced, not dropped, and every
 parameter keeps its place in its group, so that the next step is the step of a model that was always this small. This
 holds for any optimizer whose per-parameter state has the parameter's shape: SGD, Adam and its kin, RMSprop and the
 host's MuSGD (ultralytics 8.4.190, optim/muon.py). State of another shape (Adafactor's rows and columns) cannot follow:
@@ -11,46 +11,10 @@ it is dropped, and the optimizer makes it anew at its next step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import nn
 
-from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.host.run import student_of
-from yolo_prune.surgery import cut_channels
 from yolo_prune.surgery.cut_channels import Replaced
-
-
-def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
-    """Cut a model, and where it is a student the inputs of the projectors that compare it with its teacher.
-
-    Args:
-        model: a stock model, or the host's DistillationModel around one. channel_graph, plan: of the stock model.
-
-    Returns:
-        Every parameter that was replaced.
-    """
-    replaced = cut_channels.apply(student_of(model), channel_graph, plan)
-    for projector, columns in _projectors(model, channel_graph, plan):
-        replaced += cut_channels.cut_conv(projector, None, columns)
-    return replaced
-
-
-def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[tuple[nn.Conv2d, Any]]:
-    """The first convolution of each projector with the positions that it keeps; it reads what the head reads."""
-    wrapper: Any = model
-    if student_of(model) is model:
-        return []
-    kept = cut_channels.kept_positions(channel_graph, plan)
-    head = wrapper.student_model.model[wrapper.feats_idx[-1]]
-    inputs = []
-    for level, projector in enumerate(wrapper.projector):
-        _, columns = kept.get(f"model.{head.i}.cv2.{level}.0.conv", (None, None))
-        if columns is not None:
-            inputs.append((projector[0], columns))
-    return inputs
 
 
 def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> int:
@@ -58,7 +22,7 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
 
     Args:
         optimizer: the optimizer of the model that was cut.
-        replaced: what `cut` returned for that model.
+        replaced: what the cut of that model replaced (`projectors.cut`).
 
     Returns:
         Of how many parameters the state was dropped, for it has another shape than they and cannot be sliced.
