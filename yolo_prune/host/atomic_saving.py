@@ -5,8 +5,7 @@ The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_mode
 prunes, and for no other, both write beside first: one trainer object is given its own `save_model` and `final_eval`.
 What is kept beside last.pt for a resume is there before it: see `Beside`.
 
-What goes into them beside the host's own: the widths in the model's yaml (surgery/widths.py, `stamp`) and with them the
-run's notes (training/resume.py, `note`).
+What goes into them beside the host's own: training/last_checkpoint.py.
 """
 
 from __future__ import annotations

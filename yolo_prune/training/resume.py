@@ -1,5 +1,8 @@
 # yolo-prune, AGPL-3.0 license
-"""What a resumed run reads of its earlier part, and what a run writes for it: in last.pt, record.json and beside."""
+"""What a resumed run reads of its earlier part: of last.pt, of record.json, and of what is kept beside last.pt.
+
+What is written for it stands in last_checkpoint.py (into last.pt) and resume_state.py (beside it).
+"""
 
 from __future__ import annotations
 
@@ -57,8 +60,8 @@ def baseline(
     """The model before its first cut: as the checkpoint of a resumed run says, or as it is now.
 
     Args:
-        noted: what `note` gave when the checkpoint was written; None where nothing has been cut. model: a stock model.
-        graph: its groups. wanted: the recipe. device: the profile that latencies are of, or None.
+        noted: what `last_checkpoint.note` gave when the checkpoint was written; None where nothing has been cut.
+        model: a stock model. graph: its groups. wanted: the recipe. device: the profile that latencies are of, or None.
     """
     if noted:
         base = _baseline_from(noted, device)
@@ -83,32 +86,6 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline
         limits=dict(noted.get("limits", {})),
         deployed_gflops=noted.get("deployed_gflops"),
     )
-
-
-def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]:
-    """What a checkpoint carries for a resume: plain data.
-
-    Args:
-        base: the model before its first cut. record: of the run. done: steps that have been taken.
-    """
-    return {
-        "done": done,
-        "steps": record["steps"],
-        "history": record["history"],
-        "fitness": record["baseline"]["fitness"],
-        "params": base.size.params,
-        "gflops": base.size.gflops,
-        "deployed_gflops": base.deployed_gflops,
-        "channels": base.channels,
-        "layers": base.layers,
-        "blocks": base.blocks,
-        "heads": base.heads,
-        "latency": base.latency,
-        "weights": dict(base.weights),
-        "limits": dict(base.limits),
-        "least": base.least,
-        "max_drop": record.get("max_drop"),
-    }
 
 
 def needed(session: Session, epoch: int, epochs: int) -> bool:

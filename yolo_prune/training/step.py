@@ -15,14 +15,14 @@ from typing import Any
 from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.host.run import Run, student_of
+from yolo_prune.host.run import Run
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import choice
 from yolo_prune.recipe import schedule
 from yolo_prune.report import messages
 from yolo_prune.report import record as records
-from yolo_prune.surgery import masks, undo, widths
-from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, resume, step_undo
+from yolo_prune.surgery import masks, undo
+from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, last_checkpoint, step_undo
 from yolo_prune.training.session_data import Session
 
 
@@ -53,7 +53,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     _make_sparse(run, session, share)
     run.was_cut()
     row = _record(run, session, start)
-    _stamp(run, session, graph, removed)
+    last_checkpoint.stamp(run, session, graph, removed)
     session.watch(run, _graph_to_watch(run, session))
     session.actions.warm_up(len(run.loader), run.accumulate)
     run.forget_the_best()
@@ -126,16 +126,6 @@ def _record(run: Run, session: Session, start: float) -> dict[str, Any]:
     device = session.baseline.profile
     latency = None if device is None else model_size.latency_of(run.student, device)
     return records.add_step(session.record, run.epoch + 1, session.size, session.fitness, seconds, latency)
-
-
-def _stamp(run: Run, session: Session, graph: ChannelGraph, removed: list[str]) -> None:
-    """Write the widths, and what a resumed run needs, into the yaml of both models."""
-    noted = resume.note(session.baseline, session.record, session.done)
-    sparsity = None if session.pattern is None else str(session.pattern)
-    for item in (run.model, run.average):
-        student = student_of(item)
-        widths.stamp(student, graph.native, noted, removed, sparsity)
-        item.yaml = student.yaml  # the host rebuilds a distilled student from its wrapper's yaml
 
 
 def _graph_to_watch(run: Run, session: Session) -> ChannelGraph | None:
