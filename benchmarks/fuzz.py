@@ -168,7 +168,7 @@ def damaged_sensitivities(rng: random.Random, count: int, folder: Path) -> Itera
         target.write_bytes(raw)
         shares = sensitivity.limits(wanted, groups)
         assert all(0 <= share <= 1 for share in shares.values()), shares
-        assert sensitivity.asked(wanted, groups)
+        assert sensitivity.weights_of_recipe(wanted, groups)
 
     for raw, shown in json_files(rng, count, content):
         yield shown, lambda raw=raw: use(raw)  # type: ignore[misc]

@@ -133,8 +133,8 @@ MUTATIONS = (
     ),
     Mutation(
         "costs",
-        "out_unit=self.out_unit * effect.layers,",
-        "out_unit=self.out_unit,",
+        "per_output=self.per_output * effect.layers,\n            outs",
+        "per_output=self.per_output,\n            outs",
         ("whole_parts::test_the_cost_without_a_part_is_the_hosts_own_count",),
     ),
     Mutation(

@@ -132,7 +132,7 @@ def _cut(
 
 def _device(model: Any, network: nn.Module, wanted: Recipe, imgsz: int | None) -> Profile | None:
     """The device profile that a recipe names; for a bound on latency without one, this machine's, measured now."""
-    device = profile.asked(wanted)
+    device = profile.profile_of_recipe(wanted)
     if device is None and choice.wants_latency(wanted):
         device = profile.of_this_machine(network, yolo_object.name_of(model), wanted, _side(model, imgsz), log.say)
     if device is not None:
@@ -148,7 +148,7 @@ def _choose(
     asked_for.require_protected(graph, wanted.protect)
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
-    weights, limits = sensitivity.asked(wanted, graph), sensitivity.limits(wanted, graph)
+    weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
     baseline = Baseline.of(network, graph, device, weights, limits)
     bounds = choice.limits(wanted, baseline)
     if bounds and baseline.meets(bounds):
@@ -177,7 +177,7 @@ def _measure_latency(
     """Time the cut model beside the one that it was, where this machine can; the record gets `latency`."""
     measured, note = None, "on this machine"
     try:
-        measured = profile.beside(dense, network, device)
+        measured = profile.time_side_by_side(dense, network, device)
     except PruneError as error:
         note = f"not measured: {error}"
     entry = records.latency(record, baseline, model_size.latency_of(network, device), measured, note)
@@ -208,11 +208,11 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         if not started and from_arguments(vars(trainer.args)) is not None:
             raise PruneError("attach() and the arguments of train() both ask for pruning; use one of them")
         if not started:
-            session.on_pretrain_routine_start(trainer, asked=wanted)
+            session.on_pretrain_routine_start(trainer, attached=wanted)
             started.append(True)
 
     def end(trainer: Any) -> None:
-        session.on_pretrain_routine_end(trainer, asked=None if ended else wanted)
+        session.on_pretrain_routine_end(trainer, attached=None if ended else wanted)
         ended.append(True)
 
     for function in (start, end):  # for the parent of a DDP run, which runs no callback, and for the next attach
@@ -237,9 +237,9 @@ def recipe_of(flops: Any, params: Any, given: str | Path | Recipe | None, settin
         _no_max_drop(given)
         return given
     bounds = {"prune_flops": flops, "prune_params": params}
-    asked = {"prune": given} if given is not None else {}
+    argument = {"prune": given} if given is not None else {}
     wanted = _arguments(
-        {**asked, **{key: value for key, value in bounds.items() if value is not None}},
+        {**argument, **{key: value for key, value in bounds.items() if value is not None}},
         settings,
         ("flops", "params", "recipe", "data", "imgsz"),
     )
@@ -265,8 +265,8 @@ def _nothing_of_a_training(settings: Mapping[str, Any]) -> None:
         raise PruneError(f"{given}: one cut without training does nothing with it; leave it out, or train: {right}")
 
 
-def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Sequence[str]) -> Recipe:
-    """Read a call's settings. asked: plugin arguments. settings: without their prefix. own: the call's other names.
+def _arguments(arguments: Mapping[str, Any], settings: Mapping[str, Any], own: Sequence[str]) -> Recipe:
+    """Read a call's settings. arguments: plugin arguments. settings: without their prefix. own: the call's other names.
 
     Raises:
         PruneError: a setting is unknown (the line names the nearest) or wrong, or nothing asks for pruning.
@@ -274,7 +274,7 @@ def _arguments(asked: Mapping[str, Any], settings: Mapping[str, Any], own: Seque
     plain = [key.removeprefix("prune_") for key in ARGUMENTS if key != "prune"]
     value_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
-    wanted = from_arguments({**named, **asked})
+    wanted = from_arguments({**named, **arguments})
     if wanted is None:
         raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
     return wanted

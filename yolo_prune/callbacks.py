@@ -66,7 +66,7 @@ CALLBACKS: tuple[Callable[[Any], None], ...] = (
 
 def _concerns(event: str, trainer: Any) -> bool:
     """Whether an event is for the session: this run prunes, or its model has zeros to keep."""
-    return bool(arguments.asked(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
+    return bool(arguments.plugin_arguments(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
 
 
 def _forward(event: str, trainer: Any) -> None:

@@ -49,15 +49,15 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     try:
         _require_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(_PREFIX + secrets.token_hex(8))
+        temporary = path.with_name(_PREFIX + secrets.token_hex(8))
         try:
-            with _new(beside) as stream:
+            with _new(temporary) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(beside, path)
+            os.replace(temporary, path)
         except BaseException:
-            _remove(beside)
+            _remove(temporary)
             raise
         _sync_folder(path.parent)
     except OSError as error:
@@ -117,11 +117,11 @@ def require_place(argument: str, target: Path, example: str) -> None:
     try:
         _require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(_PREFIX + secrets.token_hex(8))
+        temporary = target.with_name(_PREFIX + secrets.token_hex(8))
         try:
-            _new(beside).close()
+            _new(temporary).close()
         finally:
-            _remove(beside)
+            _remove(temporary)
     except OSError as error:
         raise PruneError(
             f"{argument}={target} cannot be written: {reason(error)}; name a file in a folder of yours, "
@@ -137,11 +137,11 @@ def require_folder(argument: str, target: Path) -> None:
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        beside = target / (_PREFIX + secrets.token_hex(8))
+        temporary = target / (_PREFIX + secrets.token_hex(8))
         try:
-            _new(beside).close()
+            _new(temporary).close()
         finally:
-            _remove(beside)
+            _remove(temporary)
     except OSError as error:
         words = "a file is in the way" if isinstance(error, FileExistsError) else reason(error)
         raise PruneError(

@@ -94,14 +94,14 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
         HostError: They are set outside train, or this ultralytics is not supported.
         RecipeError: They, or the recipe file they name, are wrong, or ask for more steps than there are epochs.
     """
-    if not arguments.asked(settings):
+    if not arguments.plugin_arguments(settings):
         return
     arguments.refuse_outside_train(settings, settings.get("mode"))
     require_supported()
     # A run that has its save_dir is past its start: this is a validator inside it, or the checkpoint of a run that is
     # resumed, whose recipe file may have moved since. What such a run needs is checked by the session.
     if settings.get("save_dir") is None and settings.get("resume"):
-        given = " ".join(f"{name}={value}" for name, value in arguments.asked(settings).items())
+        given = " ".join(f"{name}={value}" for name, value in arguments.plugin_arguments(settings).items())
         log.warn(
             f"{given} is ignored beside resume: the run goes on with the arguments that it began with. To prune its "
             "model further, train it anew: yolo train model=... prune=..."
@@ -133,8 +133,8 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         preflight.modes(settings)
         if wanted is not None and isinstance(settings.get("epochs"), int):
             check_epochs(wanted, settings["epochs"])
-        asked = arguments.asked(settings)
-        own = {name: value for name, value in settings.items() if name not in asked}
+        plugin_arguments = arguments.plugin_arguments(settings)
+        own = {name: value for name, value in settings.items() if name not in plugin_arguments}
         sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
@@ -185,7 +185,7 @@ def _install_train(trainer: Any) -> None:
 
     @functools.wraps(stock)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not arguments.asked(vars(self.args)):
+        if not arguments.plugin_arguments(vars(self.args)):
             return stock(self, *args, **kwargs)
         from yolo_prune.host.run import Run
         from yolo_prune.training import interruption
@@ -254,7 +254,7 @@ def _install_trainer(trainer: Any) -> None:
     @functools.wraps(stock)
     def generate_ddp_command(trainer: Any, *args: Any, **kwargs: Any) -> Any:
         attached = next((f.yolo_prune_recipe for f in yolo_methods.attached(trainer)), None)
-        if attached is None and not arguments.asked(vars(trainer.args)):
+        if attached is None and not arguments.plugin_arguments(vars(trainer.args)):
             return stock(trainer, *args, **kwargs)
         from yolo_prune.training import session
 

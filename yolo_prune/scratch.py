@@ -73,5 +73,5 @@ def _handled(numbers: list[int], handler: Any) -> Iterator[None]:
 
 def _numbers(names: tuple[str, ...]) -> list[int]:
     """The signals of this system whose handlers Python knows (one that C code set is None)."""
-    found = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
-    return [number for number in found if signal.getsignal(number) is not None]
+    numbers = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not None]

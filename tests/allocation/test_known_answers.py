@@ -56,8 +56,8 @@ def cost(name: str, limit: float) -> Cost | Latency:
     if name == "latency":
         free = np.array([True, False, False, False])
         return Latency(name, limit, 11.0, BOTH, OUT, INP, np.full(4, 7.0), OUT0, IN0, OUTS, INS, STEP, STEP, TAIL, free)
-    unit, out_unit = (AREAS, np.zeros(4)) if name == "FLOPs" else (np.full(4, 9.0), np.full(4, 2.0))
-    return Cost(name, limit, 0.0, unit, out_unit, OUT0, IN0, OUTS, INS)
+    per_pair, per_output = (AREAS, np.zeros(4)) if name == "FLOPs" else (np.full(4, 9.0), np.full(4, 2.0))
+    return Cost(name, limit, 0.0, per_pair, per_output, OUT0, IN0, OUTS, INS)
 
 
 def legal(size: int, lowest: int, multiple: int) -> list[int]:

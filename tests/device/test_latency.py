@@ -254,7 +254,7 @@ def test_a_profile_and_a_format_that_disagree_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "device.json"
     measurement.write(dict(made_up_once().content), path)
     with pytest.raises(PruneError, match=r"prune_format=ncnn, but prune_profile=.* was measured with onnx"):
-        command.asked(asked(latency="50%", profile=str(path), format="ncnn"))
+        command.profile_of_recipe(asked(latency="50%", profile=str(path), format="ncnn"))
 
 
 @pytest.mark.parametrize(

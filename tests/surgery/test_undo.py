@@ -78,7 +78,7 @@ def stop_at(
 # (module, function, after its work, what stops it); in the order in which a cut comes to them
 IN_PRUNE = [
     (cut_channels, "_cut_batchnorm", True, KeyboardInterrupt()),
-    (blocks, "settle", True, StoppedError()),
+    (blocks, "set_sizes", True, StoppedError()),
     (reconstruct, "_fit", True, StoppedError()),
     (masks, "apply", True, StoppedError()),
     (architecture, "stamp", True, KeyboardInterrupt()),
@@ -86,7 +86,7 @@ IN_PRUNE = [
     (yolo_object, "refresh", True, torch.OutOfMemoryError("CUDA out of memory")),
     (record, "finish", False, StoppedError()),
 ]
-_EARLIER: dict[str, Any] = {"_cut_batchnorm": cut_channels, "settle": blocks, "size_of": model_size}
+_EARLIER: dict[str, Any] = {"_cut_batchnorm": cut_channels, "set_sizes": blocks, "size_of": model_size}
 
 
 @pytest.mark.parametrize(("where", "name", "late", "error"), IN_PRUNE, ids=[name for _, name, *_ in IN_PRUNE])
@@ -177,7 +177,7 @@ IN_A_STEP = [
     (reconstruct, "_fit", True),
     (Run, "was_cut", True),
     (architecture, "stamp", True),
-    (Session, "watch", True),
+    (Session, "start_actions", True),
     (Run, "save_as_of_the_epoch_before", False),
 ]
 

@@ -34,7 +34,7 @@ def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, A
     recipe = from_arguments({"prune": 0.5, "prune_importance": "taylor", **arguments})
     assert recipe is not None
     actions, optimizer = StepActions(recipe), torch.optim.SGD(model.parameters(), lr=0.01)
-    actions.watch(found, model, optimizer, 0)
+    actions.start(found, model, optimizer, 0)
     return actions, optimizer
 
 
@@ -48,7 +48,7 @@ def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
     one.epoch(optimizer)
     take_steps(model, optimizer, (1, 2))
     one.epoch(optimizer)
-    one.grow(1, 4, lambda: keep)
+    one.raise_pressure(1, 4, lambda: keep)
     take_steps(model, optimizer, (3,))
     buffer = io.BytesIO()
     torch.save({"state": one.state(), "weights": model.state_dict()}, buffer)
@@ -60,7 +60,7 @@ def test_a_resumed_run_goes_on_as_the_other_would_have() -> None:
     assert other.load_state(kept["state"])
     for actions, network, steps in ((one, model, optimizer), (other, other_model, other_optimizer)):
         actions.epoch(steps)
-        actions.grow(2, 4, dict)
+        actions.raise_pressure(2, 4, dict)
         take_steps(network, steps, (4, 5))
     assert other.rate == one.rate < 1
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other_model.parameters(), strict=True))

@@ -50,20 +50,21 @@ class Effect:
 class Cost:
     """A cost of a model as a function of the counts n of its units.
 
-    cost(n) = fixed + sum_l unit_l * out_l(n) * in_l(n) + sum_l out_unit_l * out_l(n),
+    cost(n) = fixed + sum_l per_pair_l * out_l(n) * in_l(n) + sum_l per_output_l * out_l(n),
     out_l(n) = out0_l + outs_l . n and in_l(n) = in0_l + ins_l . n
 
     Attributes:
         name: "FLOPs" or "params". limit: the bound, in the cost's own unit. fixed: what no count changes.
-        unit, out_unit, out0, in0: (layers,). outs, ins: (layers, units), how often a unit's channels appear there.
+        per_pair, per_output: (layers,) of a layer, for each pair of an output and an input, and for each output.
+        out0, in0: (layers,) counts of no unit. outs, ins: (layers, units), how often a unit's channels appear there.
         parts: name of a part -> what its removal does.
     """
 
     name: str
     limit: float
     fixed: float
-    unit: np.ndarray
-    out_unit: np.ndarray
+    per_pair: np.ndarray
+    per_output: np.ndarray
     out0: np.ndarray
     in0: np.ndarray
     outs: np.ndarray
@@ -80,8 +81,8 @@ class Cost:
         effect = self.parts[part]
         return replace(
             self,
-            unit=self.unit * effect.layers,
-            out_unit=self.out_unit * effect.layers,
+            per_pair=self.per_pair * effect.layers,
+            per_output=self.per_output * effect.layers,
             outs=self.outs * effect.columns,
             ins=(self.ins + effect.ins) * effect.columns,
             in0=self.in0 + effect.in0,
@@ -89,18 +90,18 @@ class Cost:
 
     def live(self) -> np.ndarray:
         """(units,) whether a unit's channels cost anything."""
-        found: np.ndarray = (self.outs + self.ins).T @ (self.unit + self.out_unit) > 0
-        return found
+        costs_something: np.ndarray = (self.outs + self.ins).T @ (self.per_pair + self.per_output) > 0
+        return costs_something
 
     def __call__(self, n: np.ndarray) -> float:
         out, inp = self.out0 + self.outs @ n, self.in0 + self.ins @ n
-        return float(self.fixed + self.unit @ (out * inp) + self.out_unit @ out)
+        return float(self.fixed + self.per_pair @ (out * inp) + self.per_output @ out)
 
     def change(self, n: np.ndarray, step: np.ndarray) -> np.ndarray:
         """(units,) the change of the cost when unit u alone goes from n[u] to n[u] + step[u]; exact."""
         out, inp = self.out0 + self.outs @ n, self.in0 + self.ins @ n
-        slope = self.outs.T @ (self.unit * inp + self.out_unit) + self.ins.T @ (self.unit * out)
-        bend = (self.unit[:, None] * self.outs * self.ins).sum(axis=0)
+        slope = self.outs.T @ (self.per_pair * inp + self.per_output) + self.ins.T @ (self.per_pair * out)
+        bend = (self.per_pair[:, None] * self.outs * self.ins).sum(axis=0)
         return slope * step + bend * step**2
 
 
@@ -109,12 +110,13 @@ class Latency:
     """Milliseconds of a model on a measured device, as a function of the counts n of its units.
 
     A layer with `in_l(n)` inputs and `out_l(n)` outputs, rounded up to the device's steps as I and O, costs
-    `both_l * O * I + out_l * O + inp_l * I + call_l` milliseconds; O is `tail` dearer where outputs are no whole steps.
+    `per_pair_l * O * I + per_output_l * O + per_input_l * I + per_call_l` milliseconds; O is `tail` dearer where
+    outputs are no whole steps.
 
     Attributes:
         name: "latency". limit: the bound in ms. fixed: ms that no count changes.
-        both, out, inp, call: (layers,) ms. out0, in0: (layers,) counts of no unit. outs, ins: (layers, units), how
-            often a unit's channels appear there.
+        per_pair, per_output, per_input, per_call: (layers,) ms. out0, in0: (layers,) counts of no unit.
+        outs, ins: (layers, units), how often a unit's channels appear there.
         step_out, step_in: channels; a step of 1 rounds nothing. tail: share, 0 or more. free: (layers,) True where
             inputs are not rounded, for an image's three channels.
         parts: name of a part -> what its removal does.
@@ -123,10 +125,10 @@ class Latency:
     name: str
     limit: float
     fixed: float
-    both: np.ndarray
-    out: np.ndarray
-    inp: np.ndarray
-    call: np.ndarray
+    per_pair: np.ndarray
+    per_output: np.ndarray
+    per_input: np.ndarray
+    per_call: np.ndarray
     out0: np.ndarray
     in0: np.ndarray
     outs: np.ndarray
@@ -147,10 +149,10 @@ class Latency:
         effect = self.parts[part]
         return replace(
             self,
-            both=self.both * effect.layers,
-            out=self.out * effect.layers,
-            inp=self.inp * effect.layers,
-            call=self.call * effect.layers,
+            per_pair=self.per_pair * effect.layers,
+            per_output=self.per_output * effect.layers,
+            per_input=self.per_input * effect.layers,
+            per_call=self.per_call * effect.layers,
             outs=self.outs * effect.columns,
             ins=(self.ins + effect.ins) * effect.columns,
             in0=self.in0 + effect.in0,
@@ -158,8 +160,8 @@ class Latency:
 
     def live(self) -> np.ndarray:
         """(units,) whether a unit's channels cost anything."""
-        found: np.ndarray = (self.outs + self.ins).T @ (self.both + self.out + self.inp) > 0
-        return found
+        costs_something: np.ndarray = (self.outs + self.ins).T @ (self.per_pair + self.per_output + self.per_input) > 0
+        return costs_something
 
     def __call__(self, n: np.ndarray) -> float:
         out, inp = self.out0 + self.outs @ n, self.in0 + self.ins @ n
@@ -181,11 +183,11 @@ class Latency:
         """(layers,) ms of the layers in `rows` for their outputs and inputs."""
         o, i = rounded(out, self.step_out), np.where(self.free[rows], inp, rounded(inp, self.step_in))
         o = np.where(o > out + 1e-6, o * (1 + self.tail), o)
-        found: np.ndarray = self.both[rows] * o * i + self.out[rows] * o + self.inp[rows] * i + self.call[rows]
-        return found
+        ms: np.ndarray = self.per_pair[rows] * o * i + self.per_output[rows] * o + self.per_input[rows] * i
+        return ms + self.per_call[rows]
 
 
 def rounded(channels: np.ndarray, step: int) -> np.ndarray:
     """Channels rounded up to whole steps; same shape."""
-    found: np.ndarray = np.ceil((channels - 1e-6) / step) * step
-    return found
+    whole: np.ndarray = np.ceil((channels - 1e-6) / step) * step
+    return whole

@@ -24,8 +24,8 @@ STEEPNESS = 4.0
 def loss(share: np.ndarray | float) -> np.ndarray:
     """What keeping a share (0 to 1) of the importance loses; same shape."""
     kept = np.maximum(np.asarray(share, dtype=float), 1e-3)
-    found: np.ndarray = (kept**-STEEPNESS - 1) / STEEPNESS
-    return found
+    lost: np.ndarray = (kept**-STEEPNESS - 1) / STEEPNESS
+    return lost
 
 
 class Head(NamedTuple):

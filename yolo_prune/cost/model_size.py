@@ -155,15 +155,15 @@ def latency_cost(
     for layer in layers_of(model, profile.imgsz, profile.end2end):
         figures[row[layer.name]] += profile.figures(layer.kind, layer.row.area)
         free[row[layer.name]] = layer.image
-    both, out, inp, call = figures.T
+    per_pair, per_output, per_input, per_call = figures.T
     return Latency(
         "latency",
         limit,
         profile.fixed,
-        both=both,
-        out=out,
-        inp=inp,
-        call=call,
+        per_pair=per_pair,
+        per_output=per_output,
+        per_input=per_input,
+        per_call=per_call,
         out0=out0,
         in0=in0,
         outs=outs,
@@ -192,15 +192,15 @@ def _cost(
     units: Sequence[Unit],
     total: float,
     limit: float,
-    unit: np.ndarray,
-    out_unit: np.ndarray,
+    per_pair: np.ndarray,
+    per_output: np.ndarray,
     parts: Sequence[Part],
 ) -> Cost:
     """The bilinear form; what the host counts beyond convolutions and BatchNorm (pools, upsampling) is `fixed`."""
     row, column = _index(graph, units)
     outs, ins, out0, in0 = _counts(graph, units, row, column)
     counts = np.array([u.size for u in units], dtype=float)
-    bare = Cost(name, limit, 0.0, unit, out_unit, out0, in0, outs, ins)
+    bare = Cost(name, limit, 0.0, per_pair, per_output, out0, in0, outs, ins)
     return replace(bare, fixed=total - bare(counts), parts=_effects(graph, units, parts, row, column))
 
 

@@ -72,8 +72,8 @@ def make(out: Path | str, *, images: int = 640, val: int = 100, imgsz: int = 128
     _check(images=images, val=val, imgsz=imgsz, seed=seed)
     folder = Path(out).expanduser().resolve()
     _check_folder(folder)
-    with files.room(folder) as beside:
-        fresh = beside / "fresh"
+    with files.room(folder) as temporary:
+        fresh = temporary / "fresh"
         for number, (split, count) in enumerate(zip(_SPLITS, (images, val), strict=True)):
             _write_split(fresh, split, number, count, imgsz, seed)
         (fresh / "data.yaml").write_text(_describe(folder, images, val, imgsz, seed), encoding="utf-8")

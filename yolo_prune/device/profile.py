@@ -107,7 +107,7 @@ def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str
     probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=log.show)
 
 
-def asked(recipe: Recipe) -> Profile | None:
+def profile_of_recipe(recipe: Recipe) -> Profile | None:
     """The profile that a recipe names, or None.
 
     Raises:
@@ -162,7 +162,7 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     return profile_file.of(content, "this machine")
 
 
-def beside(dense: nn.Module, pruned: nn.Module, device: Profile) -> tuple[float, float, Ratio]:
+def time_side_by_side(dense: nn.Module, pruned: nn.Module, device: Profile) -> tuple[float, float, Ratio]:
     """Export two models as a profile's device runs them and time them in turns, on this machine.
 
     Args:

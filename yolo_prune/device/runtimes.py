@@ -122,8 +122,8 @@ def load(
     try:
         if kind == "engine":
             return _engine(path, threads, precision)
-        call, _, asked = _OPENERS[kind](path, threads, precision)
-        shape = shape or asked()
+        call, _, input_shape = _OPENERS[kind](path, threads, precision)
+        shape = shape or input_shape()
     except PruneError:
         raise
     except Exception as error:  # every runtime has its own, down to RuntimeError with a page of text

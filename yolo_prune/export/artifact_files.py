@@ -20,12 +20,12 @@ def place(source: Path, target: Path) -> None:
     """
     require_free(target, source.is_dir())
     with room(target) as folder:
-        beside = folder / target.name
+        copied = folder / target.name
         if source.is_dir():
-            shutil.copytree(source, beside)
+            shutil.copytree(source, copied)
         else:
-            shutil.copyfile(source, beside)
-        put(beside, target)
+            shutil.copyfile(source, copied)
+        put(copied, target)
 
 
 def require_free(target: Path, folder: bool) -> None:

@@ -67,10 +67,10 @@ def bundle(model: str | Path, *, out: str | Path | None = None) -> Path:
     target = Path(os.path.abspath(named))
     _check_target(target)
     with files.room(target) as folder:
-        beside = folder / target.name
-        beside.mkdir()
-        _fill(beside, artifact)
-        files.put(beside, target)
+        filled = folder / target.name
+        filled.mkdir()
+        _fill(filled, artifact)
+        files.put(filled, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"saved {target} ({size / 1e6:.1f} MB); copy it to the device, README.txt in it says how to go on")
     return target

@@ -136,7 +136,7 @@ def compare(reference: Outputs, candidate: Outputs, view: View = View(), limits:
     if not reference or len(reference) != len(candidate):
         parity.faults.append(f"{len(candidate)} outputs for {len(reference)} images")
         return parity
-    ours, theirs = ([_parts(image) for image in side] for side in (reference, candidate))
+    ours, theirs = ([_as_floats(image) for image in side] for side in (reference, candidate))
     for a, b in zip(ours, theirs, strict=True):
         if [x.shape for x in a] != [y.shape for y in b]:
             shapes = [", ".join(str(tuple(x.shape)) for x in side) for side in (a, b)]
@@ -172,7 +172,7 @@ def compare(reference: Outputs, candidate: Outputs, view: View = View(), limits:
     return parity
 
 
-def _parts(image: Tensor | Sequence[Tensor]) -> list[Tensor]:
+def _as_floats(image: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [x.detach().float() for x in ([image] if isinstance(image, Tensor) else image)]
 
 

@@ -3,7 +3,7 @@
 
 Most blocks need none: tracer.py follows convolutions, concatenation, `chunk` and addition by itself. A block needs an
 `Entry` where it does something with channels that is more than that (a lesson), keeps a size beside its layers
-(settle), holds a vector of its own (vectors), or can be removed whole (adds, fans).
+(set_sizes), holds a vector of its own (vectors), or can be removed whole (adds, fans).
 
 A worked example, `Attention` with two heads, keys of 2 and values of 4 channels. Its `qkv` makes 16 channels, which the
 block's own code reshapes to (heads, 2 + 2 + 4):
@@ -17,7 +17,7 @@ block's own code reshapes to (heads, 2 + 2 + 4):
 - The softmax is scaled by `key_dim ** -0.5`. A narrower key would change the temperature, so the queries take over the
   factor: scores of the keys that stay mean the same.
 
-After a cut `settle` sets `key_dim`, `head_dim` and `scale` to what the layers have now.
+After a cut `set_sizes` sets `key_dim`, `head_dim` and `scale` to what the layers have now.
 
 docs/adding-a-block.md walks through a new entry. Read in ultralytics 8.4.190: nn/modules/block.py.
 """
@@ -43,7 +43,7 @@ class Entry:
 
     Attributes:
         lesson: what the block does with ids, in place of its own operations; None lets the tracer look.
-        settle: (block, kept) -> None: set the sizes that it keeps beside its layers to what its layers have. Where
+        set_sizes: (block, kept) -> None: set the sizes that it keeps beside its layers to what its layers have. Where
             weights were just cut, `kept` has, by the layer's name in the block, the positions of its outputs that were
             kept, and a factor may be moved; where it is None, the block is rebuilt, and only attributes change.
         sizes: its attributes that its layers do not tell (plain data); a checkpoint carries them.
@@ -55,7 +55,7 @@ class Entry:
     """
 
     lesson: Lesson | None = None
-    settle: Callable[[Any, Kept | None], None] | None = None
+    set_sizes: Callable[[Any, Kept | None], None] | None = None
     sizes: tuple[str, ...] = ()
     heads: str = ""
     uneven: bool = False
@@ -95,7 +95,7 @@ def _attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.ndarr
     return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def _settle_attention(block: Any, kept: Kept | None) -> None:
+def _sizes_of_attention(block: Any, kept: Kept | None) -> None:
     block.head_dim = block.proj.conv.in_channels // block.num_heads
     before, block.key_dim = block.key_dim, (block.qkv.conv.out_channels // block.num_heads - block.head_dim) // 2
     block.scale = block.key_dim**-0.5
@@ -119,7 +119,7 @@ def _area_attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.
     return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def _settle_area_attention(block: Any, kept: Kept | None) -> None:
+def _sizes_of_area_attention(block: Any, kept: Kept | None) -> None:
     before, block.head_dim = block.head_dim, block.pe.conv.out_channels // block.num_heads
     block.all_head_dim = block.head_dim * block.num_heads
     if kept is not None:
@@ -136,29 +136,29 @@ def _move_temperature(block: Any, before: int, now: int) -> None:
 # Sizes ----------------------------------------------------------------------------------------------------------------
 
 
-def _settle_half(block: Any, kept: Kept | None) -> None:
+def _sizes_of_half(block: Any, kept: Kept | None) -> None:
     """`c`: half of what `cv1` makes."""
     block.c = block.cv1.conv.out_channels // 2
 
 
-def _settle_down(block: Any, kept: Kept | None) -> None:
+def _sizes_of_down(block: Any, kept: Kept | None) -> None:
     block.c = block.cv1.conv.out_channels
 
 
-def _settle_rep(block: Any, kept: Kept | None) -> None:
+def _sizes_of_rep(block: Any, kept: Kept | None) -> None:
     """What the identity branch is as wide as when the host fuses it into one convolution."""
     if hasattr(block, "conv1"):  # not fused yet
         block.c1, block.c2 = block.conv1.conv.in_channels, block.conv1.conv.out_channels
 
 
-def _settle_parts(block: Any, kept: Kept | None) -> None:
+def _sizes_of_parts(block: Any, kept: Kept | None) -> None:
     """`c2s`: how many channels each part of what `conv` makes has."""
     if kept is not None and "conv" in kept:
         ends = np.cumsum([0, *block.c2s])
         block.c2s = np.histogram(kept["conv"], ends)[0].tolist()
 
 
-def _settle_slopes(block: Any, kept: Kept | None) -> None:
+def _sizes_of_slopes(block: Any, kept: Kept | None) -> None:
     block.num_parameters = block.weight.numel()
 
 
@@ -171,18 +171,18 @@ def _always(block: Any) -> bool:
 
 
 _ENTRIES = {
-    "Attention": Entry(lesson=_attention, settle=_settle_attention, sizes=("num_heads",), heads="num_heads"),
-    "AAttn": Entry(lesson=_area_attention, settle=_settle_area_attention, sizes=("num_heads",), heads="num_heads"),
-    "C2f": Entry(settle=_settle_half, fans=True),  # C3k2, C2fCIB and C2fPSA are C2f
+    "Attention": Entry(lesson=_attention, set_sizes=_sizes_of_attention, sizes=("num_heads",), heads="num_heads"),
+    "AAttn": Entry(lesson=_area_attention, set_sizes=_sizes_of_area_attention, sizes=("num_heads",), heads="num_heads"),
+    "C2f": Entry(set_sizes=_sizes_of_half, fans=True),  # C3k2, C2fCIB and C2fPSA are C2f
     "A2C2f": Entry(vectors=("gamma",), fans=True),
-    "C2": Entry(settle=_settle_half),
-    "C2PSA": Entry(settle=_settle_half),
-    "PSA": Entry(settle=_settle_half),
-    "RepNCSPELAN4": Entry(settle=_settle_half),
-    "C2fAttn": Entry(settle=_settle_half),
-    "ADown": Entry(settle=_settle_down),
-    "RepConv": Entry(settle=_settle_rep),
-    "CBLinear": Entry(settle=_settle_parts, sizes=("c2s",), uneven=True),
+    "C2": Entry(set_sizes=_sizes_of_half),
+    "C2PSA": Entry(set_sizes=_sizes_of_half),
+    "PSA": Entry(set_sizes=_sizes_of_half),
+    "RepNCSPELAN4": Entry(set_sizes=_sizes_of_half),
+    "C2fAttn": Entry(set_sizes=_sizes_of_half),
+    "ADown": Entry(set_sizes=_sizes_of_down),
+    "RepConv": Entry(set_sizes=_sizes_of_rep),
+    "CBLinear": Entry(set_sizes=_sizes_of_parts, sizes=("c2s",), uneven=True),
     "Bottleneck": Entry(adds=_has_shortcut),
     "CIB": Entry(adds=_has_shortcut),
     "PSABlock": Entry(adds=_has_shortcut),
@@ -191,7 +191,7 @@ _ENTRIES = {
 BLOCKS: dict[type, Entry] = {
     getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
 }  # not every host has them all
-BLOCKS[nn.PReLU] = Entry(settle=_settle_slopes, vectors=("weight",))  # of one slope a channel
+BLOCKS[nn.PReLU] = Entry(set_sizes=_sizes_of_slopes, vectors=("weight",))  # of one slope a channel
 
 
 def entry_of(block: nn.Module) -> Entry:
@@ -237,7 +237,7 @@ def decoders(model: nn.Module) -> list[str]:
 
 
 def remove_heads(block: nn.Module, count: int) -> None:
-    """Tell an attention that so many of its heads are gone; `settle` must follow."""
+    """Tell an attention that so many of its heads are gone; `set_sizes` must follow."""
     name = entry_of(block).heads
     setattr(block, name, getattr(block, name) - count)
 
@@ -251,7 +251,7 @@ def sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
-def settle(model: nn.Module, kept: Kept | None = None) -> None:
+def set_sizes(model: nn.Module, kept: Kept | None = None) -> None:
     """Set the sizes that stock blocks keep beside their layers to what their layers have, in place.
 
     Args:
@@ -260,11 +260,11 @@ def settle(model: nn.Module, kept: Kept | None = None) -> None:
             difference. None where it is rebuilt.
     """
     for name, block in model.named_modules():
-        settle_one = entry_of(block).settle
-        if settle_one is not None:
+        set_own = entry_of(block).set_sizes
+        if set_own is not None:
             prefix = f"{name}." if name else ""
             own = None if kept is None else {k[len(prefix) :]: rows for k, rows in kept.items() if k.startswith(prefix)}
-            settle_one(block, own)
+            set_own(block, own)
     for top in getattr(model, "model", ()):
         top.np = sum(p.numel() for p in top.parameters())
 

@@ -24,7 +24,7 @@ class IdSet:
 def find(trace: Trace) -> tuple[list[IdSet], dict[int, tuple[str, int]]]:
     """Group ids by their places, so that what must keep equal counts are whole sets; index of a set -> (tie, times)."""
     for _ in range(4):  # a set is parted where its partner comes in parts; each round may part the next one's partner
-        sets, of = _alike(trace)
+        sets, of = _sets_by_place(trace)
         if not _part(trace, sets, of):
             break
     ties: list[tuple[str, dict[int, int]]] = []  # name, index of a set -> times
@@ -65,7 +65,7 @@ def _joined(
     return [*apart, (name, wanted)]
 
 
-def _alike(trace: Trace) -> tuple[list[IdSet], dict[int, int]]:
+def _sets_by_place(trace: Trace) -> tuple[list[IdSet], dict[int, int]]:
     places: dict[int, list[tuple[tuple[str, Side], int]]] = defaultdict(list)
     for key, ids in trace.uses.items():
         for position, i in enumerate(ids.tolist()):

@@ -102,7 +102,7 @@ def followed(call: Call) -> bool:
         (SPATIAL, _spatial),
         ({"cat", "concat", "concatenate"}, _cat),
         ({"stack"}, _stack),
-        (EQUAL_PARTS | SIZED_PARTS, _parts),
+        (EQUAL_PARTS | SIZED_PARTS, _split_into_parts),
         (REDUCTIONS, _reduced),
         (set(ALONG), _along),
         (MOVES, _moved),
@@ -212,7 +212,7 @@ def _cat(call: Call) -> bool:
         return False
     (where,) = along
     if dim - call.out.ndim * (dim >= 0) != where:
-        return all(label is not None for label in call.labels) and _alike(call)
+        return all(label is not None for label in call.labels) and _same_channels(call)
     pairs = zip(parts, call.labels, strict=True)
     ids = [np.full(part.shape[where], NONE) if label is None else label.ids for part, label in pairs]
     call.put(call.out, np.concatenate(ids), where)
@@ -225,10 +225,10 @@ def _stack(call: Call) -> bool:
     at = labels[0].dim + call.out.ndim - 1  # of the channels, in each part
     if len(labels) != len(call.tensors):
         return False
-    return _alike(call, labels[0].dim - (dim > at))
+    return _same_channels(call, labels[0].dim - (dim > at))
 
 
-def _alike(call: Call, dim: int | None = None) -> bool:
+def _same_channels(call: Call, dim: int | None = None) -> bool:
     """Several tensors of the same channels laid beside each other along another dimension."""
     labels = [label for label in call.labels if label is not None]
     if len({(label.dim, len(label.ids)) for label in labels}) > 1:
@@ -239,7 +239,7 @@ def _alike(call: Call, dim: int | None = None) -> bool:
     return True
 
 
-def _parts(call: Call) -> bool:
+def _split_into_parts(call: Call) -> bool:
     """Parts of a tensor: along the pixels, or along the channels where the block's code finds them after a cut too."""
     tensor, label = call.first
     seen = [_places(part, label) for part in _again(call, tensor, label)]

@@ -132,7 +132,7 @@ class Trace:
         self.tag(ids, f"{name}|{side}", number)
         self.heads.update((i, Head(name, number, side)) for i in ids.tolist() if i != NONE)
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """Fix what is around hidden functions, and rewrite everything in terms of the ids that stand for others."""
         for name, why in self.unseen.items():
             self.fix(np.array(sorted(self.inside(name)), dtype=int), why)

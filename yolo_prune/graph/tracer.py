@@ -235,7 +235,7 @@ def follow(model: nn.Module, known: Known) -> Trace:
                 path: list[str] = []
                 try:
                     _passes(model, trace, known, names, path)
-                    trace.settle()
+                    trace.resolve()
                     return trace
                 except Exception as error:  # whatever a block raises at a size that it is not made for
                     faults.append(f"{path[-1] or 'the model' if path else 'the model'}: {error}")

@@ -13,7 +13,7 @@ from yolo_prune.host import console, ours, releases
 from yolo_prune.recipe.arguments import ARGUMENTS
 
 
-def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plugin_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the plugin's arguments that are set, None and False being unset."""
     values = ((name, settings.get(name)) for name in ARGUMENTS)
     return {name: value for name, value in values if value is not None and value is not False}
@@ -29,7 +29,7 @@ def refuse_outside_train(settings: Mapping[str, Any], mode: object) -> None:
     Raises:
         HostError: Names every such argument with its value, the mode, and what is right.
     """
-    given = asked(settings)
+    given = plugin_arguments(settings)
     if given and mode not in (None, "train"):
         what = " ".join(f"{name}={value}" for name, value in given.items())
         raise HostError(

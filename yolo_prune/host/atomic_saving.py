@@ -3,7 +3,7 @@
 
 The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_model` and `final_eval`). For a run that
 prunes, and for no other, both write beside first: one trainer object is given its own `save_model` and `final_eval`.
-What is kept beside last.pt for a resume is there before it: see `Beside`.
+What is kept beside last.pt for a resume is there before it: see `Companion`.
 
 What goes into them beside the host's own: training/last_checkpoint.py.
 """
@@ -21,10 +21,10 @@ from yolo_prune import files, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run
 
-_BESIDE = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
+_TEMPORARY = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
 
 
-class Beside(Protocol):
+class Companion(Protocol):
     """What is kept beside each last.pt."""
 
     def write(self, checkpoint: Path) -> Path | None:
@@ -34,23 +34,23 @@ class Beside(Protocol):
         """Remove what was kept beside earlier checkpoints, all but one file."""
 
 
-def protect(run: Run, beside: Callable[[], Beside]) -> None:
+def protect(run: Run, companion: Callable[[], Companion]) -> None:
     """Let a trainer replace its checkpoints in one step from now on, and remove what a killed run left half-written.
 
     Args:
-        beside: asked at each save, before the host's own; gives what is kept beside this last.pt.
+        companion: asked at each save, before the host's own; gives what is kept beside this last.pt.
     """
     if not run.is_first:
         return
     trainer = run.trainer
-    for left in trainer.wdir.glob(f"{_BESIDE}*"):
+    for left in trainer.wdir.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(left, ignore_errors=True)
     stock_save, stock_final = trainer.save_model, trainer.final_eval
-    trainer.save_model = lambda: _save(trainer, stock_save, beside())
+    trainer.save_model = lambda: _save(trainer, stock_save, companion())
     trainer.final_eval = lambda: _final(stock_final)
 
 
-def _save(trainer: Any, stock: Callable[[], Any], beside: Beside) -> Any:
+def _save(trainer: Any, stock: Callable[[], Any], companion: Companion) -> Any:
     """Run the host's `save_model` into a folder beside, then put its files in place, last.pt last.
 
     best.pt goes first: where a kill comes between the two, the resumed run does the epoch again, and no best.pt is
@@ -58,26 +58,26 @@ def _save(trainer: Any, stock: Callable[[], Any], beside: Beside) -> Any:
     """
     real = trainer.wdir, trainer.last, trainer.best
     real[0].mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=real[0]))
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=real[0]))
     try:
         trainer.wdir, trainer.last, trainer.best = folder, folder / real[1].name, folder / real[2].name
         done = stock()
-        kept = _keep(beside, folder / real[1].name)
+        kept = _keep(companion, folder / real[1].name)
         for new in sorted(folder.iterdir(), key=lambda path: path.name == real[1].name):
             files.put(new, real[0] / new.name)
-        beside.forget(kept)
+        companion.forget(kept)
     finally:
         trainer.wdir, trainer.last, trainer.best = real
         shutil.rmtree(folder, ignore_errors=True)
     return done
 
 
-def _keep(beside: Beside, checkpoint: Path) -> Path | None:
+def _keep(companion: Companion, checkpoint: Path) -> Path | None:
     """Keep what a resumed run needs; without it the training is as good, so a full disk is said and ends nothing."""
     if not checkpoint.is_file():
         return None
     try:
-        return beside.write(checkpoint)
+        return companion.write(checkpoint)
     except PruneError as error:
         log.warn(str(error))
         return None
@@ -91,11 +91,11 @@ def _final(stock: Callable[[], Any]) -> Any:
     def strip_optimizer(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> Any:
         target = Path(s or f)
         with files.room(target) as folder:
-            beside = folder / target.name
-            with log.without(f" saved as {beside},"):
-                stripped = strip(f, str(beside), **({} if updates is None else {"updates": updates}))
-            if beside.exists():  # not where the host skipped a file that is no checkpoint
-                files.put(beside, target)
+            stripped_file = folder / target.name
+            with log.without(f" saved as {stripped_file},"):
+                stripped = strip(f, str(stripped_file), **({} if updates is None else {"updates": updates}))
+            if stripped_file.exists():  # not where the host skipped a file that is no checkpoint
+                files.put(stripped_file, target)
         return stripped
 
     module.strip_optimizer = strip_optimizer

@@ -40,7 +40,11 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
 
     @functools.wraps(stock_train)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if arguments.asked(kwargs) or still_attached(self) or kwargs.keys() & {f"prune_{old}" for old in RENAMED}:
+        if (
+            arguments.plugin_arguments(kwargs)
+            or still_attached(self)
+            or kwargs.keys() & {f"prune_{old}" for old in RENAMED}
+        ):
             refuse_early(self, kwargs)
         return stock_train(self, *args, **kwargs)
 

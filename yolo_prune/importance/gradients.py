@@ -187,18 +187,18 @@ class Gates:
         if self._live is not None and self._live.key == key:
             return self._live
         alive = {source for source, has in zip(self._candidates, key, strict=True) if has}
-        asked: dict[Source, list[Share]] = {}
+        shares_of: dict[Source, list[Share]] = {}
         groups = torch.zeros(len(self._counts))
         groups[-1] = 1
         for name, number in self._flat.number.items():
-            speaking = _speaking(self._readers[name], self._norms[name], alive)
-            groups[number] = bool(speaking)
-            for source, share in speaking.items():
-                asked.setdefault(source, []).append(share)
-        sources = list(asked)
+            live = _live_sources(self._readers[name], self._norms[name], alive)
+            groups[number] = bool(live)
+            for source, share in live.items():
+                shares_of.setdefault(source, []).append(share)
+        sources = list(shares_of)
         lengths = [_length(self._modules[name], side) for name, side in sources]
         device = self._modules[sources[0][0]].weight.device if sources else torch.device("cpu")
-        places = Places(self._flat, lengths, list(asked.values()))
+        places = Places(self._flat, lengths, list(shares_of.values()))
         self._live = _Live(key, sources, places, groups.to(device))
         return self._live
 
@@ -260,7 +260,7 @@ def _has_gradients(module: Any) -> bool:
     return isinstance(module.weight, nn.Parameter) and module.weight.grad is not None
 
 
-def _speaking(
+def _live_sources(
     readers: Mapping[Source, Share], norms: Mapping[Source, Share], alive: set[Source]
 ) -> dict[Source, Share]:
     """Who says what a group's channels are worth: all readers, else the norms of its makers, else the readers left."""

@@ -248,14 +248,14 @@ def choose(
     recipe: Recipe,
     baseline: Baseline,
     bounds: Mapping[str, float],
-    worth: Callable[[channel_groups.ChannelGraph], dict[str, np.ndarray]] | None = None,
+    scores_of: Callable[[channel_groups.ChannelGraph], dict[str, np.ndarray]] | None = None,
     avoid: Mapping[str, str] | None = None,
     frozen: Collection[str] = (),
 ) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
-        worth: groups -> group name -> (size,) scores of gradients, for an importance of `gradients.KINDS`;
+        scores_of: groups -> group name -> (size,) scores of gradients, for an importance of `gradients.KINDS`;
             where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
         avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
         frozen: layers that a training leaves as they are; they stay whole.
@@ -265,7 +265,7 @@ def choose(
     """
     channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen)
     weights = None
-    raw = worth(channel_graph) if recipe.importance in gradients.KINDS and worth is not None else None
+    raw = scores_of(channel_graph) if recipe.importance in gradients.KINDS and scores_of is not None else None
     if raw:
         raw = _without_gaps(raw, channel_graph, model)
         scores, weights = scoring.comparable(channel_graph, raw), gradients.weights(raw, channel_graph)

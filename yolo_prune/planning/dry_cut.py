@@ -23,7 +23,7 @@ from yolo_prune.recipe.settings import Recipe
 _ROUNDS = 10  # blocks that may be found at fault, one after the other; all of one class of the user's count once
 _REASON = "cut in a trial, "  # begins the reason of what is protected here
 
-Worth = Callable[[ChannelGraph], dict[str, np.ndarray]]
+ScoresOf = Callable[[ChannelGraph], dict[str, np.ndarray]]
 
 
 def choose(
@@ -31,14 +31,14 @@ def choose(
     recipe: Recipe,
     baseline: Baseline,
     bounds: Mapping[str, float],
-    worth: Worth | None = None,
+    scores_of: ScoresOf | None = None,
     avoid: dict[str, str] | None = None,
     frozen: Collection[str] = (),
 ) -> tuple[ChannelGraph, PrunePlan]:
     """What `choice.choose` chooses, tried on a copy; the model is not changed.
 
     Args:
-        model, recipe, baseline, bounds, worth: see `choice.choose`.
+        model, recipe, baseline, bounds, scores_of: see `choice.choose`.
         avoid: block -> why it is protected; what is found here is added to it, and said in the log.
         frozen: see `choice.choose`.
 
@@ -52,9 +52,9 @@ def choose(
     known: dict[str, str] = {} if avoid is None else avoid
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        return choice.choose(model, recipe, baseline, bounds, worth, known, frozen)
+        return choice.choose(model, recipe, baseline, bounds, scores_of, known, frozen)
 
-    return _settled(model, attempt, known)
+    return _choose_until_it_holds(model, attempt, known)
 
 
 def rehearse(
@@ -77,7 +77,7 @@ def rehearse(
         choice.check_reachable(model, channel_graph, recipe, baseline)
         return channel_graph, _halves(channel_graph)
 
-    _settled(model, attempt, avoid)
+    _choose_until_it_holds(model, attempt, avoid)
     return avoid
 
 
@@ -92,7 +92,7 @@ def _halves(channel_graph: ChannelGraph) -> PrunePlan:
     return PrunePlan(keep)
 
 
-def _settled(
+def _choose_until_it_holds(
     model: nn.Module, attempt: Callable[[], tuple[ChannelGraph, PrunePlan]], avoid: dict[str, str]
 ) -> tuple[ChannelGraph, PrunePlan]:
     """Choose until the choice holds."""

@@ -141,7 +141,7 @@ def weights(result: Mapping[str, Any], channel_graph: channel_groups.ChannelGrap
     return {name: float(result["groups"][name]["weight"]) for name in here}
 
 
-def asked(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
+def weights_of_recipe(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """The weights that a recipe names, empty where it names none; see `weights`."""
     return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), channel_graph)
 

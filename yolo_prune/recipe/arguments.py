@@ -59,30 +59,30 @@ def from_arguments(args: Mapping[str, object]) -> Recipe | None:
     if prune is False or (prune is None and not given):
         return None
     faults: list[str] = []
-    asked = {key.removeprefix("prune_"): _given(key, value) for key, value in given.items()}
-    for key in [key for key in asked if key not in Settings.model_fields]:
-        faults.append(f"{asked.pop(key).label} is unknown: {near(f'prune_{key}', ARGUMENTS)}")
-    base = _base(prune, asked, faults)
-    recipe = _recipe(base, asked, faults, keep_flops=is_figure(prune))
+    overrides = {key.removeprefix("prune_"): _given(key, value) for key, value in given.items()}
+    for key in [key for key in overrides if key not in Settings.model_fields]:
+        faults.append(f"{overrides.pop(key).label} is unknown: {near(f'prune_{key}', ARGUMENTS)}")
+    base = _base(prune, overrides, faults)
+    recipe = _recipe(base, overrides, faults, keep_flops=is_figure(prune))
     if prune is None or is_figure(prune):  # no recipe was named: what the default's file says was not asked for
-        recipe.model_fields_set.intersection_update({"name", "flops", *asked})
+        recipe.model_fields_set.intersection_update({"name", "flops", *overrides})
     epochs = args.get("epochs")
-    own_steps = "steps" in asked or not (prune is None or is_figure(prune) or prune in shipped())
+    own_steps = "steps" in overrides or not (prune is None or is_figure(prune) or prune in shipped())
     if not own_steps and isinstance(epochs, int) and 0 < epochs < recipe.steps:
         return recipe.model_copy(update={"steps": epochs})
     return recipe
 
 
-def _base(prune: object, asked: Mapping[str, Given], faults: list[str]) -> RecipeFile:
+def _base(prune: object, overrides: Mapping[str, Given], faults: list[str]) -> RecipeFile:
     """The recipe file that the arguments are laid over; what is wrong with `prune=` goes into `faults`."""
     if prune is None:
-        if asked and not asked.keys() & set(GOALS):
-            words = ", ".join(one.label for one in asked.values())
+        if overrides and not overrides.keys() & set(GOALS):
+            words = ", ".join(one.label for one in overrides.values())
             faults.append(
                 f"{words} prunes nothing alone: add prune=0.5 (or a recipe), a bound such as prune_flops=50%, or "
                 "prune_max_drop=0.01"
             )
-        drop_alone = "max_drop" in asked and not asked.keys() & {*BOUNDS, "sparsity"}
+        drop_alone = "max_drop" in overrides and not overrides.keys() & {*BOUNDS, "sparsity"}
         return _shipped(UNBOUNDED) if drop_alone else _without_bounds(_shipped(DEFAULT))
     if is_figure(prune):
         base = _without_bounds(_shipped(DEFAULT))
@@ -155,24 +155,24 @@ def arguments_table() -> str:
     return "\n".join(lines)
 
 
-def _recipe(base: RecipeFile, asked: dict[str, Given], faults: list[str], *, keep_flops: bool = False) -> Recipe:
+def _recipe(base: RecipeFile, overrides: dict[str, Given], faults: list[str], *, keep_flops: bool = False) -> Recipe:
     """Lay the arguments over the recipe file, check each and all, and raise once.
 
     Args:
-        base: the file. asked: the arguments by field. faults: those of the arguments so far.
+        base: the file. overrides: the arguments by field. faults: those of the arguments so far.
         keep_flops: keep the file's FLOPs bound beside the argument's (prune=0.5 prune_flops=4.0G), not replace it.
     """
     file_bad, file_faults = _check(base.given)
-    asked_bad, asked_faults = _check(asked)
-    bad = file_bad | asked_bad
+    overrides_bad, overrides_faults = _check(overrides)
+    bad = file_bad | overrides_bad
     in_file = sorted([*base.faults, *file_faults], key=lambda fault: fault[0])
-    every = [*(words for _, words in in_file), *faults, *(words for _, words in asked_faults)]
+    every = [*(words for _, words in in_file), *faults, *(words for _, words in overrides_faults)]
 
-    below = _beneath(base.given, asked)
-    merged = {**below, **asked}
+    below = _beneath(base.given, overrides)
+    merged = {**below, **overrides}
     legal = Settings.model_validate({key: one.value for key, one in merged.items() if key not in bad})
     fields = {key: getattr(legal, key) for key in Settings.model_fields}
-    if keep_flops and fields["flops"] is not None and {"flops"} <= below.keys() & asked.keys():
+    if keep_flops and fields["flops"] is not None and {"flops"} <= below.keys() & overrides.keys():
         first = Settings.model_validate({"flops": below["flops"].value}).flops
         fields["flops"] = tighter(first, fields["flops"])
 
@@ -188,7 +188,7 @@ def _recipe(base: RecipeFile, asked: dict[str, Given], faults: list[str], *, kee
             continue
         if key == "flops" and unclear:  # the missing bound may be what an unknown key or a missing file meant
             continue
-        if unread and _CONCERNED[key] - asked.keys():  # nor do settings of an unread file disagree
+        if unread and _CONCERNED[key] - overrides.keys():  # nor do settings of an unread file disagree
             continue
         every.append(text)
     if every:
@@ -206,14 +206,14 @@ _CONCERNED = {
 }
 
 
-def _beneath(file: Mapping[str, Given], asked: Mapping[str, Given]) -> dict[str, Given]:
+def _beneath(file: Mapping[str, Given], overrides: Mapping[str, Given]) -> dict[str, Given]:
     """What of a recipe file the arguments leave: the steps and end of several steps mean nothing to a single one."""
     below = dict(file)
-    schedule = {**below, **asked}.get("schedule")
+    schedule = {**below, **overrides}.get("schedule")
     if schedule is not None and schedule.value == "oneshot":
-        if "schedule" in asked:
+        if "schedule" in overrides:
             below.pop("steps", None)
-        if asked.keys() & {"schedule", "start"}:
+        if overrides.keys() & {"schedule", "start"}:
             below.pop("end", None)
     return below
 
@@ -262,34 +262,34 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _find(asked: object) -> RecipeFile:
+def _find(named: object) -> RecipeFile:
     """Read the recipe that `prune=` names. Raises RecipeError when there is none; the faults inside it are in it."""
-    label = f"prune={show(asked)}"
+    label = f"prune={show(named)}"
     names = ", ".join(shipped())
     forms = f"write a number above 0 and below 1, a .yaml file, or a shipped recipe: {names}"
-    if isinstance(asked, Path):
-        return _open(Path(os.path.expanduser(asked)), str(asked), label)
-    if asked is True:
+    if isinstance(named, Path):
+        return _open(Path(os.path.expanduser(named)), str(named), label)
+    if named is True:
         raise RecipeError(f"{label} does not say how much: {forms}, for example prune=0.5")
-    if not isinstance(asked, str) or not asked.strip():
+    if not isinstance(named, str) or not named.strip():
         raise RecipeError(f"{label} is no recipe: {forms}")
-    if asked.lower().endswith((".yaml", ".yml")) or "/" in asked or "\\" in asked:
-        return _open(Path(os.path.expanduser(asked)), asked, label)
-    if asked in shipped():
-        return _shipped(asked)
-    if re.fullmatch(r"[\d.]+%", asked):
+    if named.lower().endswith((".yaml", ".yml")) or "/" in named or "\\" in named:
+        return _open(Path(os.path.expanduser(named)), named, label)
+    if named in shipped():
+        return _shipped(named)
+    if re.fullmatch(r"[\d.]+%", named):
         raise RecipeError(
-            f"{label} is no recipe: for a bound write prune_flops={asked}; as the fraction to remove, prune=0.5"
+            f"{label} is no recipe: for a bound write prune_flops={named}; as the fraction to remove, prune=0.5"
         )
-    if _is_number(asked):
+    if _is_number(named):
         raise RecipeError(
             f"{label} is text: write the number without quotes, above 0 and below 1, for example prune=0.5"
         )
-    near = get_close_matches(asked, shipped(), 1)
+    near = get_close_matches(named, shipped(), 1)
     hint = f"did you mean prune={near[0]}? Otherwise " if near else ""
-    beside = next((end for end in (".yaml", ".yml") if os.path.isfile(asked + end)), None)
-    if beside:
-        hint = f"did you mean the file, prune={asked}{beside}? Otherwise "
+    ending = next((end for end in (".yaml", ".yml") if os.path.isfile(named + end)), None)
+    if ending:
+        hint = f"did you mean the file, prune={named}{ending}? Otherwise "
     raise RecipeError(f"{label} is no recipe: {hint}{forms}")
 
 

@@ -120,8 +120,8 @@ def latency(
         # The share is judged, not the milliseconds: machines have moods, and both models shared this one's.
         # A bound in milliseconds is kept as well where those were measured.
         kept = bool(1 / measured[2].median <= bound / baseline.latency * (1 + TOLERANCE))
-        asked = Recipe(**record["recipe"]).latency
-        if asked is not None and asked.kind == "absolute":
+        stated = Recipe(**record["recipe"]).latency
+        if stated is not None and stated.kind == "absolute":
             kept = kept or bool(measured[1] <= bound * (1 + TOLERANCE))
     entry = {
         "bound_ms": bound and round(bound, 4),

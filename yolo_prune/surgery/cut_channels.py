@@ -84,7 +84,7 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replac
             replaced += _cut(modules, name, rows, columns)
         except Exception as error:  # torch has many for a weight that is no parameter of its own (weight_norm, masks)
             raise LayerError(name, first_line(error)) from error
-    blocks.settle(model, {name: rows for name, (rows, _) in keep.items() if rows is not None})
+    blocks.set_sizes(model, {name: rows for name, (rows, _) in keep.items() if rows is not None})
     return replaced
 
 

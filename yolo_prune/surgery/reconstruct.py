@@ -241,8 +241,8 @@ def _output_of_removed_inputs(module: Any, columns: np.ndarray | None, mean: tor
 def _shift(name: str, modules: Mapping[str, nn.Module], constant: torch.Tensor, held: Collection[str]) -> None:
     """Add a constant to a layer's outputs: in its bias, or in the running mean of the norm beside it."""
     bias = getattr(modules[name], "bias", None)
-    beside = f"{name.rpartition('.')[0]}.bn"
-    norm = modules.get(beside) if name.endswith(".conv") and beside not in held else None
+    norm_name = f"{name.rpartition('.')[0]}.bn"
+    norm = modules.get(norm_name) if name.endswith(".conv") and norm_name not in held else None
     if bias is not None:
         bias.data += constant.to(bias.device, bias.dtype)
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:

@@ -196,7 +196,7 @@ def _build(
         block, _, vector = name.rpartition(".")
         parameter = getattr(modules[block], vector)
         setattr(modules[block], vector, nn.Parameter(parameter.detach()[:1].expand(size).clone()))
-    blocks.settle(holder)
+    blocks.set_sizes(holder)
     if verbose:
         log.say(
             f"built at the pruned widths that the checkpoint carries: {narrowed} of "

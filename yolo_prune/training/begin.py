@@ -131,7 +131,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
             widths.forget_run(student_of(item))
             widths.forget_run(item)
     session.cadence = Cadence(run)
-    atomic_saving.protect(run, lambda: resume_state.Beside(run, resume.state(run, session)))
+    atomic_saving.protect(run, lambda: resume_state.ResumeFile(run, resume.state(run, session)))
     if run.is_resumed and run.is_first:
         atomic_saving.trim_results(run.results, run.start_epoch)
     _say_plan(session, graph)
@@ -144,9 +144,9 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
             session.avoid.update(avoid)
             frozen_layers = frozen.makers(run.student)
             graph = channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers)
-    session.watch(run, graph)
+    session.start_actions(run, graph)
     if session.resumed is not None:
-        session.actions.load_state(session.resumed["between"])
+        session.actions.load_state(session.resumed["actions"])
     session.hold_zeros(run)
 
 

@@ -40,7 +40,7 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
     """
     folder = run.own_folder
     kept = folder / _PROFILE
-    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.asked(wanted)
+    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.profile_of_recipe(wanted)
     if device is None and choice.wants_latency(wanted):
         device = profile.of_this_machine(model, str(run.arguments.model), wanted, run.image_size, say)
     if device is None:
@@ -66,7 +66,7 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
         pruned = checkpoint.of_this_run(run.final_weights)
         predicted = model_size.latency_of(pruned, device)
         dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
-        measured = profile.beside(dense, pruned, device)
+        measured = profile.time_side_by_side(dense, pruned, device)
         here = runtimes.machine()["name"]
         note = "on this machine" if here == device.machine else f"on this machine ({here}), not on {device.machine}"
     except (PruneError, OSError, RuntimeError) as error:

@@ -84,7 +84,7 @@ def _go_back(run: Run, session: Session) -> None:
     }
     for item in (run.model, run.average):
         widths.note_run(item, done=session.done, steps=session.steps, max_drop=session.record["max_drop"])
-    session.watch(run, None)
+    session.start_actions(run, None)
     session.hold_zeros(run)
     run.forget_the_best()
     run.save_as_of_the_epoch_before()

@@ -58,7 +58,7 @@ def measurements(wanted: Recipe) -> None:
     """
     if wanted.sensitivity is not None:
         sensitivity.load(wanted.sensitivity)
-    if profile.asked(wanted) is None and choice.wants_latency(wanted):
+    if profile.profile_of_recipe(wanted) is None and choice.wants_latency(wanted):
         profile.require_here(wanted)
 
 
@@ -118,8 +118,8 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
     checkpoint.require_supported(network, name)
     graph = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
     asked_for.require_protected(graph, wanted.protect)
-    weights, limits = sensitivity.asked(wanted, graph), sensitivity.limits(wanted, graph)
-    baseline = Baseline.of(network, graph, profile.asked(wanted), weights, limits)
+    weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
+    baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, limits)
     try:
         choice.check_reachable(network, graph, wanted, baseline)
     except BoundError:

@@ -66,7 +66,7 @@ def baseline(
     if noted:
         base = _baseline_from(noted, device)
     else:
-        weights, limits = sensitivity.asked(wanted, graph), sensitivity.limits(wanted, graph)
+        weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
         base = Baseline.of(model, graph, device, weights, limits)
     return replace(base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.limits))
 

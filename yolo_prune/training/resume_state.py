@@ -7,7 +7,7 @@ engine/trainer.py: `save_model`, `resume_training`). As long as steps are to com
 as pruning/resume-ID.pt, where ID is of the very bytes of that last.pt: the two belong together whatever is killed when.
 
     live, average, optimizer   in full precision     gradients, waiting   of batches that wait for a step
-    between                    gates, pressure, warm-up of the learning rate
+    actions                    gates, pressure, warm-up of the learning rate
     avoid                      blocks that a dry cut has failed in
     random, loader             of the first process; of images that worker processes load, only the order
 
@@ -47,13 +47,13 @@ def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
         "waiting": waiting,
-        "between": actions,
+        "actions": actions,
         "random": random_state.now(),
         "loader": _loader(run.loader),
     }
 
 
-class Beside:
+class ResumeFile:
     """A state that is kept beside the last.pt of its epoch (host/atomic_saving.py).
 
     Args:

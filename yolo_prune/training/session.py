@@ -43,33 +43,33 @@ def of(trainer: Any) -> Session | None:
     return getattr(trainer, _ATTRIBUTE, None)
 
 
-def on_pretrain_routine_start(trainer: Any, asked: Recipe | None = None) -> None:
+def on_pretrain_routine_start(trainer: Any, attached: Recipe | None = None) -> None:
     """Check everything that can be checked before data and model are read. Of several processes, the first is asked.
 
     Args:
-        trainer: the host's trainer. asked: a recipe from `attach`; None reads the run's arguments.
+        trainer: the host's trainer. attached: a recipe from `attach`; None reads the run's arguments.
 
     Raises:
         RecipeError: an argument or the recipe file is wrong. HostError: a mode that cannot be pruned.
     """
     run = Run(trainer)
-    recipe = asked or from_arguments(run.settings)
+    recipe = attached or from_arguments(run.settings)
     if recipe is not None:
         begin.require(run, recipe)
         setattr(trainer, _RECIPE, recipe)
 
 
-def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
+def check_in_parent(trainer: Any, attached: Recipe | None) -> None:
     """What the parent of a DDP run can refuse before its workers start; it runs no callback of its own.
 
     Args:
         trainer: the parent's trainer; its `model` is the network, or a file's name where the workers will read it.
-        asked: the recipe of an `attach`, or None.
+        attached: the recipe of an `attach`, or None.
 
     Raises:
         PruneError: as in `on_pretrain_routine_start`, and another family or a bound out of reach.
     """
-    on_pretrain_routine_start(trainer, asked)
+    on_pretrain_routine_start(trainer, attached)
     run = Run(trainer)
     exclusive.release(run.folder)  # for the first of the workers
     recipe: Recipe | None = getattr(trainer, _RECIPE, None)
@@ -78,15 +78,15 @@ def check_in_parent(trainer: Any, asked: Recipe | None) -> None:
         preflight.model(network_in_parent(trainer), recipe, str(run.arguments.model), freeze=freeze)
 
 
-def on_pretrain_routine_end(trainer: Any, asked: Recipe | None = None) -> None:
+def on_pretrain_routine_end(trainer: Any, attached: Recipe | None = None) -> None:
     """The model is built: see that the bounds can be reached, pick up a resumed run, and begin.
 
     Args:
-        trainer: the host's trainer. asked: a recipe from `attach`; of several processes only the first had the event
+        trainer: the host's trainer. attached: a recipe from `attach`; of several processes only the first had the event
             before this one.
     """
     run = Run(trainer)
-    recipe: Recipe | None = getattr(trainer, _RECIPE, None) or asked
+    recipe: Recipe | None = getattr(trainer, _RECIPE, None) or attached
     if recipe is None and run.is_further_worker:
         recipe = from_arguments(run.settings)
     if recipe is None:
@@ -133,7 +133,7 @@ def on_train_epoch_start(trainer: Any) -> None:
         max_drop.judge(run, session)
     _restart_learning_rate(run, session)
     if session.unfinished:
-        session.actions.grow(run.epoch, session.epochs[session.done], lambda: step.next_plan(run, session))
+        session.actions.raise_pressure(run.epoch, session.epochs[session.done], lambda: step.next_plan(run, session))
 
 
 def _restart_learning_rate(run: Run, session: Session) -> None:
@@ -142,7 +142,7 @@ def _restart_learning_rate(run: Run, session: Session) -> None:
         return
     last = session.epochs[-1]
     time = (run.epoch - last) / max(run.epochs - last, 1)
-    session.actions.stretch(run.schedule(time * run.epochs) / max(run.schedule(run.epoch), 1e-12))
+    session.actions.scale_learning_rate(run.schedule(time * run.epochs) / max(run.schedule(run.epoch), 1e-12))
 
 
 def on_train_epoch_end(trainer: Any) -> None:

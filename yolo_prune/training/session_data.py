@@ -71,14 +71,14 @@ class Session:
         fitness: float | None = self.record["baseline"]["fitness"]
         return fitness
 
-    def watch(self, run: Run, graph: ChannelGraph | None) -> None:
+    def start_actions(self, run: Run, graph: ChannelGraph | None) -> None:
         """Let the actions begin anew on the model as it is now.
 
         Args:
             graph: of the model, for what looks at gradients and presses; it is not used where no step is to come.
         """
         epoch = max(self.epoch, run.start_epoch)
-        self.actions.watch(graph if self.unfinished else None, run.student, run.optimizer, epoch, run.optimizer_steps)
+        self.actions.start(graph if self.unfinished else None, run.student, run.optimizer, epoch, run.optimizer_steps)
 
     def hold_zeros(self, run: Run) -> None:
         """Hold the zeros that the model in training has, where single weights are to be zero."""

@@ -54,7 +54,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     run.was_cut()
     row = _record(run, session, start)
     last_checkpoint.stamp(run, session, graph, removed)
-    session.watch(run, _graph_to_watch(run, session))
+    session.start_actions(run, _graph_until_next_step(run, session))
     session.actions.warm_up(len(run.loader), run.accumulate)
     run.forget_the_best()
     if run.epoch > run.start_epoch:
@@ -128,7 +128,7 @@ def _record(run: Run, session: Session, start: float) -> dict[str, Any]:
     return records.add_step(session.record, run.epoch + 1, session.size, session.fitness, seconds, latency)
 
 
-def _graph_to_watch(run: Run, session: Session) -> ChannelGraph | None:
+def _graph_until_next_step(run: Run, session: Session) -> ChannelGraph | None:
     """The graph after a cut, where something looks at it until the next one."""
     if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
         return None

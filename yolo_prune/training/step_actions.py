@@ -40,7 +40,7 @@ class StepActions:
         self._model: nn.Module | None = None
         self._since = 0
 
-    def watch(self, graph: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int, steps: int = 0) -> None:
+    def start(self, graph: ChannelGraph | None, model: nn.Module, optimizer: Any, epoch: int, steps: int = 0) -> None:
         """Begin anew: the run starts, or its model has just been cut.
 
         Args:
@@ -66,7 +66,7 @@ class StepActions:
         self._warmup = Warmup(math.ceil(self.recipe.warmup * batches / max(accumulate, 1)))
         self._set()
 
-    def stretch(self, factor: float) -> None:
+    def scale_learning_rate(self, factor: float) -> None:
         """Multiply the host's learning rate, from now on."""
         self._warmup.factor = factor
         self._set()
@@ -88,7 +88,7 @@ class StepActions:
         if optimizer is not self._optimizer:
             self.resume(optimizer)
 
-    def grow(self, epoch: int, until: int, plan: Callable[[], Mapping[str, Collection[int]]]) -> None:
+    def raise_pressure(self, epoch: int, until: int, plan: Callable[[], Mapping[str, Collection[int]]]) -> None:
         """Press on what the next step will take, from nothing to all the strength at that step.
 
         Args:
@@ -117,7 +117,7 @@ class StepActions:
         return {"gates": gates, "pressure": pressure, "warmup": self._warmup.state(), "since": self._since}
 
     def load_state(self, state: Mapping[str, Any]) -> bool:
-        """Go on from what `state` gave, after `watch` with the groups and the recipe that it was of.
+        """Go on from what `state` gave, after `start` with the groups and the recipe that it was of.
 
         Returns:
             Whether all of it fits; what does not is not taken over, and begins anew.
@@ -128,7 +128,7 @@ class StepActions:
         kept = state.get("pressure")
         if kept and self.pressure is None and self.recipe.regularize == "growing" and self._graph is not None:
             if self._model is None:
-                raise ValueError("load_state comes after watch")
+                raise ValueError("load_state comes after start")
             self.pressure = regularize.Pressure(self._graph, self._model, "growing", self.recipe.regularize_strength)
             if not self.pressure.load_state(kept):
                 self.pressure = None
@@ -144,7 +144,7 @@ class StepActions:
         return None if self.pressure is None else self.pressure.summary()
 
     def stop(self) -> None:
-        """Act no more until `watch` or `epoch`."""
+        """Act no more until `start` or `epoch`."""
         if self.gates is not None:
             self.gates.detach()
         self._hooks.detach()

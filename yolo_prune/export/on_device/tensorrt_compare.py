@@ -446,11 +446,11 @@ class Network:
         content: Any = np.zeros(sides, NUMPY[kind])
         if is_input:
             content[...] = np.random.default_rng(0).random(sides)  # an image of noise, 0..1
-        address, beside = self.cuda.memory(content.nbytes), self.cuda.pinned(content.nbytes)
-        beside[:] = content.reshape(-1).view(np.uint8)
+        address, on_host = self.cuda.memory(content.nbytes), self.cuda.pinned(content.nbytes)
+        on_host[:] = content.reshape(-1).view(np.uint8)
         if not self.context.set_tensor_address(name, address):
             raise DeviceError(f"TensorRT does not take memory for {name} of {self.path.name}")
-        (self.into if is_input else self.out).append((address, beside))
+        (self.into if is_input else self.out).append((address, on_host))
         if is_input:
             self.shapes[name] = list(sides)
 
@@ -464,7 +464,7 @@ class Network:
         self._enqueue()
         self.cuda.record(self.end, self.stream)
         self.cuda.synchronize(self.stream)
-        return self.cuda.between(self.start, self.end)
+        return self.cuda.milliseconds_between(self.start, self.end)
 
     def with_transfers(self) -> float:
         """Copy the inputs to the GPU, run once, copy the outputs back; milliseconds of the wall clock."""
@@ -621,7 +621,7 @@ class Cuda:
         """Note the time once the stream has come this far."""
         self._call("cuEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(stream))
 
-    def between(self, start: int, end: int) -> float:
+    def milliseconds_between(self, start: int, end: int) -> float:
         """Milliseconds between two events that have happened."""
         took = ctypes.c_float()
         self._call("cuEventElapsedTime", ctypes.byref(took), ctypes.c_void_p(start), ctypes.c_void_p(end))
@@ -729,15 +729,15 @@ def power_mode() -> str | None:
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Write a record in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(str(beside), str(path))
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(str(temporary), str(path))
     except OSError as error:
         raise DeviceError(f"{path} cannot be written: {error}") from None
     finally:
-        if beside.exists():
-            beside.unlink()
+        if temporary.exists():
+            temporary.unlink()
 
 
 def _line(error: object) -> str:
