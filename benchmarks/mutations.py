@@ -267,8 +267,8 @@ MUTATIONS = (
     ),
     Mutation(
         "distill",
-        "deepcopy(run.average_student)",
-        "deepcopy(wrapper.student_model)",
+        "copy_of(run.average_student)",
+        "copy_of(wrapper.student_model)",
         ("recovery::test_a_run_learns_from_its_own_dense_self",),
     ),
     # Zeros and pressure

@@ -1,6 +1,6 @@
 # yolo-prune, AGPL-3.0 license
 """Which images a model takes: sides of multiples of its largest stride, as the host's `check_imgsz` rounds (8.4.190),
-and how many channels."""
+how many channels, and the small ones that it is tried on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import nn
 
+_TRIED = (64, 192, 320, 640)  # pixels
+# The queries of RT-DETR's decoder are chosen among the image's cells, all of them where there are fewer than 300.
+_OF_QUERIES = 192
 _LEAST = 32  # the host asks for multiples of 32 of a model whose largest stride is less
 
 
@@ -21,6 +24,12 @@ def rounded(model: nn.Module, imgsz: int) -> int:
     """The side of an image in pixels, rounded up to what the model takes."""
     size = step(model)
     return -(-int(imgsz) // size) * size
+
+
+def tried(model: nn.Module) -> tuple[int, ...]:
+    """Sides in pixels of the images that a model is tried on, from the smallest that may do."""
+    least = _OF_QUERIES if any(hasattr(module, "num_queries") for module in model.modules()) else _TRIED[0]
+    return tuple(size for size in _TRIED if size >= least)
 
 
 def channels(model: nn.Module) -> int:

@@ -38,7 +38,6 @@ from yolo_prune.graph.trace import LAYERS, NONE, Lesson, Trace, is_layer, layer,
 
 _LABEL = "yolo_prune_label"  # the attribute of a tensor that holds its label, so that both are freed together
 _VERSION = "yolo_prune_version"  # that of a tensor, not of its views, which counts its changes in place
-_SIZES = (64, 192, 320, 640)  # pixels of the first pass: the first that a model takes; the other one is twice as large
 
 
 @dataclass(frozen=True)
@@ -223,13 +222,12 @@ def follow(model: nn.Module, known: Known) -> Trace:
     Raises:
         PruneError: the model's own forward fails, at every size that was tried.
     """
-    # The queries of RT-DETR's decoder are chosen among the image's cells, all of them where there are fewer than 300.
-    least = 64 if not any(hasattr(module, "num_queries") for module in model.modules()) else 192
+    sizes = image_shape.tried(model)  # of the first pass: the first that the model takes; the other is twice as large
     training = {module: module.training for module in model.modules()}
     names = {module: name for name, module in model.named_modules()}
     faults: list[str] = []
     try:
-        for small in (size for size in _SIZES if size >= least):
+        for small in sizes:
             for large in (2 * small, small):  # a block may be made for one size alone
                 trace = Trace(sizes=(small, small, large), uneven=known.uneven, decoders=known.decoders)
                 path: list[str] = []
@@ -242,7 +240,7 @@ def follow(model: nn.Module, known: Known) -> Trace:
     finally:
         for module, was in training.items():
             _set_training(module, was)
-    raise PruneError(f"the model's own forward fails on an empty image of {_SIZES[-1]} pixels, in {faults[-1]}")
+    raise PruneError(f"the model's own forward fails on an empty image of {sizes[-1]} pixels, in {faults[-1]}")
 
 
 def _passes(model: nn.Module, trace: Trace, known: Known, names: Mapping[nn.Module, str], path: list[str]) -> None:

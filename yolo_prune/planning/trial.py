@@ -64,9 +64,7 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
 
 
 def _examine(model: nn.Module, shadow: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
-    side = (
-        64 if not any(hasattr(module, "num_queries") for module in shadow.modules()) else 192
-    )  # as in graph/tracer.py
+    side = image_shape.tried(shadow)[0]
     images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):

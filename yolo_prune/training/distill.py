@@ -9,7 +9,6 @@ pruning/teacher-kept.pt, and as pruning/teacher.pt, which the host reads and whi
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def take_over(run: Run, wanted: Recipe) -> None:
     wrapper = run.model
     if not wanted.distill or not hasattr(wrapper, "student_model"):
         return
-    teacher: Any = deepcopy(run.average_student).float().eval()
+    teacher: Any = copy_of(run.average_student).float().eval()
     ddp.same(teacher)
     try:
         wrapper._remove_feature_hooks()
