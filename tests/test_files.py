@@ -7,6 +7,8 @@ import ast
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,34 @@ def test_an_existing_name_is_not_opened(tmp_path: Path, monkeypatch: pytest.Monk
     mine = tmp_path / "mine"
     mine.write_text("mine")
     monkeypatch.setattr(files.secrets, "token_hex", lambda count: "guessed")
-    (tmp_path / ".yolo-prune-guessed").symlink_to(mine)
+    (tmp_path / f"{files._own_prefix()}guessed").symlink_to(mine)
     with pytest.raises(PruneError, match=r"out\.json cannot be written: File exists"):
         files.replace(tmp_path / "out.json", b"theirs")
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot be asked whether a process lives")
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from yolo_prune import files\n"
+        "with files.room(Path('model')) as folder, files.writing(Path('record.json')) as stream:\n"
+        "    (folder / 'half').touch(); stream.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, env=environment, check=False)
+    left = _names(tmp_path)
+    assert len(left) == 2, "a file and a folder"
+    elsewhere = tmp_path / left[0].replace(files._machine(), "0badcafe")  # of another machine, still writing
+    elsewhere.touch()
+    (tmp_path / "best.pt").touch()
+    (tmp_path / ".yolo-prune-0badcafe-1-of-old").touch()
+    os.utime(tmp_path / ".yolo-prune-0badcafe-1-of-old", (0, 0))
+    (tmp_path / f"{left[1]}x").symlink_to(tmp_path / "best.pt")
+    with files.writing(tmp_path / "record.json") as stream:
+        stream.write(b"whole")
+        files.sweep(tmp_path)
+    assert _names(tmp_path) == sorted([elsewhere.name, "best.pt", "record.json"])
+    assert (tmp_path / "record.json").read_bytes() == b"whole"
 
 
 def test_a_link_at_the_place_itself_is_replaced_and_not_followed(tmp_path: Path) -> None:

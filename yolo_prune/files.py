@@ -11,11 +11,14 @@ standard library.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import platform
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +26,7 @@ from typing import BinaryIO
 from yolo_prune.errors import PruneError
 
 _PREFIX = ".yolo-prune-"  # of what stands beside; short, because names may be as long as the file system allows
+_DAY = 24 * 3600  # seconds, after which nobody is still writing
 
 
 def replace(path: Path, content: bytes | str) -> None:
@@ -49,7 +53,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     try:
         _require_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(_PREFIX + secrets.token_hex(8))
+        temporary = path.with_name(_own_prefix() + secrets.token_hex(8))
         try:
             with _new(temporary) as stream:
                 yield stream
@@ -73,7 +77,7 @@ def room(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=target.parent))
         try:
             yield folder
         finally:
@@ -117,7 +121,7 @@ def require_place(argument: str, target: Path, example: str) -> None:
     try:
         _require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(_PREFIX + secrets.token_hex(8))
+        temporary = target.with_name(_own_prefix() + secrets.token_hex(8))
         try:
             _new(temporary).close()
         finally:
@@ -137,7 +141,7 @@ def require_folder(argument: str, target: Path) -> None:
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        temporary = target / (_PREFIX + secrets.token_hex(8))
+        temporary = target / (_own_prefix() + secrets.token_hex(8))
         try:
             _new(temporary).close()
         finally:
@@ -147,6 +151,42 @@ def require_folder(argument: str, target: Path) -> None:
         raise PruneError(
             f"{argument}={target}: nothing can be written there: {words}; name a folder, such as {argument}=runs/new"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder: those of this machine that are gone, or of a day ago.
+
+    Nothing that another name begins is looked at, and what cannot be removed stays.
+    """
+    for left in folder.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            machine, _, rest = left.name[len(_PREFIX) :].partition("-")
+            number = rest.partition("-")[0]
+            gone = machine == _machine() and number.isdigit() and _is_gone(int(number))
+            if gone or time.time() - left.lstat().st_mtime > _DAY:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _own_prefix() -> str:
+    """Begins the names of what this process writes beside: whose it is, for `sweep`."""
+    return f"{_PREFIX}{_machine()}-{os.getpid()}-"
+
+
+def _machine() -> str:
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+
+
+def _is_gone(process: int) -> bool:
+    """Whether there is no such process here; False where it cannot be asked (Windows ends the one that is asked)."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def cannot_write(path: Path, error: BaseException) -> PruneError:

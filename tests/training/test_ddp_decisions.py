@@ -55,6 +55,8 @@ rows = {
 }
 with open(out, "w") as stream:
     json.dump(rows, stream)
+distributed.barrier()  # one that ends while the other still speaks to it aborts that
+distributed.destroy_process_group()
 """
 
 
@@ -78,6 +80,34 @@ def test_no_process_waits_for_one_that_failed(tmp_path: Path) -> None:
     assert second["no pickle"] == "PruneError: process 0 failed: NoPickleError: a reason"
     assert second["each"] == "ValueError: the second one's reason"
     assert first["each"] == "PruneError: process 1 of 2 failed: ValueError: the second one's reason"
+
+
+def test_what_fails_in_one_process_is_heard_in_both(tmp_path: Path) -> None:
+    """Every place where one process alone writes or reads, or where a cut may fail in one."""
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    program = [sys.executable, "-m", "tests.helpers.failing_rank"]
+    processes = [
+        subprocess.Popen([*program, str(rank), str(tmp_path / "meet"), str(tmp_path)], cwd=ROOT) for rank in (0, 1)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    full = "OSError: [Errno 28] No space left on device"
+    for rows in (first, second):
+        assert "pruning cannot be made, which is to hold the record" in rows["folder"]
+        assert rows["begin"] == rows["the host's save"] == rows["save after a step"] == full
+        for place in ("dense model", "state to go back to", "record"):
+            assert rows[place].startswith("PruneError: the disk is full"), place
+        assert rows["as it was"] == [True, 0, True]
+    assert second["going back"] == "PruneError: good.pt is damaged"
+    assert first["going back"] == "PruneError: process 1 of 2 failed: PruneError: good.pt is damaged"
+    assert second["cut"] == "RuntimeError: out of memory"
+    assert first["cut"] == "PruneError: process 1 of 2 failed: RuntimeError: out of memory"
+    assert first["then"] == second["then"]
+    assert first["then"][0] == 1
 
 
 def test_tensors_are_packed_without_their_device(tmp_path: Path) -> None:

@@ -34,23 +34,37 @@ class Companion(Protocol):
         """Remove what was kept beside earlier checkpoints, all but one file."""
 
 
-def protect(run: Run, companion: Callable[[], Companion]) -> None:
+Fails = Callable[[Exception], None]
+"""Is told what went wrong in a save; raises it, or sees to it that it is raised later."""
+
+
+def protect(run: Run, companion: Callable[[], Companion], fails: Fails) -> None:
     """Let a trainer replace its checkpoints in one step from now on, and remove what a killed run left half-written.
+
+    To be called in the first process alone, which is the one that saves.
 
     Args:
         companion: asked at each save, before the host's own; gives what is kept beside this last.pt.
+        fails: as of `Fails`.
     """
-    if not run.is_first:
-        return
     trainer = run.trainer
     for left in trainer.wdir.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(left, ignore_errors=True)
     stock_save, stock_final = trainer.save_model, trainer.final_eval
-    trainer.save_model = lambda: _save(trainer, stock_save, companion())
-    trainer.final_eval = lambda: _final(stock_final)
+    trainer.save_model = lambda: _save(trainer, stock_save, companion, fails)
+    trainer.final_eval = lambda: _final(stock_final, fails)
 
 
-def _save(trainer: Any, stock: Callable[[], Any], companion: Companion) -> Any:
+def _save(trainer: Any, stock: Callable[[], Any], companion: Callable[[], Companion], fails: Fails) -> Any:
+    """Save, as of `_save_whole`; False, as the host has it, where that failed and is raised later."""
+    try:
+        return _save_whole(trainer, stock, companion())
+    except Exception as error:
+        fails(error)
+        return False
+
+
+def _save_whole(trainer: Any, stock: Callable[[], Any], companion: Companion) -> Any:
     """Run the host's `save_model` into a folder beside, then put its files in place, last.pt last.
 
     best.pt goes first: where a kill comes between the two, the resumed run does the epoch again, and no best.pt is
@@ -83,12 +97,12 @@ def _keep(companion: Companion, checkpoint: Path) -> Path | None:
         return None
 
 
-def _final(stock: Callable[[], Any]) -> Any:
+def _final(stock: Callable[[], Any], fails: Fails) -> Any:
     """Run the host's `final_eval`, which strips last.pt and best.pt of their optimizer, with files replaced whole."""
     module: Any = sys.modules["ultralytics.engine.trainer"]
     strip = module.strip_optimizer
 
-    def strip_optimizer(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> Any:
+    def strip_whole(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> Any:
         target = Path(s or f)
         with files.room(target) as folder:
             stripped_file = folder / target.name
@@ -97,6 +111,13 @@ def _final(stock: Callable[[], Any]) -> Any:
             if stripped_file.exists():  # not where the host skipped a file that is no checkpoint
                 files.put(stripped_file, target)
         return stripped
+
+    def strip_optimizer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return strip_whole(*args, **kwargs)
+        except Exception as error:
+            fails(error)
+            return {}
 
     module.strip_optimizer = strip_optimizer
     try:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import log
+from yolo_prune import files, log
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -73,7 +73,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     if not run.is_resumed:
         asked_for.require_protected(graph, recipe.protect)
     noted = widths.run_of(model) if run.is_resumed else None
-    _make_folder(run)
+    ddp.by_first(lambda: _make_folder(run))
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
     baseline = resume.baseline(noted, model, graph, recipe, device)
     avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, frozen_layers))
@@ -88,8 +88,6 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
 
 
 def _make_folder(run: Run) -> None:
-    if not run.is_first:
-        return
     try:
         run.own_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,9 +129,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
             widths.forget_run(student_of(item))
             widths.forget_run(item)
     session.cadence = Cadence(run)
-    atomic_saving.protect(run, lambda: resume_state.ResumeFile(run, resume.state(run, session)))
-    if run.is_resumed and run.is_first:
-        atomic_saving.trim_results(run.results, run.start_epoch)
+    ddp.by_first(lambda: _protect_files(run, session))
     _say_plan(session, graph)
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
@@ -148,6 +144,15 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     if session.resumed is not None:
         session.actions.load_state(session.resumed["actions"])
     session.hold_zeros(run)
+
+
+def _protect_files(run: Run, session: Session) -> None:
+    """Have files of the run replaced whole, and what a killed run left half-written removed."""
+    for folder in (run.folder, run.own_folder, run.last.parent):
+        files.sweep(folder)
+    atomic_saving.protect(run, lambda: resume_state.ResumeFile(run, resume.state(run, session)), session.put_off)
+    if run.is_resumed:
+        atomic_saving.trim_results(run.results, run.start_epoch)
 
 
 def _say_plan(session: Session, graph: channel_groups.ChannelGraph) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,6 +74,20 @@ def note(undo: Undo, models: Sequence[nn.Module], graph: channel_groups.ChannelG
         undo.weights(model, replaced)
 
 
+def _apply(
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: Any,
+    graph: channel_groups.ChannelGraph,
+    plan: PrunePlan,
+    making_up: AbstractContextManager[None],
+) -> int:
+    """Cut average and live model by a plan; how many tensors' optimizer state was dropped."""
+    with making_up:
+        projectors.cut(ema, graph, plan)
+    return optimizer_state.carry_optimizer(optimizer, projectors.cut(model, graph, plan))
+
+
 def cut_training(
     model: nn.Module,
     ema: nn.Module,
@@ -109,9 +125,8 @@ def cut_training(
         if undo is not None and number == 0:
             note(undo, (scored, student_of(model)), graph, plan)
         removed += plan.blocks
-        with reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained):
-            projectors.cut(ema, graph, plan)
-        dropped = optimizer_state.carry_optimizer(optimizer, projectors.cut(model, graph, plan))
+        making_up = reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained)
+        dropped = ddp.each(partial(_apply, model, ema, optimizer, graph, plan, making_up))
         if dropped:
             kind = type(optimizer).__name__
             log.warn(

@@ -30,7 +30,7 @@ def from_first(decide: Callable[[], T]) -> T:
         Exception: whatever `decide` raised, on every rank, so that none waits for one that is gone; of one that does
             not pickle, or of a result that does not, the others raise a PruneError with its words.
     """
-    if not _several():
+    if not several():
         return decide()
     outcome: Any = None
     failed: Exception | None = None
@@ -49,6 +49,22 @@ def from_first(decide: Callable[[], T]) -> T:
         raise pickle.loads(packed[1])  # of rank 0 of this very run
     result: T = outcome if distributed.get_rank() == 0 else torch.load(io.BytesIO(packed[0]), "cpu", weights_only=False)
     return result
+
+
+def by_first(work: Callable[[], object]) -> None:
+    """Have the first rank do something, such as writing a file; every rank hears whether it went well.
+
+    Args:
+        work: called on rank 0 alone; it must wait for no other.
+
+    Raises:
+        Exception: as of `from_first`.
+    """
+
+    def without_result() -> None:
+        work()
+
+    from_first(without_result)
 
 
 def _packed(outcome: Any) -> bytes:
@@ -74,7 +90,7 @@ def each(work: Callable[[], T]) -> T:
     Raises:
         Exception: of this rank, or, where it failed on others alone, a PruneError with what the first of them said.
     """
-    if not _several():
+    if not several():
         return work()
     outcome: Any = None
     failed: Exception | None = None
@@ -95,16 +111,16 @@ def each(work: Callable[[], T]) -> T:
 
 def is_first() -> bool:
     """Whether this process decides."""
-    return not _several() or distributed.get_rank() == 0
+    return not several() or distributed.get_rank() == 0
 
 
 def same(model: nn.Module) -> None:
     """Give every rank the tensors of the first one's model; nothing in a single process."""
-    if _several():
+    if several():
         for tensor in (*model.parameters(), *model.buffers()):
             distributed.broadcast(tensor.data, src=0)
 
 
-def _several() -> bool:
+def several() -> bool:
     """Whether this process trains with others."""
     return distributed.is_available() and distributed.is_initialized()

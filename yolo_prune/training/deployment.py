@@ -19,7 +19,7 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import ddp, kept_model
 
 _DENSE = "dense-trained.pt"  # in the run's folder `pruning`
-_USE = "which the artifacts are to be compared with"
+_USE = "the dense model, which the artifacts are to be compared with"
 
 
 def keep_dense(run: Run, wanted: Recipe) -> None:
@@ -28,12 +28,8 @@ def keep_dense(run: Run, wanted: Recipe) -> None:
     Raises:
         PruneError: it cannot be written.
     """
-    if not wanted.deploy or not ddp.is_first():
-        return
-    try:
-        kept_model.keep(_path(run), run.average_student, _USE)
-    except PruneError as error:
-        raise PruneError(f"{error} (the dense model, {_USE})") from None
+    if wanted.deploy:
+        ddp.by_first(lambda: kept_model.keep(_path(run), run.average_student, _USE))
 
 
 def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:

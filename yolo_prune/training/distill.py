@@ -103,11 +103,13 @@ def take_over(run: Run, wanted: Recipe) -> None:
     except AttributeError as error:
         raise HostError(f"this ultralytics keeps its teacher in another way than yolo-prune knows: {error}") from error
     wrapper.dis = wanted.distill
-    path = _path(run)
-    if ddp.is_first():
-        kept_model.keep(run.own_folder / _KEPT, teacher, _USE)
-        _write(run, copy_of(teacher))
-    run.arguments.distill_model = str(path)  # what a resumed run reads: it is saved with every checkpoint
+    ddp.by_first(lambda: _keep(run, teacher))
+    run.arguments.distill_model = str(_path(run))  # what a resumed run reads: it is saved with every checkpoint
+
+
+def _keep(run: Run, teacher: Any) -> None:
+    kept_model.keep(run.own_folder / _KEPT, teacher, _USE)
+    _write(run, copy_of(teacher))
 
 
 def forget(run: Run, wanted: Recipe) -> None:

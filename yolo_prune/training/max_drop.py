@@ -87,8 +87,8 @@ def _go_back(run: Run, session: Session) -> None:
     session.start_actions(run, None)
     session.hold_zeros(run)
     run.forget_the_best()
-    run.save_as_of_the_epoch_before()
+    session.save_now(run)
     records.finish(session.record, session.baseline, run.student, session.size, None)
-    if run.is_first:
-        pictures.write(session.record, run.folder)  # of a dense model, last.pt does not say that it went back
+    # Of a dense model, last.pt does not say that it went back: the record does.
+    ddp.by_first(lambda: pictures.write(session.record, run.folder))
     messages.step_undone(row, fitness, session.record, session.size)

@@ -33,8 +33,8 @@ def write(path: Path, state: Mapping[str, Any], use: str) -> None:
     torch.save(_plain(state), buffer)
     try:
         files.replace(path, buffer.getvalue())
-    except OSError as error:
-        raise PruneError(f"{path} cannot be written, {use}: {error.strerror or error}") from error
+    except PruneError as error:
+        raise PruneError(f"{error} ({use})") from error
 
 
 def read(path: Path, use: str, device: Any = "cpu") -> dict[str, Any]:

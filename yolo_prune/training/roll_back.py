@@ -48,13 +48,15 @@ def check_epoch(epochs: Sequence[int], last: int) -> int | None:
 
 
 def keep(run: Run) -> None:
-    """Keep the state of a training, on the first process, in one file that is replaced whole.
+    """Keep the state of a training, by the first process, in one file that is replaced whole.
 
     Raises:
         PruneError: it cannot be written.
     """
-    if not ddp.is_first():
-        return
+    ddp.by_first(lambda: _write(run))
+
+
+def _write(run: Run) -> None:
     model = run.model
     names = {parameter: name for name, parameter in model.named_parameters()}
     state = {
@@ -73,18 +75,10 @@ def go_back(run: Run) -> None:
     Raises:
         PruneError: the file is gone, damaged, or holds more than plain data.
     """
-    path = _path(run)
-    state = plain_data_file.read(path, _USE, run.device)
     old: Any = run.model
-    try:
-        new, average = (kept_model.built(run.built, state, state[key], old) for key in ("live", "average"))
-        parameters = dict(new.named_parameters())
-        groups = [[parameters[name] for name in names] for names in state["groups"]]
-        kept = {parameters[name]: value for name, value in state["optimizer"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise PruneError(f"{path} is not of this run, {_USE}: {first_line(error)}") from error
+    new, average, groups, kept = ddp.each(lambda: _read(run, old))
     trained = {name: parameter.requires_grad for name, parameter in old.named_parameters()}
-    for name, parameter in parameters.items():
+    for name, parameter in new.named_parameters():
         parameter.requires_grad_(trained.get(name, True))
     new.criterion = _criterion(old, new)
     new.train(old.training)
@@ -93,6 +87,20 @@ def go_back(run: Run) -> None:
     run.optimizer.state.clear()
     run.optimizer.state.update(kept)
     run.replace(new, average.eval().requires_grad_(False))
+
+
+def _read(run: Run, old: Any) -> tuple[Any, Any, list[list[Any]], dict[Any, Any]]:
+    """Live model and average as they were kept, and of the live one the optimizer's groups and state."""
+    path = _path(run)
+    state = plain_data_file.read(path, _USE, run.device)
+    try:
+        new, average = (kept_model.built(run.built, state, state[key], old) for key in ("live", "average"))
+        parameters = dict(new.named_parameters())
+        groups = [[parameters[name] for name in names] for names in state["groups"]]
+        kept = {parameters[name]: value for name, value in state["optimizer"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise PruneError(f"{path} is not of this run, {_USE}: {first_line(error)}") from error
+    return new, average, groups, kept
 
 
 def _criterion(old: Any, new: Any) -> Any:

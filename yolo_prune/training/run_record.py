@@ -12,7 +12,7 @@ from yolo_prune.planning import asked_for
 from yolo_prune.report import messages, pictures
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks
-from yolo_prune.training import latency_of_run
+from yolo_prune.training import ddp, latency_of_run
 from yolo_prune.training.session_data import Session
 
 
@@ -37,8 +37,12 @@ def note_epoch(run: Run, session: Session, size: Size) -> None:
         log.say(summary)
     best = fitness if run.best_fitness is None else run.best_fitness
     records.finish(session.record, session.baseline, run.student, size, best)
-    if run.is_first:
-        pictures.write(session.record, run.folder)  # every epoch: a run that ends early has told what it did
+    ddp.by_first(lambda: _write(run, session))  # every epoch: a run that ends early has told what it did
+
+
+def _write(run: Run, session: Session) -> None:
+    session.raise_failed()  # since the last epoch began: here all hear of it
+    pictures.write(session.record, run.folder)
 
 
 def _complete_step(session: Session, fitness: float | None, epoch: int) -> None:

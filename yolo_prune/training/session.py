@@ -170,6 +170,7 @@ def on_train_end(trainer: Any) -> None:
     session, run = of(trainer), Run(trainer)
     if session is None or "final" not in session.record:
         return
+    session.raise_failed()
     max_drop.judge_the_end(session)
     if session.recipe.max_drop is not None:
         roll_back.forget(run)

@@ -17,7 +17,7 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.report import messages
 from yolo_prune.surgery import masks
-from yolo_prune.training import frozen
+from yolo_prune.training import ddp, frozen
 from yolo_prune.training.step_actions import StepActions
 
 
@@ -36,6 +36,7 @@ class Session:
         frozen: layers that are frozen, as it was said.
         cadence: when the optimizer steps. resumed: what resume_state.py kept, until the first epoch begins.
         avoid: blocks in which a cut was tried and failed -> how.
+        failed: what failed in the first of several processes while the others were on their way; see `put_off`.
     """
 
     recipe: Recipe
@@ -53,6 +54,7 @@ class Session:
     cadence: Cadence | None = None
     resumed: dict[str, Any] | None = None
     avoid: dict[str, str] = field(default_factory=dict)
+    failed: Exception | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -70,6 +72,29 @@ class Session:
         """Fitness before the first cut, or None."""
         fitness: float | None = self.record["baseline"]["fitness"]
         return fitness
+
+    def put_off(self, error: Exception) -> None:
+        """Raise what failed while the host saves; of several processes where all hear of it (`raise_failed`).
+
+        The host saves in the first process alone, and the others go on to what all of them do next.
+        """
+        if not ddp.several():
+            raise error
+        self.failed = self.failed or error
+
+    def raise_failed(self) -> None:
+        """Raise what was put off, if anything was."""
+        if self.failed is not None:
+            raise self.failed
+
+    def save_now(self, run: Run) -> None:
+        """Have the first process write last.pt as of the epoch before; all hear whether it went well."""
+
+        def save() -> None:
+            run.save_as_of_the_epoch_before()
+            self.raise_failed()
+
+        ddp.by_first(save)
 
     def start_actions(self, run: Run, graph: ChannelGraph | None) -> None:
         """Let the actions begin anew on the model as it is now.

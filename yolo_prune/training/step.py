@@ -58,7 +58,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     session.actions.warm_up(len(run.loader), run.accumulate)
     run.forget_the_best()
     if run.epoch > run.start_epoch:
-        run.save_as_of_the_epoch_before()
+        session.save_now(run)
     return row, removed
 
 
@@ -85,9 +85,14 @@ def _prepare(run: Run, session: Session) -> None:
             messages.max_drop_protects_nothing(allowed, dense)
         deployment.keep_dense(run, session.recipe)
         distill.take_over(run, session.recipe)
-    if session.images is None and session.recipe.reconstruct != "none" and ddp.is_first():
-        session.images = cut_models.images(run)
+    if session.recipe.reconstruct != "none":
+        ddp.by_first(lambda: _look_at_images(run, session))
     session.say_frozen(run)
+
+
+def _look_at_images(run: Run, session: Session) -> None:
+    if session.images is None:
+        session.images = cut_models.images(run)
 
 
 def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[ChannelGraph, list[str]]:
