@@ -23,7 +23,7 @@ from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, dataset_check, datasets, rebuild, yolo_object
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS
-from yolo_prune.planning import asked_for, choice, dry_cut, sensitivity
+from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
@@ -123,7 +123,7 @@ def _cut(
     yolo_object.refresh(model, network)
     row["fitness_after"] = yolo_object.fitness(model, data, imgsz)
     records.finish(record, baseline, network, size, row["fitness_after"])
-    for line in asked_for.not_removed(wanted, baseline, record["removed"]):
+    for line in unmet_requests.not_removed(wanted, baseline, record["removed"]):
         log.warn(line)
     if device is not None and dense is not None:
         _measure_latency(record, baseline, device, dense, network)
@@ -145,7 +145,7 @@ def _choose(
 ) -> tuple[Baseline, ChannelGraph, PrunePlan]:
     """The model as it is, its channel groups, and which channels of each group stay."""
     graph = channel_groups.build(network, wanted.protect)
-    asked_for.require_protected(graph, wanted.protect)
+    unmet_requests.require_protected(graph, wanted.protect)
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
     weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)

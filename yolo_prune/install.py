@@ -33,7 +33,7 @@ from typing import Any
 
 from yolo_prune import callbacks, log
 from yolo_prune.errors import HostError
-from yolo_prune.host import arguments, ours, platform_report, releases, yolo_methods
+from yolo_prune.host import arguments, platform_report, releases, wrapped, yolo_methods
 from yolo_prune.host.spec_key import SPEC_KEY
 from yolo_prune.recipe.arguments import check_epochs, from_arguments
 
@@ -166,7 +166,7 @@ def _install_run_callbacks(trainer: Any) -> None:
     `Model.clear_callback` and `BaseTrainer.set_callback` take ours away as well.
     """
     stock = trainer.BaseTrainer.run_callbacks
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
 
     @functools.wraps(stock)
@@ -174,13 +174,13 @@ def _install_run_callbacks(trainer: Any) -> None:
         callbacks.put_back(self, event)
         return stock(self, event)
 
-    trainer.BaseTrainer.run_callbacks = ours.mark(run_callbacks)
+    trainer.BaseTrainer.run_callbacks = wrapped.mark(run_callbacks)
 
 
 def _install_train(trainer: Any) -> None:
     """Say how to go on where a run that prunes is stopped by Ctrl-C or by a disk (8.4.190, `BaseTrainer.train`)."""
     stock = trainer.BaseTrainer.train
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
 
     @functools.wraps(stock)
@@ -193,7 +193,7 @@ def _install_train(trainer: Any) -> None:
         with interruption.said(Run(self)):
             return stock(self, *args, **kwargs)
 
-    trainer.BaseTrainer.train = ours.mark(train)
+    trainer.BaseTrainer.train = wrapped.mark(train)
 
 
 # The model and the workers --------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def _install_tasks(tasks: Any) -> None:
     ultralytics issue 14856).
     """
     stock = tasks.parse_model
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
     names = list(inspect.signature(stock).parameters)
     if names[:3] != ["d", "ch", "verbose"]:
@@ -235,8 +235,8 @@ def _install_tasks(tasks: Any) -> None:
             widths.adopt(self, source)
         return stock_load(self, weights, *args, **kwargs)
 
-    tasks.parse_model = ours.mark(parse_model)
-    tasks.BaseModel.load = ours.mark(load)
+    tasks.parse_model = wrapped.mark(parse_model)
+    tasks.BaseModel.load = wrapped.mark(load)
 
 
 def _install_trainer(trainer: Any) -> None:
@@ -248,7 +248,7 @@ def _install_trainer(trainer: Any) -> None:
     stock = trainer.generate_ddp_command
     _install_run_callbacks(trainer)
     _install_train(trainer)
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
 
     @functools.wraps(stock)
@@ -270,7 +270,7 @@ def _install_trainer(trainer: Any) -> None:
         script.write_text(first + script.read_text(encoding="utf-8"), encoding="utf-8")
         return command, file
 
-    trainer.generate_ddp_command = ours.mark(generate_ddp_command)
+    trainer.generate_ddp_command = wrapped.mark(generate_ddp_command)
 
 
 _INSTALLERS: dict[str, Callable[[ModuleType], None]] = {

@@ -16,7 +16,7 @@ from ultralytics import YOLO
 from tests.helpers.runs import SMALL
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
-from yolo_prune.training import exclusive
+from yolo_prune.training import folder_lock
 
 
 def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
@@ -45,8 +45,8 @@ def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytes
 HOLD = """
 import sys
 from pathlib import Path
-from yolo_prune.training import exclusive
-exclusive.hold(Path(sys.argv[1]))
+from yolo_prune.training import folder_lock
+folder_lock.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -61,12 +61,12 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(PruneError, match=r"another run is training in .*another name="):
-        exclusive.hold(tmp_path)
+        folder_lock.hold(tmp_path)
     holder.kill()
     holder.wait()
-    exclusive.hold(tmp_path)  # a killed run holds nothing
-    exclusive.hold(tmp_path)
-    exclusive.release(tmp_path)
+    folder_lock.hold(tmp_path)  # a killed run holds nothing
+    folder_lock.hold(tmp_path)
+    folder_lock.release(tmp_path)
 
 
 def test_a_traceback_is_left_out_of_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:

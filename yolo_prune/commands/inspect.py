@@ -17,7 +17,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host import checkpoint, dataset_check, datasets
 from yolo_prune.importance import scoring
-from yolo_prune.planning import asked_for, sensitivity
+from yolo_prune.planning import sensitivity, unmet_requests
 from yolo_prune.recipe import value_checks
 from yolo_prune.report import pictures, text
 
@@ -61,7 +61,7 @@ def inspect(
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
         dataset_check.require(network, data, ["train"])
     graph = channel_groups.build(network, patterns)
-    asked_for.require_protected(graph, patterns)
+    unmet_requests.require_protected(graph, patterns)
     rows = layer_rows(graph)
     share = graph.prunable_share()
     _show(network, graph, rows, share)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from yolo_prune.errors import HostError
-from yolo_prune.host import console, ours, releases
+from yolo_prune.host import console, releases, wrapped
 from yolo_prune.recipe.arguments import ARGUMENTS
 
 
@@ -58,7 +58,7 @@ def install(cfg: Any, check: Callable[[dict[str, Any]], None]) -> None:
             f"ultralytics {releases.version()} changed: DEFAULT_CFG_KEYS is no view of DEFAULT_CFG_DICT any more"
         )
 
-    if not ours.marked(stock):
+    if not wrapped.marked(stock):
 
         @functools.wraps(stock)
         def check_cfg(settings: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ def install(cfg: Any, check: Callable[[dict[str, Any]], None]) -> None:
             if settings is not defaults and settings is not vars(namespace):  # `get_cfg()` checks these very objects
                 _drop_unset(settings)
 
-        cfg.check_cfg = ours.mark(check_cfg)  # `get_cfg` looks the name up in its own module at each call
+        cfg.check_cfg = wrapped.mark(check_cfg)  # `get_cfg` looks the name up in its own module at each call
     console.install(ARGUMENTS)
 
 

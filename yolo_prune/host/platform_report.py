@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from yolo_prune.errors import HostError
-from yolo_prune.host import ours, releases
+from yolo_prune.host import releases, wrapped
 
 # (model id on the Platform, epoch from 0) -> what the report of that epoch carries
 _sizes: dict[tuple[str | None, int], dict[str, Any]] = {}
@@ -50,7 +50,7 @@ def install(platform: Any) -> None:
     The host's callback builds the report, and a thread of its own sends it through `_send`, looked up at that moment.
     """
     stock = platform._send
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
     names = list(inspect.signature(stock).parameters)
     if names[:2] != ["event", "data"] or "model_id" not in names:
@@ -61,4 +61,4 @@ def install(platform: Any) -> None:
         model_id = inspect.signature(stock).bind(event, data, *args, **kwargs).arguments.get("model_id")
         return stock(event, completed(event, data, model_id), *args, **kwargs)
 
-    platform._send = ours.mark(_send)
+    platform._send = wrapped.mark(_send)

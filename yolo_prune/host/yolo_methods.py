@@ -13,7 +13,7 @@ from typing import Any
 
 from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
-from yolo_prune.host import arguments, ours
+from yolo_prune.host import arguments, wrapped
 from yolo_prune.recipe.file import RENAMED
 
 
@@ -32,10 +32,10 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
     _install_load(model.Model)
     for mode in ("benchmark", "export", "track"):
         stock = getattr(model.Model, mode)
-        if not ours.marked(stock):
+        if not wrapped.marked(stock):
             setattr(model.Model, mode, _refusing(stock, mode))
     stock_train = model.Model.train
-    if ours.marked(stock_train):
+    if wrapped.marked(stock_train):
         return
 
     @functools.wraps(stock_train)
@@ -48,13 +48,13 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
             refuse_early(self, kwargs)
         return stock_train(self, *args, **kwargs)
 
-    model.Model.train = ours.mark(train)
+    model.Model.train = wrapped.mark(train)
 
 
 def _install_keeping_attached(model: Any) -> None:
     """Say it, or refuse, where the callbacks of `attach` are about to be lost (8.4.190, engine/model.py)."""
     stock_tune, stock_reset = model.tune, model.reset_callbacks
-    if ours.marked(stock_tune):
+    if wrapped.marked(stock_tune):
         return
 
     @functools.wraps(stock_tune)
@@ -72,13 +72,13 @@ def _install_keeping_attached(model: Any) -> None:
             log.warn("reset_callbacks() takes away what attach() put on this model: attach again before train()")
         stock_reset(self)
 
-    model.tune, model.reset_callbacks = ours.mark(tune), ours.mark(reset_callbacks)
+    model.tune, model.reset_callbacks = wrapped.mark(tune), wrapped.mark(reset_callbacks)
 
 
 def _install_load(model: Any) -> None:
     """Remember of `load` whether the model has taken the weights over: a training that prunes asks (8.4.190)."""
     stock = model.load
-    if ours.marked(stock):
+    if wrapped.marked(stock):
         return
 
     @functools.wraps(stock)
@@ -88,7 +88,7 @@ def _install_load(model: Any) -> None:
         self.yolo_prune_unfit = (self.model, _unfit(self, weights))
         return result
 
-    model.load = ours.mark(load)
+    model.load = wrapped.mark(load)
 
 
 _STOCK = object()  # stands for the default of the host
@@ -129,7 +129,7 @@ def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:
         arguments.refuse_outside_train(kwargs, mode)
         return stock(self, *args, **kwargs)
 
-    return ours.mark(method)
+    return wrapped.mark(method)
 
 
 def attached(trainer: Any) -> list[Any]:

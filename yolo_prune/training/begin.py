@@ -16,7 +16,7 @@ from yolo_prune.host import atomic_saving, checkpoint, rebuild
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
-from yolo_prune.planning import asked_for, choice, dry_cut
+from yolo_prune.planning import choice, dry_cut, unmet_requests
 from yolo_prune.recipe import schedule
 from yolo_prune.recipe.arguments import check_epochs
 from yolo_prune.recipe.settings import Recipe
@@ -27,7 +27,7 @@ from yolo_prune.surgery import widths
 from yolo_prune.training import (
     ddp,
     distill,
-    exclusive,
+    folder_lock,
     frozen,
     latency_of_run,
     preflight,
@@ -55,7 +55,7 @@ def require(run: Run, recipe: Recipe) -> None:
     prune = getattr(run.arguments, "prune", None)
     if prune is not None and Path(str(prune)).is_file():
         run.arguments.prune = str(Path(prune).resolve())  # a resumed run may start in another folder
-    exclusive.hold(run.folder)
+    folder_lock.hold(run.folder)
 
 
 def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.ChannelGraph]:
@@ -71,7 +71,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     checkpoint.require_supported(model, str(run.arguments.model))
     graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
     if not run.is_resumed:
-        asked_for.require_protected(graph, recipe.protect)
+        unmet_requests.require_protected(graph, recipe.protect)
     noted = widths.run_of(model) if run.is_resumed else None
     ddp.by_first(lambda: _make_folder(run))
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run
-from yolo_prune.training import exclusive
+from yolo_prune.training import folder_lock
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -34,7 +34,7 @@ def said(run: Run) -> Iterator[None]:
         where = error.filename or run.folder
         raise PruneError(f"{where} cannot be written: {error.strerror}. Make room, then: {_how(run)}") from error
     finally:
-        exclusive.release(run.folder)
+        folder_lock.release(run.folder)
 
 
 def _how(run: Run) -> str:

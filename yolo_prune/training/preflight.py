@@ -13,7 +13,7 @@ from yolo_prune.device import profile
 from yolo_prune.errors import BoundError, HostError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint, rebuild
-from yolo_prune.planning import asked_for, choice, sensitivity
+from yolo_prune.planning import choice, sensitivity, unmet_requests
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe import support, value_checks
 from yolo_prune.recipe.settings import Recipe
@@ -117,7 +117,7 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
     """
     checkpoint.require_supported(network, name)
     graph = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
-    asked_for.require_protected(graph, wanted.protect)
+    unmet_requests.require_protected(graph, wanted.protect)
     weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
     baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, limits)
     try:

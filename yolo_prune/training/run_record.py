@@ -8,7 +8,7 @@ from dataclasses import asdict
 from yolo_prune import log
 from yolo_prune.cost.model_size import Size
 from yolo_prune.host.run import Run
-from yolo_prune.planning import asked_for
+from yolo_prune.planning import unmet_requests
 from yolo_prune.report import messages, pictures
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks
@@ -67,7 +67,7 @@ def finish(run: Run, session: Session) -> None:
     path = run.folder / "pruning.png"
     pictures.picture(record, path)
     run.picture(path)
-    for line in asked_for.not_removed(session.recipe, session.baseline, record["removed"]):
+    for line in unmet_requests.not_removed(session.recipe, session.baseline, record["removed"]):
         log.warn(line)
     missing = len(session.epochs) - session.done
     messages.ended(record, missing, len(session.epochs), run.last)

@@ -22,7 +22,7 @@ from yolo_prune.training import (
     begin,
     deployment,
     distill,
-    exclusive,
+    folder_lock,
     max_drop,
     preflight,
     resume,
@@ -71,7 +71,7 @@ def check_in_parent(trainer: Any, attached: Recipe | None) -> None:
     """
     on_pretrain_routine_start(trainer, attached)
     run = Run(trainer)
-    exclusive.release(run.folder)  # for the first of the workers
+    folder_lock.release(run.folder)  # for the first of the workers
     recipe: Recipe | None = getattr(trainer, _RECIPE, None)
     if recipe is not None and not run.is_resumed:
         freeze = getattr(run.arguments, "freeze", None)
