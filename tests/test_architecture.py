@@ -53,6 +53,37 @@ def test_a_module_says_which_question_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text))
 
 
+# Programs that are copied to a device as one file each.
+LONG_FILES = {"export/on_device/detect.py", "export/on_device/tensorrt_compare.py"}
+
+
+def test_no_file_is_over_400_lines_and_no_function_over_60() -> None:
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    assert len(tests) > 80
+    long_files, long_functions = set(), []
+    for path in [*MODULES, *tests]:
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            long_files.add(str(path.relative_to(PACKAGE if path in MODULES else ROOT)))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
+                long_functions.append(f"{path.stem}.{node.name}")
+    assert long_files == LONG_FILES
+    assert long_functions == []
+
+
+def test_the_hosts_trainer_goes_no_further_than_to_the_handlers() -> None:
+    """All else of a training is given a `Run` (docs/decisions/0017-wings.md)."""
+    takes = {
+        path.stem
+        for path in (PACKAGE / "training").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.arg) and node.arg == "trainer")
+        or (isinstance(node, ast.Attribute) and node.attr == "trainer")
+    }
+    assert takes == {"session"}
+
+
 def test_start_up_imports_next_to_nothing() -> None:
     top = {name for module in ("__init__", "_startup") for name in imports(PACKAGE / f"{module}.py")}
     assert top == {"__future__", "os", "sys", "yolo_prune"}

@@ -9,7 +9,7 @@ same box with the same score stands there, it counts as borderline, which is rep
 one. Classes must be the same ones in the same places, and maps (semantic, depth) agree as raw outputs do.
 
 How much may differ depends on the precision (`LIMITS`): of FP32 next to nothing, of FP16 what eleven bits leave; INT8
-is another model, and mAP alone says whether it will do.
+is another model, and mAP alone says whether it will do. What a fault comes to: verdict.py.
 """
 
 from __future__ import annotations

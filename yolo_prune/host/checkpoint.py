@@ -4,6 +4,8 @@
 Files are read through the host's restricted loading (ultralytics 8.4.190, nn/tasks.py: `torch_safe_load` with
 `safe_only=True`), which rebuilds classes of torch and ultralytics alone: a pickle that would run code is refused,
 unless the user says safe=False of a file that they trust.
+
+What a run writes into last.pt: training/last_checkpoint.py.
 """
 
 from __future__ import annotations
