@@ -41,6 +41,11 @@ class NoisyError(PruneError):
         self.record = record
 
 
+def without_colors(text: str) -> str:
+    """A text without the codes that colour it in a terminal."""
+    return _COLORS.sub("", text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its class where it says nothing."""
-    return (_COLORS.sub("", str(error)).strip() or type(error).__name__).partition("\n")[0]
+    return (without_colors(str(error)).strip() or type(error).__name__).partition("\n")[0]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
-from yolo_prune.host import dataset_check
+from yolo_prune.host import console, dataset_check
+from yolo_prune.recipe.arguments import ARGUMENTS
 
 Change = Callable[[dict[str, Any], Path], None]
 
@@ -88,6 +90,35 @@ def test_refused_before_the_cut(change: Change, words: str, tmp_path: Path) -> N
     assert all(torch.equal(value, state[key]) for key, value in yolo.model.state_dict().items())
 
 
+def no_images(content: dict[str, Any], folder: Path) -> None:
+    for path in (folder / "images" / "train").glob("*"):
+        path.write_bytes(b"no image")
+
+
+def test_the_words_of_the_host_are_quoted_without_colours_and_to_the_point(tmp_path: Path) -> None:
+    network = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
+    wrong = {
+        "columns": (labels("0 0.5 0.5\n", "train"), "ignoring corrupt image/label: labels require 5 columns"),
+        "images": (no_images, r"ignoring corrupt image/label: (this is no image that can be|cannot identify)"),
+    }
+    for name, (change, words) in wrong.items():
+        with pytest.raises(PruneError, match=rf"No valid images found in .*{words}") as caught:
+            dataset_check.require(network, data_of(tmp_path / name, "detect", change))
+        assert "\x1b" not in str(caught.value)
+        assert "pi_heif" not in str(caught.value)
+
+
+def test_a_training_on_what_is_no_image_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_of(tmp_path, "detect", no_images)
+    with pytest.raises(RuntimeError) as caught:
+        train(data, tmp_path, epochs=1, prune=0.3)
+    monkeypatch.setattr(sys, "argv", ["yolo", "train", "prune=0.3", f"data={data}"])
+    line = console.host_fault(caught.value, caught.tb, ARGUMENTS) or ""
+    assert line.startswith(f"data={data}: No valid images found in ")
+    assert "pi_heif" not in line
+    assert not set("\x1b\n") & set(line)
+
+
 def test_one_label_of_many_that_is_beyond_is_named(tmp_path: Path) -> None:
     def change(content: dict[str, Any], folder: Path) -> None:
         (folder / "labels" / "train" / "3.txt").write_text("5 0.5 0.5 0.2 0.2\n")
@@ -107,6 +138,8 @@ def test_boxes_for_a_segmenter_and_other_keypoints(tmp_path: Path) -> None:
     boxes = data_of(tmp_path / "boxes", "detect")
     with pytest.raises(PruneError, match=r"boxes alone, and a model of segment needs outlines|not a detect dataset"):
         dataset_check.require(of("segment", SegmentationModel("yolov8n-seg.yaml", nc=2, verbose=False)), boxes)
+    with pytest.raises(PruneError, match=r"2 classes and the model 3, and labels that are boxes alone, .* outlines"):
+        dataset_check.require(of("segment", SegmentationModel("yolov8n-seg.yaml", nc=3, verbose=False)), boxes)
     points = data_of(tmp_path / "points", "pose")
     with pytest.raises(PruneError, match=r"\[2, 3\] keypoints .* and the model \[17, 3\]"):
         dataset_check.require(of("pose", PoseModel("yolov8n-pose.yaml", nc=2, verbose=False)), points)

@@ -9,14 +9,18 @@ from difflib import get_close_matches
 from types import TracebackType
 
 from yolo_prune.errors import PruneError
+from yolo_prune.host import error_text
 from yolo_prune.recipe.file import RENAMED
 
 # The host's functions that read what the user named, and the argument that names it (8.4.190: nn/tasks.py,
-# engine/model.py, engine/trainer.py, utils/torch_utils.py, cfg/__init__.py).
+# engine/model.py, engine/trainer.py, data/base.py, data/dataset.py, utils/torch_utils.py, cfg/__init__.py).
 _READERS = {
     "load_checkpoint": "model",
     "_check_is_pytorch_model": "model",
     "get_dataset": "data",
+    "get_img_files": "data",
+    "get_labels": "data",
+    "verify_images": "data",
     "select_device": "device",
     "check_dict_alignment": "",
     "check_cfg": "",
@@ -62,20 +66,20 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
     The host's own words, without its traceback and the advice that follows them. None for every other error.
     """
     parts = [word.partition("=") for word in sys.argv[1:]]
-    words = {name: value for name, equals, value in parts if equals}
+    given = {name: value for name, equals, value in parts if equals}
     ours = [name for name, _, _ in parts if name == "prune" or name.startswith("prune_")]
     if not ours:
         return None
     if isinstance(error, SyntaxError) and "missing an '=' sign" in str(error):  # of `entrypoint`, for a bare word
-        bare = next((name for name in ours if name not in words), None)
-        return f"{bare} has no value: write {bare}=..." if bare else _line("", words, str(error))
+        bare = next((name for name in ours if name not in given), None)
+        return f"{bare} has no value: write {bare}=..." if bare else _line("", given, str(error))
     unknown = [name for name in ours if name not in arguments]
     while trace is not None:
         reader = trace.tb_frame.f_code.co_name
         if reader == "check_dict_alignment" and unknown:
-            return "; ".join(f"{name}={words.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
+            return "; ".join(f"{name}={given.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
         if reader in _READERS:
-            return _line(_READERS[reader], words, str(error))
+            return _line(_READERS[reader], given, str(error))
         trace = trace.tb_next
     return None
 
@@ -87,10 +91,10 @@ def _near(name: str, arguments: Collection[str]) -> str:
     return f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(arguments))}"
 
 
-def _line(argument: str, words: Mapping[str, str], said: str) -> str:
-    first = next((line.strip() for line in said.splitlines() if line.strip()), "the host says nothing more")
-    if argument == "model" and str(words.get("distill_model")) in said:
-        return f"distill_model={words['distill_model']}: {first}"
-    if argument == "model" and "model" in words:
-        return f"model={words['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
-    return f"{argument}={words[argument]}: {first}" if argument in words else first
+def _line(argument: str, given: Mapping[str, str], said: str) -> str:
+    first = error_text.quoted(said) or "the host says nothing more"
+    if argument == "model" and str(given.get("distill_model")) in said:
+        return f"distill_model={given['distill_model']}: {first}"
+    if argument == "model" and "model" in given:
+        return f"model={given['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
+    return f"{argument}={given[argument]}: {first}" if argument in given else first

@@ -20,6 +20,7 @@ from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import datasets
 
+_OUTLINED = {"segment": "outlines", "obb": "rotated boxes (four corners)"}
 _BOXES = ("detect", "segment", "pose", "obb")  # tasks whose labels are lines of numbers
 
 
@@ -43,12 +44,17 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
     pairs.append(("image channels", info.get("channels", 3), yaml.get("channels", 3)))
     if task == "pose":
         pairs.append(("keypoints (kpt_shape)", info.get("kpt_shape"), yaml.get("kpt_shape")))
-    for what, given, own in pairs:
-        if None not in (given, own) and _plain(given) != _plain(own):
-            raise PruneError(
-                f"data={data} has {given} {what} and the model {own}: what is measured on it says nothing of this "
-                "model. Name the data set that it was trained on"
-            )
+    faults = [
+        f"has {given} {what} and the model {own}"
+        for what, given, own in pairs
+        if None not in (given, own) and _plain(given) != _plain(own)
+    ]
+    if faults:
+        faults += _other_labels(validator, network, data, splits[0])
+        raise PruneError(
+            f"data={data} {', and '.join(faults)}: what is measured on it says nothing of this model. "
+            "Name the data set that it was trained on"
+        )
     if pairs[0][0] == "classes":
         _warn_of_other_names(network, info, f"data={data}")
     for split in splits:
@@ -104,9 +110,26 @@ def _labels(dataset: Any, task: str, name: str, split: str, info: dict[str, Any]
         )
     if not any(len(entry["cls"]) for entry in dataset.labels):
         raise PruneError(f"{name}: no image in its {split} split has a label, so nothing can be measured on it")
-    if task in ("segment", "obb") and not any(len(entry["segments"]) for entry in dataset.labels):
-        what = "outlines" if task == "segment" else "rotated boxes (four corners)"
-        raise PruneError(f"{name}: the labels of its {split} split are boxes alone, and a model of {task} needs {what}")
+    if task in _OUTLINED and _are_boxes(dataset):
+        raise PruneError(
+            f"{name}: the labels of its {split} split are boxes alone, and a model of {task} needs {_OUTLINED[task]}"
+        )
+
+
+def _are_boxes(dataset: Any) -> bool:
+    return not any(len(entry["segments"]) for entry in dataset.labels)
+
+
+def _other_labels(validator: Any, network: nn.Module, data: str | Path, split: str) -> list[str]:
+    """Of a data set that is refused already: that its labels are of another task as well, where they can be read."""
+    task = str(getattr(network, "task", "detect"))
+    if task not in _OUTLINED or not validator.data.get(split):
+        return []
+    try:
+        boxes = _are_boxes(datasets.of_split(validator, network, data, split))
+    except PruneError as error:  # newer hosts say it themselves (8.4.190, data/dataset.py)
+        boxes = "not a detect dataset" in str(error)
+    return [f"labels that are boxes alone, where a model of {task} needs {_OUTLINED[task]}"] if boxes else []
 
 
 def _highest(label: Path) -> int:

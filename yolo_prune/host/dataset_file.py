@@ -8,7 +8,8 @@ from typing import Any
 
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
-from yolo_prune.errors import PruneError, first_line
+from yolo_prune.errors import PruneError
+from yolo_prune.host import error_text
 
 
 def read(task: str, data: str | Path) -> dict[str, Any]:
@@ -23,5 +24,7 @@ def read(task: str, data: str | Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = (check_cls_dataset if task == "classify" else check_det_dataset)(str(data))
     except Exception as error:  # the host has many for a data set that is not there or not whole
-        raise PruneError(f"data={data}: not a data set that ultralytics can read. {first_line(error)}") from error
+        raise PruneError(
+            f"data={data}: not a data set that ultralytics can read. {error_text.quoted(error)}"
+        ) from error
     return content

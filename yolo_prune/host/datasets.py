@@ -23,8 +23,8 @@ from torch.utils.data import Dataset, default_collate
 from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
-from yolo_prune.errors import PruneError, first_line
-from yolo_prune.host import checkpoint, random_state
+from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint, error_text, random_state
 from yolo_prune.host.run import Run
 
 _BATCH = 8
@@ -91,10 +91,10 @@ def _one_line(network: nn.Module, data: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        words = first_line(error) if len(lines) < 2 else f"{lines[0]} {lines[1]}"
         task = getattr(network, "task", "detect")
-        raise PruneError(f"data={data}: not a data set that ultralytics can read for {task}. {words}") from error
+        raise PruneError(
+            f"data={data}: not a data set that ultralytics can read for {task}. {error_text.quoted(error)}"
+        ) from error
 
 
 def of_run(run: Run, images: int) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from yolo_prune.errors import PruneError, first_line
-from yolo_prune.host import checkpoint, exporter
+from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint, error_text, exporter
 
 # task -> keys of the host's results_dict (8.4.190, utils/metrics.py): the one that judges, and a second; their names.
 _METRICS = {
@@ -61,7 +61,9 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
             model = family(str(weights)) if family.__name__ == "RTDETR" else family(str(weights), task=task)
             results = model.val(**settings).results_dict
     except Exception as error:  # the host has many
-        raise PruneError(f"ultralytics could not validate {weights.name} on {data}. {first_line(error)}") from error
+        raise PruneError(
+            f"ultralytics could not validate {weights.name} on {data}. {error_text.quoted(error)}"
+        ) from error
     keys = _METRICS[task][:2]
     gone = [key for key in keys if key not in results]
     if gone:
