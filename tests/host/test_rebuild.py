@@ -145,7 +145,7 @@ def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
 
 
 @pytest.mark.parametrize("how", ["pretrained", "load", "load a module", "load a dict"])
-@pytest.mark.parametrize("kind", ["narrow", "fused", "scale"])
+@pytest.mark.parametrize("kind", ["narrow", "fused", "scale", "masked"])
 def test_weights_that_would_be_lost_are_refused_however_they_are_given(
     kind: str, how: str, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -154,13 +154,20 @@ def test_weights_that_would_be_lost_are_refused_however_they_are_given(
         narrowed(source)
     elif kind == "fused":
         source.model.fuse()
+    elif kind == "masked":
+        l1_mask(source.model.model[2].cv1.conv)  # restricted loading knows no masks; the host loads without it
     path, more = saved(source, tmp_path / "given.pt"), {}
     yolo = YOLO("yolov8n.yaml")
     if how == "pretrained":
         more = {"pretrained": str(path)}
     else:
         yolo.load({"load": path, "load a module": source.model, "load a dict": {"model": source.model}}[how])
-    words = {"narrow": "have other widths than", "fused": "is fused", "scale": "fit the model that is to be pruned"}
+    words = {
+        "narrow": "have other widths than",
+        "masked": "the weight of .* is masked",
+        "fused": "is fused",
+        "scale": "fit the model that is to be pruned",
+    }
     label = r"pretrained=.*given\.pt" if how == "pretrained" else "load="
     with pytest.raises(PruneError, match=f"^{label}.*{words[kind]}") as refused:
         train(tiny_data, tmp_path, yolo, epochs=1, prune=0.2, prune_schedule="oneshot", **more)
@@ -172,6 +179,12 @@ def test_a_trainer_alone_refuses_pretrained_too(tmp_path: Path) -> None:
     path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
     with pytest.raises(PruneError, match=r"^pretrained=.*narrow\.pt: \d+ of 355 tensors"):
         get_cfg(overrides={"mode": "train", "model": "yolov8n.yaml", "pretrained": str(path), "prune": 0.2})
+    source = YOLO("yolov8n.yaml")
+    l1_mask(source.model.model[2].cv1.conv)
+    path = saved(source, tmp_path / "masked.pt")
+    for settings in ({"model": str(path)}, {"model": "yolov8n.yaml", "pretrained": str(path)}):
+        with pytest.raises(PruneError, match=r"masked\.pt: the weight of model\.2\.cv1\.conv is masked"):
+            get_cfg(overrides={"mode": "train", "prune": 0.2, **settings})
 
 
 def test_weights_that_fit_for_the_most_part_are_taken(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def restricted() -> bool:
     return bool(getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False))
 
 
+def is_host_restricted() -> bool:
+    """Whether the host itself loads with restriction, which `ULTRALYTICS_SAFE_LOAD=1` asks of it."""
+    return restricted() and bool(getattr(tasks, "SAFE_LOAD", False))
+
+
 def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[nn.Module, dict[str, Any]]:
     """Load the model of a checkpoint.
 

@@ -145,7 +145,7 @@ def _kernels(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def require_pretrained(path: str | Path, network: nn.Module | None = None) -> None:
-    """`require_fitting` for a .pt file at hand; what cannot be read safely is left to the host.
+    """`require_fitting` for a .pt file at hand; what cannot be read is left to the host.
 
     Args:
         path: the host's `pretrained`. network: the model that is to take its weights; without one the file alone is
@@ -154,7 +154,7 @@ def require_pretrained(path: str | Path, network: nn.Module | None = None) -> No
     Raises:
         PruneError: as of `require_fitting`.
     """
-    weights = _at_hand(path)
+    weights = at_hand(path)
     if weights is None:
         return
     if network is None:
@@ -182,23 +182,29 @@ def _towers_that_load_takes_over(layers: Any, built: dict[str, Any]) -> tuple[st
 
 
 def require_file(path: str | Path) -> None:
-    """The same for a .pt file at hand; what cannot be read safely is left to the host.
+    """The same for a .pt file at hand; what cannot be read is left to the host.
 
     Raises:
         PruneError: as of `require`.
     """
-    network = _at_hand(path)
+    network = at_hand(path)
     if network is not None:
         require(network, str(path))
 
 
-def _at_hand(path: str | Path) -> nn.Module | None:
+def at_hand(path: str | Path) -> nn.Module | None:
+    """The model of a .pt file that the host is about to load for a training; None where it cannot be read.
+
+    What restricted loading refuses, such as the masks of torch.nn.utils.prune, is loaded as the host is about to.
+    """
     if Path(path).suffix != ".pt" or not Path(path).is_file():
         return None
-    try:
-        return checkpoint.load(path, safe=checkpoint.restricted())[0]
-    except PruneError:
-        return None
+    for safe in dict.fromkeys((checkpoint.restricted(), checkpoint.is_host_restricted())):
+        try:
+            return checkpoint.load(path, safe=safe)[0]
+        except PruneError:
+            continue
+    return None
 
 
 def _built(network: nn.Module) -> dict[str, Any] | None:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from yolo_prune.device import profile
-from yolo_prune.errors import BoundError, HostError, PruneError
+from yolo_prune.errors import BoundError, HostError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint, rebuild
 from yolo_prune.planning import choice, sensitivity, unmet_requests
@@ -94,15 +93,12 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
             is left to the host.
     """
     rebuild.require_pretrained(str(settings.get("pretrained")))
-    path = Path(str(settings.get("model")))
-    if path.suffix != ".pt" or not path.is_file():
+    path = str(settings.get("model"))
+    network = rebuild.at_hand(path)
+    if network is None:
         return
-    try:
-        network, _ = checkpoint.load(path, safe=checkpoint.restricted())  # else as the host is about to load it anyway
-    except PruneError:
-        return
-    rebuild.require(network, str(path))
-    model(network, wanted, str(path), _SLACK, settings.get("freeze"))
+    rebuild.require(network, path)
+    model(network, wanted, path, _SLACK, settings.get("freeze"))
 
 
 def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, freeze: object = None) -> None:
