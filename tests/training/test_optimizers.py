@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from tests.helpers.runs import SMALL, record_of
+from tests.helpers.runs import SMALL, record_of, train
+from yolo_prune.errors import PruneError
+from yolo_prune.host import console
+from yolo_prune.recipe.arguments import ARGUMENTS
 
 # Not those that the host cannot step either: LBFGS wants a closure, SparseAdam sparse gradients, Muon matrices alone.
+CANNOT = {"LBFGS": "LBFGS needs a closure", "SparseAdam": "SparseAdam needs sparse gradients"}
 KINDS = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Rprop", "Adamax", "NAdam", "RAdam"]
 
 
@@ -43,3 +48,30 @@ def test_an_optimizer_of_ones_own_trains_on_after_a_cut(
     assert seen == [True]
     said = [line for line in caplog.messages if "has another shape than they" in line]
     assert len(said) == (kind == "Adafactor")
+
+
+@pytest.mark.parametrize("kind", CANNOT)
+def test_an_optimizer_that_the_host_cannot_step_is_refused_before_the_first_epoch(
+    kind: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    class Own(DetectionTrainer):
+        def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            return getattr(torch.optim, kind)([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    arguments = {**SMALL, "data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 2, "prune": 0.5}
+    trainer = Own(overrides={"model": "yolov8n.yaml", **arguments})
+    with pytest.raises(PruneError, match=f"^{CANNOT[kind]}.*such as torch.optim.AdamW") as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "results.csv").exists()
+
+
+def test_a_name_that_is_no_optimizer_is_said_in_one_line(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        train(tiny_data, tmp_path, epochs=1, prune=0.5, optimizer="Foo")
+    monkeypatch.setattr(sys, "argv", ["yolo", "train", "prune=0.5", "optimizer=Foo"])
+    line = console.host_fault(caught.value, caught.tb, ARGUMENTS) or ""
+    assert line.startswith("optimizer=Foo: Optimizer 'Foo' not found")
+    assert "\n" not in line

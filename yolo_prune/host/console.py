@@ -22,6 +22,7 @@ _READERS = {
     "get_labels": "data",
     "verify_images": "data",
     "select_device": "device",
+    "build_optimizer": "optimizer",
     "check_dict_alignment": "",
     "check_cfg": "",
     "check_imgsz": "imgsz",

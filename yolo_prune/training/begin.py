@@ -30,6 +30,7 @@ from yolo_prune.training import (
     folder_lock,
     frozen,
     latency_of_run,
+    optimizer_state,
     preflight,
     resume,
     resume_state,
@@ -65,10 +66,12 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
         The session, and the channel graph of the model, without the blocks in which a cut fails.
 
     Raises:
-        PruneError: the model is of another family, a bound is out of reach, or the folder cannot be written.
+        PruneError: the model is of another family, its optimizer cannot be stepped, a bound is out of reach, or the
+            folder cannot be written.
     """
     model, frozen_layers = run.student, frozen.makers(run.student)
     checkpoint.require_supported(model, str(run.arguments.model))
+    optimizer_state.require_steppable(run.optimizer)
     graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
     if not run.is_resumed:
         unmet_requests.require_protected(graph, recipe.protect)

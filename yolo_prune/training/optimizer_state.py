@@ -10,11 +10,32 @@ it is dropped, and the optimizer makes it anew at its next step.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
 
+from yolo_prune.errors import PruneError
 from yolo_prune.surgery.cut_channels import Replaced
+
+
+def require_steppable(optimizer: torch.optim.Optimizer) -> None:
+    """Raise where the host cannot step an optimizer that a trainer of the user's own brings.
+
+    Raises:
+        PruneError: it wants a closure (LBFGS) or sparse gradients (SparseAdam).
+    """
+    step = list(inspect.signature(type(optimizer).step).parameters.values())[1:]  # a scheduler wraps the object's own
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [one.name for one in step if one.default is inspect.Parameter.empty and one.kind in kinds]
+    needs = f"a {wanted[0]} at each step" if wanted else ""
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        needs = "sparse gradients"
+    if needs:
+        raise PruneError(
+            f"{type(optimizer).__name__} needs {needs}, which no training of the host gives: build another optimizer "
+            "in your trainer, such as torch.optim.AdamW"
+        )
 
 
 def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replaced]) -> int:
