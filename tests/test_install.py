@@ -21,7 +21,7 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
 from yolo_prune import callbacks, install
 from yolo_prune.errors import HostError, RecipeError
-from yolo_prune.host import releases
+from yolo_prune.host import arguments, releases
 from yolo_prune.host.spec_key import SPEC_KEY
 from yolo_prune.recipe.arguments import ARGUMENTS, load
 
@@ -160,6 +160,19 @@ def test_outside_train_it_is_refused(mode: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"prune=0.5 prune_flops=40%: pruning happens in `yolo train`, not in `yolo {mode}`")
     assert "\n" not in message
+
+
+def test_the_same_argument_twice_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "yolo train prune=0.5 prune_steps=2 imgsz=64 imgsz=96 prune_steps=2 prune=0.3"
+    monkeypatch.setattr(sys, "argv", words.split())
+    monkeypatch.setattr(arguments, "_repeated", set())
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        for _ in range(2):
+            assert cfg.get_cfg(overrides={"prune": 0.3, "prune_steps": 2}).prune == 0.3
+    (line,) = [line for line in caplog.messages if "given" in line]
+    assert "prune is given 2 times (0.5, 0.3): the last one counts, 0.3" in line
 
 
 def test_wrong_values_are_refused_by_get_cfg() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from yolo_prune import log
 from yolo_prune.errors import HostError
 from yolo_prune.host import console, releases, wrapped
 from yolo_prune.recipe.arguments import ARGUMENTS
@@ -17,6 +18,19 @@ def plugin_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the plugin's arguments that are set, None and False being unset."""
     values = ((name, settings.get(name)) for name in ARGUMENTS)
     return {name: value for name, value in values if value is not None and value is not False}
+
+
+_repeated: set[str] = set()  # arguments of which this has been said
+
+
+def _say_what_is_given_twice() -> None:
+    """Say, once, which of the plugin's arguments a command names twice: the host takes the last value of each."""
+    words = [word.partition("=") for word in sys.argv[1:]]
+    for name in ARGUMENTS:
+        values = [value for key, equals, value in words if key == name and equals]
+        if len(set(values)) > 1 and name not in _repeated:
+            _repeated.add(name)
+            log.warn(f"{name} is given {len(values)} times ({', '.join(values)}): the last one counts, {values[-1]}")
 
 
 def refuse_outside_train(settings: Mapping[str, Any], mode: object) -> None:
@@ -66,6 +80,7 @@ def install(cfg: Any, check: Callable[[dict[str, Any]], None]) -> None:
             check(settings)
             if settings is not defaults and settings is not vars(namespace):  # `get_cfg()` checks these very objects
                 _drop_unset(settings)
+                _say_what_is_given_twice()
 
         cfg.check_cfg = wrapped.mark(check_cfg)  # `get_cfg` looks the name up in its own module at each call
     console.install(ARGUMENTS)
