@@ -95,17 +95,23 @@ def no_images(content: dict[str, Any], folder: Path) -> None:
         path.write_bytes(b"no image")
 
 
-def test_the_words_of_the_host_are_quoted_without_colours_and_to_the_point(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (labels("0 0.5 0.5\n", "train"), "labels require 5 columns"),
+        (no_images, "(this is no image that can be opened|cannot identify)"),
+    ],
+    ids=["columns", "images"],
+)
+def test_the_words_of_the_host_are_quoted_without_colours_and_to_the_point(
+    change: Change, words: str, tmp_path: Path
+) -> None:
     network = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
-    wrong = {
-        "columns": (labels("0 0.5 0.5\n", "train"), "ignoring corrupt image/label: labels require 5 columns"),
-        "images": (no_images, r"ignoring corrupt image/label: (this is no image that can be|cannot identify)"),
-    }
-    for name, (change, words) in wrong.items():
-        with pytest.raises(PruneError, match=rf"No valid images found in .*{words}") as caught:
-            dataset_check.require(network, data_of(tmp_path / name, "detect", change))
-        assert "\x1b" not in str(caught.value)
-        assert "pi_heif" not in str(caught.value)
+    said = rf"No valid images found in .*ignoring corrupt image/label: {words}"
+    with pytest.raises(PruneError, match=said) as caught:
+        dataset_check.require(network, data_of(tmp_path, "detect", change))
+    assert "\x1b" not in str(caught.value)
+    assert "pi_heif" not in str(caught.value)
 
 
 def test_a_training_on_what_is_no_image_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

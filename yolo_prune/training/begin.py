@@ -103,7 +103,7 @@ def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[s
     Args:
         size: of the model now. noted: what the checkpoint of a resumed run carries; None where nothing has been cut.
     """
-    earlier = resume.earlier_record(run) if run.is_resumed else {}
+    earlier = ddp.from_first(lambda: resume.earlier_record(run)) if run.is_resumed else {}
     fitness = (noted or earlier.get("baseline", {})).get("fitness")
     record = session.record = records.new(session.recipe, session.baseline, fitness)
     if noted:

@@ -16,7 +16,7 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
@@ -27,13 +27,46 @@ from yolo_prune.training.session_data import Session
 
 
 def earlier_record(run: Run) -> dict[str, Any]:
-    """What the interrupted run wrote of the epochs that its last.pt has behind it; empty where there is nothing."""
+    """What the interrupted run wrote of the epochs that its last.pt has behind it; empty where there is nothing.
+
+    Where the checkpoint was moved away from its run, or the record is damaged, which is said, the epochs before the
+    last step are in the checkpoint's yaml.
+    """
+    path = run.own_folder / "record.json"
     try:
-        record: dict[str, Any] = json.loads((run.own_folder / "record.json").read_text())
-        record["history"] = [row for row in record["history"] if row["epoch"] <= run.start_epoch]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # the checkpoint was moved away from its run: the epochs before the last step are in its yaml
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _require_record(record)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warn(f"{path} is not read, and begins anew: it is damaged ({type(error).__name__}: {first_line(error)})")
+        return {}
+    record["history"] = [row for row in record["history"] if row["epoch"] <= run.start_epoch]
     return record
+
+
+def _require_record(record: Mapping[str, Any]) -> None:
+    """Raise TypeError, KeyError or AttributeError unless what is read of a record is what a run writes of it."""
+    optional: tuple[type, ...] = (int, float, type(None))
+    whole: dict[str, tuple[type, ...]] = {"epoch": (int,), "params": (int,), "gflops": (int, float)}
+    rows = {
+        "history": {**whole, "fitness": optional},
+        "steps": {**whole, "step": (int,), "fitness_before": optional, "fitness_after": optional},
+    }
+    checked: list[tuple[Any, dict[str, tuple[type, ...]]]] = [(record["baseline"], {"fitness": optional})]
+    checked += [(row, kinds) for part, kinds in rows.items() for row in _list(record, part)]
+    if record.get("max_drop") is not None:
+        checked.append((record["max_drop"], {"undone": (dict, type(None))}))
+    for row, kinds in checked:
+        for name, kind in kinds.items():
+            if not isinstance(row[name], kind) or isinstance(row[name], bool):
+                raise TypeError(f"{name} is {row[name]!r:.40}")
+
+
+def _list(record: Mapping[str, Any], part: str) -> list[Any]:
+    if not isinstance(record[part], list):
+        raise TypeError(f"{part} is no list")
+    return record[part]
 
 
 def complete(run: Run, record: dict[str, Any], size: model_size.Size) -> None:
