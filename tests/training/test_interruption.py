@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from ultralytics import YOLO
 from tests.helpers.runs import SMALL
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
+from yolo_prune.host.run import Run
 from yolo_prune.training import folder_lock
+from yolo_prune.training.interruption import said
 
 
 def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
@@ -42,10 +45,22 @@ def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytes
     assert "\n" not in str(refused.value)
 
 
+def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> None:
+    last = tmp_path / "last.pt"
+    parent = Run(SimpleNamespace(ddp=True, save_dir=tmp_path, last=last))
+    with pytest.raises(PruneError, match=r"a process of this training failed; .* start it again"), said(parent):
+        raise subprocess.CalledProcessError(1, ["python"])
+    last.touch()
+    with pytest.raises(PruneError, match=r"To go on: yolo train resume model=.*last\.pt"), said(parent):
+        raise subprocess.CalledProcessError(1, ["python"])
+
+
 HOLD = """
 import sys
 from pathlib import Path
+from yolo_prune.host.run import Run
 from yolo_prune.training import folder_lock
+from yolo_prune.training.interruption import said
 folder_lock.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -1,9 +1,10 @@
 # yolo-prune, AGPL-3.0 license
-"""A run that is stopped from outside, by Ctrl-C or by a full or read-only disk, says in one line how to go on."""
+"""A run that is stopped by Ctrl-C, by a full or read-only disk, or in a worker, says in one line how to go on."""
 
 from __future__ import annotations
 
 import errno
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,8 @@ def said(run: Run) -> Iterator[None]:
     """Around a training.
 
     Raises:
-        PruneError: in place of an error of the disk. KeyboardInterrupt: as it came.
+        PruneError: in place of an error of the disk, and in the parent of a DDP run, of a worker that failed.
+        KeyboardInterrupt: as it came.
     """
     try:
         yield
@@ -33,6 +35,8 @@ def said(run: Run) -> Iterator[None]:
             raise
         where = error.filename or run.folder
         raise PruneError(f"{where} cannot be written: {error.strerror}. Make room, then: {_how(run)}") from error
+    except subprocess.CalledProcessError as error:  # the traceback of the parent says nothing of what happened
+        raise PruneError(f"a process of this training failed; what it said stands above. {_how(run)}") from error
     finally:
         folder_lock.release(run.folder)
 
