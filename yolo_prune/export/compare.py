@@ -41,7 +41,7 @@ def of_torch(network: nn.Module, end2end: bool, side: int, kind: str = "torchscr
 
     @torch.inference_mode()
     def call(images: Tensor) -> list[Tensor]:
-        return _listed(model(images))
+        return _as_list(model(images))
 
     return call
 
@@ -54,7 +54,7 @@ def of_artifact(artifact: Path, kind: str, precision: str, threads: int) -> Call
     """
     if kind == "engine":
         backend = inference.backend(artifact, "cuda:0")
-        return lambda images: [output.cpu() for output in _listed(backend(images.cuda()))]
+        return lambda images: [output.cpu() for output in _as_list(backend(images.cuda()))]
     run = runtimes.runner(exporter.opened(artifact, kind), kind, threads, precision)
     scale = _scale(artifact) if kind == "litert" else None
 
@@ -109,10 +109,10 @@ def view(network: nn.Module, end2end: bool, side: int) -> prove.View:
     return prove.View("final" if end2end else "raw", int(head.nc), task == "obb" and not end2end, side)
 
 
-def _listed(output: Any) -> list[Tensor]:
+def _as_list(output: Any) -> list[Tensor]:
     """The tensors of an output that may be one, or a tuple."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, np.ndarray):
         return [torch.from_numpy(output)]
-    return [one for part in output for one in _listed(part)]
+    return [one for part in output for one in _as_list(part)]

@@ -25,11 +25,11 @@ def find(trace: Trace) -> tuple[list[IdSet], dict[int, tuple[str, int]]]:
     """Group ids by their places, so that what must keep equal counts are whole sets; index of a set -> (tie, times)."""
     for _ in range(4):  # a set is parted where its partner comes in parts; each round may part the next one's partner
         sets, of = _sets_by_place(trace)
-        if not _part(trace, sets, of):
+        if not _split_as_partner(trace, sets, of):
             break
     ties: list[tuple[str, dict[int, int]]] = []  # name, index of a set -> times
     for name, parts in trace.equal:
-        lists = [(_whole(part, of), times) for part, times in parts]
+        lists = [(_sets_of(part, of), times) for part, times in parts]
         sizes = {None if one is None else tuple(len(sets[s].ids) / times for s in one) for one, times in lists}
         if None in sizes or len(sizes) > 1:
             for part, _ in parts:
@@ -84,18 +84,18 @@ def _sets_by_place(trace: Trace) -> tuple[list[IdSet], dict[int, int]]:
     return list(by_signature.values()), of
 
 
-def _whole(part: np.ndarray, of: dict[int, int]) -> list[int] | None:
+def _sets_of(part: np.ndarray, of: dict[int, int]) -> list[int] | None:
     """The sets that a part is made of, in order; None where a channel of it belongs to none."""
     if any(i not in of for i in part.tolist()):
         return None
     return list(dict.fromkeys(of[i] for i in part.tolist()))
 
 
-def _part(trace: Trace, sets: list[IdSet], of: dict[int, int]) -> bool:
+def _split_as_partner(trace: Trace, sets: list[IdSet], of: dict[int, int]) -> bool:
     """Deal a set into as many parts as its partner has, where the sizes allow; whether anything was dealt."""
     dealt = False
     for name, parts in trace.equal:
-        lists = [_whole(part, of) for part, _ in parts]
+        lists = [_sets_of(part, of) for part, _ in parts]
         most = max((len(one) for one in lists if one is not None), default=0)
         for (part, _), one in zip(parts, lists, strict=True):
             if one is not None and len(one) == 1 < most and len(part) % most == 0:

@@ -107,7 +107,7 @@ def _choose_until_it_holds(
         fault = trial.examine(model, channel_graph, plan)
         if fault is None:
             return channel_graph, plan
-        blamed = _blamed(model, fault.name, avoid)
+        blamed = _blocks_to_protect(model, fault.name, avoid)
         if not blamed:
             break
         words = f"{_REASON}{blamed[0]} ({type(model.get_submodule(blamed[0])).__name__}) {fault.words}"
@@ -129,7 +129,7 @@ def _listed(model: nn.Module, avoid: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({type(model.get_submodule(name)).__name__})" for name in avoid)
 
 
-def _blamed(model: nn.Module, name: str, avoid: Mapping[str, str]) -> list[str]:
+def _blocks_to_protect(model: nn.Module, name: str, avoid: Mapping[str, str]) -> list[str]:
     """Which block to protect for a fault: the smallest that is none of the plain layers and not protected yet.
 
     It is the module itself or one that holds it; after these, what the layer of the model's own list reads. Blocks of

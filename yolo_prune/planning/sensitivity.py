@@ -67,7 +67,7 @@ def measure(
                 gone = {
                     name: np.argsort(-values, kind="stable")[count * times :] for name, values, times, _ in unit.rows()
                 }
-                with _dead(network, members, gone):
+                with _silenced(network, members, gone):
                     losses.append(loss.mean(network, batches) - dense)
             rows[unit.groups[0]] = {"size": unit.size, "losses": [round(rise, 6) for rise in losses]}
             progress(number + 1, len(decided))
@@ -175,7 +175,7 @@ def _within(allowed: float, shares: Sequence[float], losses: Sequence[float]) ->
 
 
 @contextlib.contextmanager
-def _dead(
+def _silenced(
     network: nn.Module, members: Mapping[str, tuple[channel_groups.Member, ...]], gone: Mapping[str, np.ndarray]
 ) -> Iterator[None]:
     """Make channels compute 0: what makes and shifts them becomes 0, and is given back at the end.

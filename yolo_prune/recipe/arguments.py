@@ -168,7 +168,7 @@ def _recipe(base: RecipeFile, overrides: dict[str, Given], faults: list[str], *,
     in_file = sorted([*base.faults, *file_faults], key=lambda fault: fault[0])
     every = [*(words for _, words in in_file), *faults, *(words for _, words in overrides_faults)]
 
-    below = _beneath(base.given, overrides)
+    below = _left_of_file(base.given, overrides)
     merged = {**below, **overrides}
     legal = Settings.model_validate({key: one.value for key, one in merged.items() if key not in bad})
     fields = {key: getattr(legal, key) for key in Settings.model_fields}
@@ -206,7 +206,7 @@ _CONCERNED = {
 }
 
 
-def _beneath(file: Mapping[str, Given], overrides: Mapping[str, Given]) -> dict[str, Given]:
+def _left_of_file(file: Mapping[str, Given], overrides: Mapping[str, Given]) -> dict[str, Given]:
     """What of a recipe file the arguments leave: the steps and end of several steps mean nothing to a single one."""
     below = dict(file)
     schedule = {**below, **overrides}.get("schedule")

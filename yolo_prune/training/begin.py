@@ -111,7 +111,7 @@ def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[s
         record["steps"] = deepcopy(noted["steps"])
     record["history"] = earlier.get("history") or (deepcopy(noted["history"]) if noted else [])
     if run.is_resumed:
-        resume.complete(run, record, size)
+        resume.complete_record(run, record, size)
     stopped = (noted or {}).get("max_drop") or earlier.get("max_drop")
     if stopped is not None:  # a step was undone before this resume: it was the last
         record["max_drop"] = stopped
@@ -136,8 +136,8 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     _say_plan(session, graph)
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
-    if run.is_resumed and resume.needed(session, run.start_epoch - 1, run.epochs):
-        session.resumed = ddp.each(lambda: resume.kept(run))
+    if run.is_resumed and resume.undecided_after(session, run.start_epoch - 1, run.epochs):
+        session.resumed = ddp.each(lambda: resume.restore_kept(run))
         avoid = dict((session.resumed or {}).get("avoid", {}))
         if avoid.keys() - session.avoid.keys():
             session.avoid.update(avoid)
@@ -153,7 +153,9 @@ def _protect_files(run: Run, session: Session) -> None:
     """Have files of the run replaced whole, and what a killed run left half-written removed."""
     for folder in (run.folder, run.own_folder, run.last.parent):
         files.sweep(folder)
-    atomic_saving.protect(run, lambda: resume_state.ResumeFile(run, resume.state(run, session)), session.put_off)
+    atomic_saving.protect(
+        run, lambda: resume_state.ResumeFile(run, resume.state_to_keep(run, session)), session.put_off
+    )
     if run.is_resumed:
         atomic_saving.trim_results(run.results, run.start_epoch)
 

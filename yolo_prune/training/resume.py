@@ -69,7 +69,7 @@ def _list(record: Mapping[str, Any], part: str) -> list[Any]:
     return record[part]
 
 
-def complete(run: Run, record: dict[str, Any], size: model_size.Size) -> None:
+def complete_record(run: Run, record: dict[str, Any], size: model_size.Size) -> None:
     """Fill in what a killed run had in last.pt and not yet in record.json: its last epoch, and what came of a step.
 
     Args:
@@ -121,7 +121,7 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline
     )
 
 
-def needed(session: Session, epoch: int, epochs: int) -> bool:
+def undecided_after(session: Session, epoch: int, epochs: int) -> bool:
     """Whether widths are still to be decided after an epoch: only until then a run keeps its whole state.
 
     Args:
@@ -131,15 +131,15 @@ def needed(session: Session, epoch: int, epochs: int) -> bool:
     return bool(session.unfinished or (judged is not None and epoch < judged))
 
 
-def state(run: Run, session: Any) -> dict[str, Any] | None:
+def state_to_keep(run: Run, session: Any) -> dict[str, Any] | None:
     """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
-    if not needed(session, run.epoch, run.epochs):
+    if not undecided_after(session, run.epoch, run.epochs):
         return None
     kept = resume_state.of(run, session.cadence.waiting, session.actions.state())
     return {**kept, "avoid": session.avoid}
 
 
-def kept(run: Run) -> dict[str, Any] | None:
+def restore_kept(run: Run) -> dict[str, Any] | None:
     """What was kept beside the checkpoint that is resumed, its models and optimizer put in place; said where it is not.
 
     Returns:
@@ -152,7 +152,7 @@ def kept(run: Run) -> dict[str, Any] | None:
                 f"nothing is kept beside {run.resumed_from} (it was copied, is older, or the disk was full), "
                 "so widths may come out another way than without the interruption"
             )
-        resume_state.put(run, state)
+        resume_state.restore(run, state)
         return state
     except PruneError as error:
         log.warn(str(error))
@@ -164,7 +164,7 @@ def begin_epoch(run: Run, session: Any) -> None:
     again = session.epoch == run.epoch
     if session.resumed is not None:
         session.cadence.resume(session.resumed["waiting"])
-        resume_state.put_moment(run, session.resumed)
+        resume_state.restore_moment(run, session.resumed)
         session.resumed = None
     elif again:
         session.cadence.restart()

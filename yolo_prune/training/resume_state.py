@@ -95,8 +95,8 @@ def read(run: Run) -> dict[str, Any] | None:
     return plain_data_file.read(path, _USE) if path.is_file() else None
 
 
-def put(run: Run, state: Mapping[str, Any]) -> None:
-    """Put models and optimizer in place, all or nothing; `put_moment` follows when the first epoch begins.
+def restore(run: Run, state: Mapping[str, Any]) -> None:
+    """Put models and optimizer in place, all or nothing; `restore_moment` follows when the first epoch begins.
 
     Raises:
         PruneError: the state is of another model.
@@ -114,7 +114,7 @@ def put(run: Run, state: Mapping[str, Any]) -> None:
         raise PruneError(f"the state beside {run.resumed_from} does not fit it, {_USE}: {first_line(error)}") from error
 
 
-def put_moment(run: Run, state: Mapping[str, Any]) -> None:
+def restore_moment(run: Run, state: Mapping[str, Any]) -> None:
     """Right before the first epoch: gradients that wait, and, in the first process, random numbers and images."""
     for name, parameter in run.model.named_parameters():
         if name in state["gradients"]:
