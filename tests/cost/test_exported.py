@@ -34,10 +34,7 @@ FAMILIES = {
     "yolov8n": (64, 64),
     "yolo11n": (88, 88),
     "yolo12n": (120, 120),
-    "yolov5nu": (76, 76),
-    "yolo26n-seg": (None, None),
     "yolo26n-pose": (None, None),
-    "yolov8n-obb": (None, None),
     "yolo11n-cls": (None, None),
 }
 

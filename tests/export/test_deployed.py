@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.graph.test_families import SMALLEST, model_of, outputs
+from tests.graph.test_families import COVER, model_of, outputs
 from tests.helpers.environments import Environment
 from tests.helpers.oracle import kill, random_plan
 from yolo_prune.recipe import support
@@ -72,7 +72,7 @@ def deployed(stock_env: Environment, tmp_path_factory: pytest.TempPathFactory) -
     """Return a function that prunes and deploys a row, with all others of its share."""
     pytest.importorskip("onnxruntime")
     done: dict[str, Deployed] = {}
-    files = [row.values[0] for row in SMALLEST if not any(mark.args[0] for mark in row.marks)]
+    files = [row.values[0] for row in COVER if not any(mark.args[0] for mark in row.marks)]
 
     def deploy(row: support.Row) -> Deployed:
         if row.file not in done:
@@ -123,7 +123,7 @@ def agree_in_any_order(one: np.ndarray, other: np.ndarray) -> None:
         assert (nearest <= 1e-4 * np.abs(other).max()).mean() >= 0.99
 
 
-@pytest.mark.parametrize("row", SMALLEST)
+@pytest.mark.parametrize("row", COVER)
 def test_dead_channels_do_not_count_without_yolo_prune_or_in_onnx_runtime(
     row: support.Row, deployed: Callable[[support.Row], Deployed]
 ) -> None:

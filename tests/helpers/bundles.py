@@ -50,8 +50,6 @@ CASES = (
     Case("yolov8n.yaml", "ncnn"),
     Case("yolo26n.yaml", "onnx", True),
     Case("yolov8n.pt", "onnx"),
-    Case("yolov8n.pt", "openvino"),
-    Case("yolov8n.pt", "ncnn"),
     Case("yolo26n.pt", "onnx", True),
 )
 

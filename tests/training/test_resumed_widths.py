@@ -20,10 +20,17 @@ from yolo_prune.host.run import Run
 DEFAULT: dict[str, Any] = {"prune": 0.5, "prune_start": 0.6, "epochs": 5, "batch": 3}
 RECIPES: dict[str, dict[str, Any]] = {
     "default": DEFAULT,
-    "steps": {**DEFAULT, "prune_schedule": "linear", "prune_steps": 3, "prune_start": 0.2, "prune_end": 0.8, "nbs": 6},
-    "growing": {**DEFAULT, "prune_regularize": "growing", "optimizer": "AdamW", "nbs": 9},
-    "group": {**DEFAULT, "prune_regularize": "group", "nbs": 3},
-    "max_drop": {**DEFAULT, "prune_max_drop": 0.9, "nbs": 3},
+    "steps": {
+        **DEFAULT,
+        "prune_schedule": "linear",
+        "prune_steps": 3,
+        "prune_start": 0.2,
+        "prune_end": 0.8,
+        "prune_regularize": "growing",
+        "optimizer": "AdamW",
+        "nbs": 9,
+    },
+    "max_drop": {**DEFAULT, "prune_max_drop": 0.9, "prune_regularize": "group", "nbs": 3},
 }
 
 

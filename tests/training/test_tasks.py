@@ -10,7 +10,7 @@ import pytest
 import torch
 from ultralytics import RTDETR, YOLO
 
-from tests.graph.test_families import SMALLEST
+from tests.graph.test_families import COVER
 from tests.helpers import task_data
 from tests.helpers.runs import SMALL, record_of, widths
 from yolo_prune.recipe import support
@@ -32,7 +32,7 @@ def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return data
 
 
-@pytest.mark.parametrize("row", SMALLEST)
+@pytest.mark.parametrize("row", COVER)
 def test_a_run_prunes_and_the_next_keeps_its_widths(
     row: support.Row, data_of: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -34,17 +34,10 @@ def check(run: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"val": False},
-        {"save_period": 1},
-        {"freeze": 3},
-        {"multi_scale": 0.5},
-        {"close_mosaic": 2},
-        {"single_cls": True},
-        {"fraction": 0.5},
-        {"batch": 2, "nbs": 8},
-        {"cos_lr": True},
-        pytest.param({"cls_pw": 0.5}, marks=needs("cls_pw")),
-        *({"optimizer": name} for name in ("auto", "MuSGD", "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop")),
+        {"val": False, "freeze": 3, "cos_lr": True, "fraction": 0.5, "optimizer": "NAdam"},
+        {"save_period": 1, "multi_scale": 0.5, "close_mosaic": 2, "single_cls": True, "batch": 2, "nbs": 8},
+        pytest.param({"cls_pw": 0.5, "optimizer": "RMSprop"}, marks=needs("cls_pw")),
+        *({"optimizer": name} for name in ("auto", "MuSGD", "AdamW", "Adamax", "RAdam")),
     ],
     ids=str,
 )
