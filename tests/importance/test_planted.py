@@ -21,6 +21,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import ClassificationModel
 
 from tests.helpers.oracle import flat, kill, lively, random_plan
+from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
 from yolo_prune.planning import choice
@@ -232,3 +233,32 @@ def test_dead_channels_blocks_and_heads_leave_no_trace(name: str) -> None:
     assert all(float(value.std()) > 1e-6 for value in expected[:1]), "the model answers to its input"
     for was, now in zip(expected, left, strict=True):
         torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("block", "width", "where"), [("PSA", "key_dim", "key"), ("A2C2f", "head_dim", "head")])
+def test_attention_with_half_of_its_keys_attends_as_before(block: str, width: str, where: str) -> None:
+    """The scores are divided by the root of the keys' width, and are sums of products of queries and keys.
+
+    Where half of the keys are dead, these sums stay through the cut and the divisor does not: the queries make up for
+    it. The plans of the oracle often remove the few blocks that attend, or cut no key of theirs.
+    """
+    torch.manual_seed(0)
+    rows = [[-1, 1, "Conv", [128, 3, 4]], [-1, 1, block, [128, *((True, 1) if block == "A2C2f" else ())]]]
+    layers = {"nc": CLASSES, "backbone": rows, "head": [[-1, 1, "Classify", ["nc"]]]}
+    model = lively(ClassificationModel(layers, nc=CLASSES, verbose=False)).double().eval()
+    attentions = [part for part in model.modules() if hasattr(part, width)]
+    before = [getattr(part, width) for part in attentions]
+    found = channel_groups.build(model)
+    halved = [group for group in found.groups if (group.tie or "").endswith(f"attn.{where}")]
+    assert {group.head.side for group in halved if group.head is not None} >= {"key"}
+    plan = PrunePlan({group.name: np.arange(0, group.size, 2) for group in halved})
+    kill(model, found, plan)
+    x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+        cut_channels.apply(model, found, plan)
+        left = model(x)
+    assert attentions
+    assert [getattr(part, width) * 2 for part in attentions] == before
+    for was, now in zip(flat(expected), flat(left), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-12)
