@@ -313,14 +313,14 @@ MUTATIONS = (
         "regularize",
         "_ALPHA = 4.0",
         "_ALPHA = 0.0",
-        ("regularize::test_group_lasso_shrinks_whole_channels_and_the_least_most",),
+        ("regularize::test_the_least_of_a_group_is_pressed_sixteen_times_as_much_as_the_most",),
     ),
     # What a device takes
     Mutation(
         "latency_model",
         "o = up(out, steps.out) * (1 + steps.tail * (out % steps.out > 0))",
         "o = up(out, steps.out)",
-        ("latency::test_channel_steps_are_learned", "latency::test_networks_that_were_held_out_are_predicted"),
+        ("latency::test_what_a_layer_costs_by_is_known",),
     ),
     Mutation(
         "latency_model",
@@ -332,7 +332,7 @@ MUTATIONS = (
         "latency_model",
         "x[j] = max(0.0, x[j] +",
         "x[j] = (x[j] +",
-        ("latency::test_channel_steps_are_learned", "latency::test_networks_that_were_held_out_are_predicted"),
+        ("latency::test_no_coefficient_is_below_zero_and_the_others_make_the_best_of_it",),
     ),
     # Widths in the yaml
     Mutation(

@@ -58,6 +58,25 @@ def test_channel_steps_are_learned(steps: Steps, noise: float) -> None:
     assert found.tail == pytest.approx(steps.tail, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("kind", "inp", "out", "expected"),
+    [
+        ("conv 3x3/1 8x8 silu", 5, 16, [16 * 8, 16, 8, 1]),
+        ("conv 3x3/1 8x8 silu", 8, 17, [40 * 8, 40, 8, 1]),  # 17 outputs are two steps of 16, dearer by a quarter
+        ("conv image 3x3/2 8x8 silu", 3, 17, [40 * 3, 40, 3, 1]),  # the image's channels are taken as they are
+    ],
+)
+def test_what_a_layer_costs_by_is_known(kind: str, inp: int, out: int, expected: list[float]) -> None:
+    assert latency_model.features(kind, inp, out, Steps(16, 8, 0.25)).tolist() == expected
+
+
+def test_no_coefficient_is_below_zero_and_the_others_make_the_best_of_it() -> None:
+    falling = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])  # 4 - x by itself; without a slope the mean is nearest
+    assert latency_model.nonnegative(falling, np.array([3.0, 2.0, 1.0])) == pytest.approx([2, 0], abs=1e-9)
+    assert latency_model.nonnegative(falling, np.array([1.0, 3.0, 5.0])) == pytest.approx([0, 11 * 2 / 14], abs=1e-9)
+    assert latency_model.nonnegative(falling, np.array([3.0, 5.0, 7.0])) == pytest.approx([1, 2], abs=1e-6)
+
+
 def test_networks_that_were_held_out_are_predicted() -> None:
     fitted = latency_model.fit(measured_device(Steps(16, 16, 0.0), noise=0.02))
     assert fitted["error"]["networks"]["count"] == 4

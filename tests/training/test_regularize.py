@@ -81,6 +81,14 @@ def test_group_lasso_shrinks_whole_channels_and_the_least_most() -> None:
     assert float(torch.corrcoef(torch.stack([ratios, norm(columns) / norm(columns_were)]))[0, 1]) > 0.9
 
 
+def test_the_least_of_a_group_is_pressed_sixteen_times_as_much_as_the_most() -> None:
+    norms, owners = torch.tensor([1.0, 7.0, 2.0, 3.0, 5.0]), torch.tensor([0, 1, 0, 0, 1])
+    weights = regularize._weighting(norms, owners, groups=2)
+    assert weights.tolist() == pytest.approx([16, 1, 4, 1, 16])  # 2 ** (4 * (most - norm) / (most - least)), by group
+    alone = regularize._weighting(torch.tensor([2.0, 2.0]), torch.tensor([0, 0]), groups=1)
+    assert alone.tolist() == [1, 1]
+
+
 def test_growing_presses_only_on_what_is_doomed_and_ever_more() -> None:
     def doomed(found: channel_groups.ChannelGraph) -> dict[str, np.ndarray]:
         return {g.name: np.arange(g.size) < 3 for g in found.groups if g.name == "model.2.cv2.conv"}
