@@ -7,7 +7,7 @@ from typing import Any
 
 from yolo_prune.cost import model_size
 from yolo_prune.host.run import Run
-from yolo_prune.report import messages, pictures
+from yolo_prune.report import messages, record_files
 from yolo_prune.report import record as records
 from yolo_prune.surgery import widths
 from yolo_prune.training import ddp, roll_back
@@ -90,5 +90,5 @@ def _go_back(run: Run, session: Session) -> None:
     session.save_now(run)
     records.finish(session.record, session.baseline, run.student, session.size, None)
     # Of a dense model, last.pt does not say that it went back: the record does.
-    ddp.by_first(lambda: pictures.write(session.record, run.folder))
+    ddp.by_first(lambda: record_files.write(session.record, run.folder))
     messages.step_undone(row, fitness, session.record, session.size)

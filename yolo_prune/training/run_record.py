@@ -9,7 +9,7 @@ from yolo_prune import log
 from yolo_prune.cost.model_size import Size
 from yolo_prune.host.run import Run
 from yolo_prune.planning import unmet_requests
-from yolo_prune.report import messages, pictures
+from yolo_prune.report import messages, pictures, record_files
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks
 from yolo_prune.training import ddp, latency_of_run
@@ -42,7 +42,7 @@ def note_epoch(run: Run, session: Session, size: Size) -> None:
 
 def _write(run: Run, session: Session) -> None:
     session.raise_failed()  # since the last epoch began: here all hear of it
-    pictures.write(session.record, run.folder)
+    record_files.write(session.record, run.folder)
 
 
 def _complete_step(session: Session, fitness: float | None, epoch: int) -> None:
@@ -63,7 +63,7 @@ def finish(run: Run, session: Session) -> None:
         record["sparsity"] = {"pattern": str(session.pattern), **asdict(zeros)}
         messages.zeros(zeros, session.pattern)
     latency_of_run.beside_dense(run, record, session.baseline, log.say)
-    pictures.write(record, run.folder)
+    record_files.write(record, run.folder)
     path = run.folder / "pruning.png"
     pictures.picture(record, path)
     run.picture(path)
