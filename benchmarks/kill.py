@@ -110,13 +110,13 @@ def train() -> None:
             return half(self.name, data, lambda part: (self.stream.write(part), self.stream.flush()))
 
     from yolo_prune import files
-    from yolo_prune.training import optimizer_state, projectors
+    from yolo_prune.training import cut_models, optimizer_state
 
     stock_write, stock_new = Path.write_bytes, files._new
     Path.write_bytes = lambda path, data: half(path.name, data, lambda part: stock_write(path, part))  # type: ignore
     files._new = lambda path, *more: Stream(stock_new(path, *more), f"a file in {path.parent.name}")  # type: ignore
     around(os, "replace")
-    around(projectors, "cut")
+    around(cut_models, "cut_student")
     around(optimizer_state, "carry_optimizer")
     from ultralytics import YOLO
 

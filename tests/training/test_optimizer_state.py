@@ -20,7 +20,7 @@ from yolo_prune.planning import choice
 from yolo_prune.planning.choice import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
-from yolo_prune.training import cut_models, optimizer_state, projectors
+from yolo_prune.training import cut_models, optimizer_state
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
 WANTED = from_arguments({"prune_flops": "50%"})
@@ -166,7 +166,7 @@ def test_a_projector_keeps_the_columns_of_the_channels_that_stay() -> None:
         projector[0].weight.data[:] = torch.arange(projector[0].in_channels).view(1, -1, 1, 1)
     found, chosen = choice.choose(student, WANTED, Baseline.of(student, channel_groups.build(student)), {"flops": 4e9})
     kept = cut_channels.kept_positions(found, chosen)
-    replaced = projectors.cut(wrapper, found, chosen)
+    replaced = cut_models.cut_student(wrapper, found, chosen)
     for index, projector in zip((15, 18, 21), wrapper.projector, strict=True):
         rows, _ = kept[f"model.{index}.cv2.conv"]
         assert projector[0].weight[0].flatten().tolist() == rows.tolist()

@@ -28,7 +28,8 @@ from yolo_prune.surgery import cut_channels, reconstruct
 from yolo_prune.surgery.undo import Undo
 from yolo_prune.training import ddp, frozen, optimizer_state, projectors
 
-_OF_IMAGES = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
+# What reading a user's images may raise, in the host's loader and in libraries below it: a step goes on without images.
+_IMAGE_ERRORS = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
 
 
 def scores(run: Run, seen: Gates | None, wanted: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def scores(run: Run, seen: Gates | None, wanted: Recipe, graph: channel_groups.C
         return seen.scores()
     try:
         batches = datasets.of_run(run, calibration.IMAGES)
-    except _OF_IMAGES as error:
+    except _IMAGE_ERRORS as error:
         return _nothing(wanted, f"no images to look at: {first_line(error)}")
     try:
         return calibration.gather(run.average_student, graph, wanted.importance, batches)
@@ -60,7 +61,7 @@ def images(run: Run) -> torch.Tensor | None:
     """(n, channels, imgsz, imgsz) that cuts are made up for on; None, with a warning, where there are none."""
     try:
         return datasets.pixels(datasets.of_run(run, datasets.count(run.image_size)))
-    except _OF_IMAGES as error:
+    except _IMAGE_ERRORS as error:
         words = first_line(error)
         log.warn(f"no images to make up for the cut on, so nothing does: {words}")
         return None
@@ -74,6 +75,19 @@ def note(undo: Undo, models: Sequence[nn.Module], graph: channel_groups.ChannelG
         undo.weights(model, replaced)
 
 
+def cut_student(model: nn.Module, graph: channel_groups.ChannelGraph, plan: PrunePlan) -> list[cut_channels.Replaced]:
+    """Cut a model, and where it is a student the inputs of its projectors. Every cut in a training is one of these.
+
+    Args:
+        model: a stock model, or the host's DistillationModel around one. graph, plan: of the stock model.
+
+    Returns:
+        Every parameter that was replaced.
+    """
+    replaced = cut_channels.apply(student_of(model), graph, plan)
+    return replaced + projectors.cut_inputs(model, graph, plan)
+
+
 def _apply(
     model: nn.Module,
     ema: nn.Module,
@@ -84,8 +98,8 @@ def _apply(
 ) -> int:
     """Cut average and live model by a plan; how many tensors' optimizer state was dropped."""
     with making_up:
-        projectors.cut(ema, graph, plan)
-    return optimizer_state.carry_optimizer(optimizer, projectors.cut(model, graph, plan))
+        cut_student(ema, graph, plan)
+    return optimizer_state.carry_optimizer(optimizer, cut_student(model, graph, plan))
 
 
 def cut_training(

@@ -43,7 +43,7 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Sequence[Replace
 
     Args:
         optimizer: the optimizer of the model that was cut.
-        replaced: what the cut of that model replaced (`projectors.cut`).
+        replaced: what the cut of that model replaced (`cut_models.cut_student`).
 
     Returns:
         Of how many parameters the state was dropped, for it has another shape than they and cannot be sliced.

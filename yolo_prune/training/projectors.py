@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""A cut of a student and of the projectors that compare it with its teacher, in the host's DistillationModel.
+"""The projectors that compare a student with its teacher, in the host's DistillationModel, cut with the student.
 
 A projector reads what the detection head reads (8.4.190, nn/distill_model.py), so its inputs follow the same plan.
 """
@@ -17,8 +17,8 @@ from yolo_prune.surgery import cut_channels
 from yolo_prune.surgery.cut_channels import Replaced
 
 
-def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
-    """Cut a model, and where it is a student the inputs of its projectors.
+def cut_inputs(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
+    """Cut the inputs of the projectors; nothing where a model has none.
 
     Args:
         model: a stock model, or the host's DistillationModel around one. channel_graph, plan: of the stock model.
@@ -26,7 +26,7 @@ def cut(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[
     Returns:
         Every parameter that was replaced.
     """
-    replaced = cut_channels.apply(student_of(model), channel_graph, plan)
+    replaced: list[Replaced] = []
     for projector, columns in _projectors(model, channel_graph, plan):
         replaced += cut_channels.cut_conv(projector, None, columns)
     return replaced
