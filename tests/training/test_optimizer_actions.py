@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.oracle import lively
 from yolo_prune.graph import channel_groups
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.training.step_actions import StepActions
+from yolo_prune.training.optimizer_actions import OptimizerActions
 
 
 def small() -> Any:
@@ -30,10 +30,10 @@ def take_steps(model: Any, optimizer: Any, seeds: tuple[int, ...]) -> None:
         optimizer.step()
 
 
-def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, Any]) -> tuple[StepActions, Any]:
+def begin(model: Any, found: channel_groups.ChannelGraph, arguments: dict[str, Any]) -> tuple[OptimizerActions, Any]:
     recipe = from_arguments({"prune": 0.5, "prune_importance": "taylor", **arguments})
     assert recipe is not None
-    actions, optimizer = StepActions(recipe), torch.optim.SGD(model.parameters(), lr=0.01)
+    actions, optimizer = OptimizerActions(recipe), torch.optim.SGD(model.parameters(), lr=0.01)
     actions.start(found, model, optimizer, 0)
     return actions, optimizer
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_step_actions import begin, small
+from tests.training.test_optimizer_actions import begin, small
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
+from yolo_prune.training.optimizer_actions import OptimizerActions
 from yolo_prune.training.optimizer_hooks import StepHooks, skips
-from yolo_prune.training.step_actions import StepActions
 
 
 def backward(model: Any, optimizer: Any, scaler: Any = None, spoil: bool = False) -> None:
@@ -43,7 +43,7 @@ class StandIn(torch.optim.Optimizer):
                         value.sub_(group["lr"] * value.grad)
 
 
-def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.ChannelGraph, StepActions, Any]:
+def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.ChannelGraph, OptimizerActions, Any]:
     model = small()
     found = channel_groups.build(model)
     actions, _ = begin(model, found, {"prune_regularize": "bn", "prune_warmup": 2})
@@ -53,7 +53,7 @@ def begun(optimizer_class: Any, **options: Any) -> tuple[Any, channel_groups.Cha
     return model, found, actions, optimizer
 
 
-def all_of(model: nn.Module, actions: StepActions) -> tuple[dict[str, torch.Tensor], float, float, dict[str, Any]]:
+def all_of(model: nn.Module, actions: OptimizerActions) -> tuple[dict[str, torch.Tensor], float, float, dict[str, Any]]:
     assert actions.gates is not None
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     return weights, actions.gates.seen, actions.rate, actions.gates.state()["sums"]

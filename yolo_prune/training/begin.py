@@ -35,8 +35,8 @@ from yolo_prune.training import (
     resume,
     resume_state,
 )
+from yolo_prune.training.optimizer_actions import OptimizerActions
 from yolo_prune.training.session_data import Session
-from yolo_prune.training.step_actions import StepActions
 
 
 def require(run: Run, recipe: Recipe) -> None:
@@ -82,7 +82,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, frozen_layers))
     graph = channel_groups.build(model, recipe.protect, avoid, frozen_layers) if avoid else graph
     epochs = schedule.step_epochs(recipe, run.epochs)
-    session = Session(recipe, baseline, epochs, {}, StepActions(recipe), avoid=avoid)
+    session = Session(recipe, baseline, epochs, {}, OptimizerActions(recipe), avoid=avoid)
     session.size = model_size.size_of(model)
     sparsity = recipe.sparsity or widths.sparsity(model)
     session.pattern = None if sparsity is None else parse(sparsity)

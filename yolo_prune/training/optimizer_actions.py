@@ -20,7 +20,7 @@ from yolo_prune.training.optimizer_hooks import StepHooks
 from yolo_prune.training.warmup import Warmup
 
 
-class StepActions:
+class OptimizerActions:
     """What acts on one training at each step of its optimizer, made anew after every cut.
 
     Attributes:

@@ -38,7 +38,7 @@ def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a training between two epochs.
 
     Args:
-        waiting: as of `Cadence`. actions: as of `StepActions.state`.
+        waiting: as of `Cadence`. actions: as of `OptimizerActions.state`.
     """
     model = run.model
     return {

@@ -24,12 +24,12 @@ from yolo_prune.training import (
     distill,
     folder_lock,
     max_drop,
+    optimizer_actions,
     preflight,
     resume,
     roll_back,
     run_record,
     step,
-    step_actions,
 )
 from yolo_prune.training.session_data import Session
 
@@ -103,7 +103,7 @@ def _hold_zeros(trainer: Any) -> None:
     sparsity = widths.sparsity(run.student)
     if sparsity is not None:
         log.say(f"the zeros of this model ({sparsity}) are kept while it trains")
-        held = step_actions.hold_what_is_sparse(run.student, parse(sparsity), run.optimizer)
+        held = optimizer_actions.hold_what_is_sparse(run.student, parse(sparsity), run.optimizer)
         setattr(trainer, _HELD, held)
 
 

@@ -18,7 +18,7 @@ from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.report import messages
 from yolo_prune.surgery import masks
 from yolo_prune.training import ddp, frozen
-from yolo_prune.training.step_actions import StepActions
+from yolo_prune.training.optimizer_actions import OptimizerActions
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Session:
     baseline: Baseline
     epochs: list[int]
     record: dict[str, Any]
-    actions: StepActions
+    actions: OptimizerActions
     pattern: Pattern | None = None
     done: int = 0
     fitness: float | None = None
