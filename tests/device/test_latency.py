@@ -25,7 +25,7 @@ from tests.helpers.oracle import lively
 from tests.planning.test_choice import asked, dense
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import latency_model, model_size, profile_file
-from yolo_prune.cost.latency_model import Row, Steps
+from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
 from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
@@ -43,14 +43,18 @@ FEW = (
 )  # random networks of a kit: enough to run, too few to predict well
 
 
-@pytest.fixture(scope="module", params=[Steps(16, 16, 0.0), Steps(16, 1, 0.1), Steps(8, 1, 0.0)], ids=str)
+@pytest.fixture(
+    scope="module", params=[ChannelGrain(16, 16, 0.0), ChannelGrain(16, 1, 0.1), ChannelGrain(8, 1, 0.0)], ids=str
+)
 def fake(request: pytest.FixtureRequest) -> profile_file.Profile:
     return made_up(request.param)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-@pytest.mark.parametrize("steps", [Steps(1, 1, 0.0), Steps(8, 8, 0.0), Steps(16, 1, 0.12), Steps(32, 16, 0.0)])
-def test_channel_steps_are_learned(steps: Steps, noise: float) -> None:
+@pytest.mark.parametrize(
+    "steps", [ChannelGrain(1, 1, 0.0), ChannelGrain(8, 8, 0.0), ChannelGrain(16, 1, 0.12), ChannelGrain(32, 16, 0.0)]
+)
+def test_channel_steps_are_learned(steps: ChannelGrain, noise: float) -> None:
     found = latency_model.learn_steps(
         [{**s, "ms": [ms - 0.002 for ms in s["ms"]]} for s in measured_device(steps, noise)["sweeps"]]
     )
@@ -67,7 +71,7 @@ def test_channel_steps_are_learned(steps: Steps, noise: float) -> None:
     ],
 )
 def test_what_a_layer_costs_by_is_known(kind: str, inp: int, out: int, expected: list[float]) -> None:
-    assert latency_model.features(kind, inp, out, Steps(16, 8, 0.25)).tolist() == expected
+    assert latency_model.features(kind, inp, out, ChannelGrain(16, 8, 0.25)).tolist() == expected
 
 
 def test_no_coefficient_is_below_zero_and_the_others_make_the_best_of_it() -> None:
@@ -78,11 +82,11 @@ def test_no_coefficient_is_below_zero_and_the_others_make_the_best_of_it() -> No
 
 
 def test_networks_that_were_held_out_are_predicted() -> None:
-    fitted = latency_model.fit(measured_device(Steps(16, 16, 0.0), noise=0.02))
+    fitted = latency_model.fit(measured_device(ChannelGrain(16, 16, 0.0), noise=0.02))
     assert fitted["error"]["networks"]["count"] == 4
     assert fitted["error"]["networks"]["mean"] < 3
     assert fitted["error"]["shapes"]["mean"] < 8
-    exact = latency_model.fit(measured_device(Steps(16, 16, 0.0)))
+    exact = latency_model.fit(measured_device(ChannelGrain(16, 16, 0.0)))
     assert exact["error"]["networks"]["largest"] < 1.5
 
 
@@ -235,7 +239,7 @@ def test_a_slow_call_of_nothing_does_not_swallow_small_layers() -> None:
     measured = {"call_ms": 0.012, "sweeps": [], "shapes": layers, "networks": nets}
     found = latency_model.fit(measured)
     assert found["error"]["shapes"]["mean"] < 20
-    assert latency_model.of_shape(found["kinds"], Steps(1, 1, 0.0), layers[-1]) == pytest.approx(0.041, rel=0.3)
+    assert latency_model.of_shape(found["kinds"], ChannelGrain(1, 1, 0.0), layers[-1]) == pytest.approx(0.041, rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import numpy as np
 
 from tests.planning.test_choice import dense
 from yolo_prune.cost import latency_model, layer_shapes, profile_file, profile_format
-from yolo_prune.cost.latency_model import Row, Steps
+from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.device import probe_kit
 from yolo_prune.surgery import cut_channels
 
 
-def truth(row: Row, steps: Steps) -> float:
+def truth(row: Row, steps: ChannelGrain) -> float:
     """Milliseconds that a layer takes on the made-up device."""
     o, i = (
         latency_model.up(row.out, steps.out),
@@ -39,7 +39,7 @@ def random_networks() -> list[list[Row]]:
     return [[layer.row for layer in layer_shapes.layers_of(network, 320)] for network in networks]
 
 
-def measured_device(steps: Steps, noise: float = 0.0) -> dict[str, Any]:
+def measured_device(steps: ChannelGrain, noise: float = 0.0) -> dict[str, Any]:
     """What measuring the made-up device with yolov8n at 320 gives."""
     rng = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def measured_device(steps: Steps, noise: float = 0.0) -> dict[str, Any]:
     return {"call_ms": 0.002, "sweeps": sweeps, "shapes": points, "networks": networks}
 
 
-def made_up(steps: Steps, noise: float = 0.0) -> profile_file.Profile:
+def made_up(steps: ChannelGrain, noise: float = 0.0) -> profile_file.Profile:
     fitted = latency_model.fit(measured_device(steps, noise))
     content = {
         "kind": profile_format.KIND,
@@ -91,5 +91,5 @@ _MADE: list[profile_file.Profile] = []
 
 def made_up_once() -> profile_file.Profile:
     if not _MADE:
-        _MADE.append(made_up(Steps(16, 1, 0.1)))
+        _MADE.append(made_up(ChannelGrain(16, 1, 0.1)))
     return _MADE[0]

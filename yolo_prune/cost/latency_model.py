@@ -32,8 +32,8 @@ _HOLD = 0.01
 _DENSE = 3  # how often more the dense network counts: bounds are shares of it
 
 
-class Steps(NamedTuple):
-    """Channels are worked on in steps of `out` outputs and `inp` inputs; `tail` is what a broken step costs more."""
+class ChannelGrain(NamedTuple):
+    """Channels are worked on in multiples of `out` outputs and `inp` inputs; a broken multiple costs `tail` more."""
 
     out: int
     inp: int
@@ -54,7 +54,7 @@ def up(channels: int, step: int) -> int:
     return -(-channels // step) * step
 
 
-def features(kind: str, inp: int, out: int, steps: Steps) -> np.ndarray:
+def features(kind: str, inp: int, out: int, steps: ChannelGrain) -> np.ndarray:
     """(4,) what the figures of a kind are multiplied with."""
     o = up(out, steps.out) * (1 + steps.tail * (out % steps.out > 0))
     i = inp if is_image(kind) else up(inp, steps.inp)
@@ -77,7 +77,7 @@ def nonnegative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> Steps:
+def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> ChannelGrain:
     """Find the channel steps of a device.
 
     Args:
@@ -103,10 +103,10 @@ def learn_steps(sweeps: Sequence[Mapping[str, Any]]) -> Steps:
             if error < 0.9 * best[0]:  # a coarser step must explain clearly more than a finer one
                 best = (error, step, float(np.median(tail)) if tail else 0.0)
         steps_of[side], tails[side] = best[1], best[2]
-    return Steps(steps_of["out"], steps_of["inp"], min(tails["out"], 0.5) if steps_of["out"] > 1 else 0.0)
+    return ChannelGrain(steps_of["out"], steps_of["inp"], min(tails["out"], 0.5) if steps_of["out"] > 1 else 0.0)
 
 
-def fit_kinds(shapes: Sequence[Mapping[str, Any]], steps: Steps) -> dict[str, list[float]]:
+def fit_kinds(shapes: Sequence[Mapping[str, Any]], steps: ChannelGrain) -> dict[str, list[float]]:
     """Fit the four figures of each kind.
 
     Args:
@@ -125,12 +125,12 @@ def fit_kinds(shapes: Sequence[Mapping[str, Any]], steps: Steps) -> dict[str, li
     return costs
 
 
-def of_shape(kinds: Mapping[str, Sequence[float]], steps: Steps, shape: Mapping[str, Any]) -> float:
+def of_shape(kinds: Mapping[str, Sequence[float]], steps: ChannelGrain, shape: Mapping[str, Any]) -> float:
     """Milliseconds of one layer by itself."""
     return float(features(shape["kind"], shape["inp"], shape["out"], steps) @ np.array(kinds[shape["kind"]]))
 
 
-def sums(rows: Sequence[Row], kinds: Mapping[str, Sequence[float]], steps: Steps) -> np.ndarray:
+def sums(rows: Sequence[Row], kinds: Mapping[str, Sequence[float]], steps: ChannelGrain) -> np.ndarray:
     """(7,) the sums of a network's layers; see the head of this file. Layers of unknown kinds count by their values."""
     total = np.zeros(len(TERMS))
     total[-1] = 1

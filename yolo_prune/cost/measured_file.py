@@ -45,7 +45,7 @@ class Machine(_Model):
 
 
 class StepsRow(_Model):
-    """The channel steps of a device; see latency_model.Steps."""
+    """The channel steps of a device; see latency_model.ChannelGrain."""
 
     out: Annotated[int, Field(ge=1, le=4096)]
     inp: Annotated[int, Field(ge=1, le=4096)]

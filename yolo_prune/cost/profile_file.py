@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from yolo_prune.cost import latency_model, measured_file, profile_format
-from yolo_prune.cost.latency_model import Row, Steps
+from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.cost.measured_file import ProfileFile
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe.value_checks import shown
@@ -42,7 +42,7 @@ class Profile:
     imgsz: int
     threads: int
     machine: str
-    steps: Steps
+    steps: ChannelGrain
     kinds: Mapping[str, Sequence[float]]
     network: np.ndarray
     content: Mapping[str, Any]
@@ -135,7 +135,7 @@ def of(content: Any, name: str) -> Profile:
         checked.imgsz,
         checked.threads,
         checked.machine.name,
-        Steps(checked.steps.out, checked.steps.inp, checked.steps.tail),
+        ChannelGrain(checked.steps.out, checked.steps.inp, checked.steps.tail),
         checked.kinds,
         np.array(checked.network, dtype=float),
         content,
