@@ -154,7 +154,7 @@ MUTATIONS = (
     Mutation("schedule", "floor(part * epochs + 1e-9)", "floor(part * epochs)", ("schedule",)),
     Mutation("schedule", "(2 * i * (last - first) + gaps)", "(2 * i * (last - first))", ("schedule",)),
     # What channels are worth
-    Mutation("gates", "_LEAST = 0.05", "_LEAST = 50", (WEIGHTS,)),
+    Mutation("gates", "_LEAST_WEIGHT = 0.05", "_LEAST_WEIGHT = 50", (WEIGHTS,)),
     Mutation("gates", "float(np.median(list(totals.values())))", "float(np.mean(list(totals.values())))", (WEIGHTS,)),
     Mutation(
         "gates",

@@ -102,7 +102,7 @@ def test_what_no_gradient_speaks_of_has_no_score_and_is_not_first_to_go() -> Non
     l2 = scoring.score(found, model, "l2")["model.5.conv"]
     assert np.array_equal(np.argsort(full["model.5.conv"]), np.argsort(l2))
     weights = gradients.weights(full, found)
-    assert weights["model.5.conv"] > 10 * gradients._LEAST
+    assert weights["model.5.conv"] > 10 * gradients._LEAST_WEIGHT
     baseline = Baseline.of(model, found)
     _, plan = choice.choose(model, recipe, baseline, choice.limits(recipe, baseline), lambda groups: scores)
     assert len(plan.keep.get("model.5.conv", range(128))) > 40

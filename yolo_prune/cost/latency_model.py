@@ -27,8 +27,10 @@ import numpy as np
 STEPS = (1, 8, 16, 32)  # sweeps go by 4 channels: what is finer counts as 1
 TERMS = ("both_1x1", "both", "out", "inp", "call", "values", "fixed")
 _PRIOR = np.array([1, 1, 1, 1, 1, 0, 0], dtype=float)
-_SPREAD = np.array([1, 1, 1, 1, 1, 0.3, 0.3])  # how little a weight may stray from its prior
-_HOLD = 0.01
+# How hard each weight is pulled to its prior, beside the others, and all of them beside an error of 1 (all of the
+# milliseconds) in one network: enough where the networks do not tell two sums apart, too little to be seen elsewhere.
+_PRIOR_STIFFNESS = np.array([1, 1, 1, 1, 1, 0.3, 0.3])
+_PRIOR_WEIGHT = 0.01
 _DENSE = 3  # how often more the dense network counts: bounds are shares of it
 
 
@@ -157,8 +159,8 @@ def is_image(kind: str) -> bool:
 def fit_network(rows: np.ndarray, ms: np.ndarray) -> np.ndarray:
     """Weigh the sums of networks (n, 7) by what was measured of them (n,) -> (7,)."""
     count = np.sqrt(len(ms))
-    matrix = np.vstack([rows / ms[:, None], _HOLD * np.diag(_SPREAD) * count])
-    return nonnegative(matrix, np.concatenate([np.ones(len(ms)), _HOLD * _SPREAD * _PRIOR * count]))
+    matrix = np.vstack([rows / ms[:, None], _PRIOR_WEIGHT * np.diag(_PRIOR_STIFFNESS) * count])
+    return nonnegative(matrix, np.concatenate([np.ones(len(ms)), _PRIOR_WEIGHT * _PRIOR_STIFFNESS * _PRIOR * count]))
 
 
 def error(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

@@ -37,9 +37,9 @@ from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.host.memory import precise
 
 KINDS = ("activation", "fisher", "obdc", "taylor")
-_LEAST = 0.05  # of the typical weight: what seems to cost nothing is not for free
-_EVERY = 4  # of so many forward passes, the activations of one are looked at
-_LOOKS = 64  # an epoch are enough: where it has more steps, some are passed over
+_LEAST_WEIGHT = 0.05  # of the typical weight: what seems to cost nothing is not for free
+_PASSES_PER_LOOK = 4  # of so many forward passes, the activations of one are looked at
+_LOOKS_PER_EPOCH = 64  # are enough: where an epoch has more steps, some are passed over
 
 Source = tuple[str, str]  # a layer, and its side
 
@@ -74,7 +74,7 @@ class Gates:
         self._sums = torch.zeros(self._flat.size)
         self._counts = torch.zeros(len(self._flat.sizes) + 1)  # looks of each group; the last is all looks
         self._handles: list[Any] = []
-        self._every = max(1, steps // _LOOKS)
+        self._every = max(1, steps // _LOOKS_PER_EPOCH)
         self._steps = self._passes = 0
         self._always = False
 
@@ -226,7 +226,7 @@ class Gates:
             if not module.training and not self._always:
                 return  # a validation
             self._passes += first
-            if (self._passes - 1) % (_EVERY * self._every) == 0:
+            if (self._passes - 1) % (_PASSES_PER_LOOK * self._every) == 0:
                 x = inputs[0].detach().float().abs()
                 conv = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
                 means = x.mean((0, 2, 3)) if conv else x.flatten(0, -2).mean(0)
@@ -252,7 +252,7 @@ def weights(scores: Mapping[str, np.ndarray], channel_graph: ChannelGraph) -> di
     for name, unit in units.items():
         totals[unit] += float(scores[name].sum())
     typical = float(np.median(list(totals.values()))) if totals else 0.0
-    return {name: max(totals[unit] / typical, _LEAST) if typical > 0 else 1.0 for name, unit in units.items()}
+    return {name: max(totals[unit] / typical, _LEAST_WEIGHT) if typical > 0 else 1.0 for name, unit in units.items()}
 
 
 def _has_gradients(module: Any) -> bool:

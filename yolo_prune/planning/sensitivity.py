@@ -30,7 +30,7 @@ from yolo_prune.recipe.settings import Recipe
 
 KIND = "yolo-prune sensitivity"
 SHARES = (0.25, 0.5)  # of a group's channels that are cut
-_LEAST = 0.05  # of the median weight: what seems to cost nothing is not for free
+_LEAST_WEIGHT = 0.05  # of the median weight: what seems to cost nothing is not for free
 
 
 def measure(
@@ -76,7 +76,7 @@ def measure(
     typical = float(np.median([row["weight"] for row in rows.values()])) if rows else 1.0
     typical = typical if typical > 0 else 1.0
     for row in rows.values():
-        row["weight"] = round(max(row["weight"] / typical, _LEAST), 4)
+        row["weight"] = round(max(row["weight"] / typical, _LEAST_WEIGHT), 4)
     return {"kind": KIND, "loss": round(dense, 6), "shares": list(SHARES), "groups": rows}
 
 
