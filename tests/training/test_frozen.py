@@ -34,7 +34,7 @@ ONCE: dict[str, Any] = {"prune": 0.3, "prune_start": 0.5, "prune_reconstruct": "
 def small(freeze: object = None) -> Any:
     torch.manual_seed(0)
     model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False)).train()
-    for name in frozen.to_be(model, freeze):
+    for name in frozen.layers_to_freeze(model, freeze):
         model.get_submodule(name).weight.requires_grad_(False)
     return model
 
@@ -53,23 +53,23 @@ def small(freeze: object = None) -> Any:
 )
 def test_names_are_those_that_the_host_freezes(freeze: object, words: str) -> None:
     model = small(freeze)
-    assert frozen.in_words(model, frozen.makers(model)) == words
-    assert frozen.makers(model) == frozen.to_be(model, freeze)
-    assert not any("dfl" in name for name in frozen.makers(model))
+    assert frozen.in_words(model, frozen.frozen_layers(model)) == words
+    assert frozen.frozen_layers(model) == frozen.layers_to_freeze(model, freeze)
+    assert not any("dfl" in name for name in frozen.frozen_layers(model))
 
 
 def test_frozen_makers_are_protected_and_all_else_is_as_it_was() -> None:
     model = small(5)
-    free, found = channel_groups.build(model), channel_groups.build(model, frozen=frozen.makers(model))
+    free, found = channel_groups.build(model), channel_groups.build(model, frozen=frozen.frozen_layers(model))
     gone = {group.name for group in free.groups} - {group.name for group in found.groups}
     assert gone == {
         group.name for group in free.groups if group.name.startswith(tuple(f"model.{n}." for n in range(5)))
     }
     assert len(gone) > 5
-    for name in frozen.makers(model):
+    for name in frozen.frozen_layers(model):
         assert found.protected[name] == channel_groups.FROZEN
         assert name not in found.native  # not by the model's nature: its yaml still carries the width
-    assert len(found.protected) == len(free.protected) + len(frozen.makers(model))
+    assert len(found.protected) == len(free.protected) + len(frozen.frozen_layers(model))
     whole = channel_groups.build(small(), frozen=("model.4.m.0.cv1.conv",))
     assert not any(block.name == "model.4.m.0" for block in whole.blocks)
     assert any(block.name == "model.4.m.0" for block in free.blocks)
@@ -138,7 +138,7 @@ def test_a_bound_that_freezing_puts_out_of_reach_says_so() -> None:
 @pytest.mark.parametrize("sparsity", ["0.5", "2:4"])
 def test_single_weights_of_frozen_layers_are_not_made_zero(sparsity: str) -> None:
     model = small(3)
-    still = frozen.makers(model)
+    still = frozen.frozen_layers(model)
     every = masks.choose(model, parse(sparsity))
     chosen = masks.choose(model, parse(sparsity), frozen=still)
     assert set(every) - set(chosen) == set(still) & set(every)

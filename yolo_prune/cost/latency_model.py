@@ -27,8 +27,8 @@ import numpy as np
 STEPS = (1, 8, 16, 32)  # sweeps go by 4 channels: what is finer counts as 1
 TERMS = ("both_1x1", "both", "out", "inp", "call", "values", "fixed")
 _PRIOR = np.array([1, 1, 1, 1, 1, 0, 0], dtype=float)
-# How hard each weight is pulled to its prior, beside the others, and all of them beside an error of 1 (all of the
-# milliseconds) in one network: enough where the networks do not tell two sums apart, too little to be seen elsewhere.
+# How stiffly each weight is held to its prior, beside the others. One of stiffness 1 that is off by 1 counts as much as
+# an error of _PRIOR_WEIGHT (1 %) in every network.
 _PRIOR_STIFFNESS = np.array([1, 1, 1, 1, 1, 0.3, 0.3])
 _PRIOR_WEIGHT = 0.01
 _DENSE = 3  # how often more the dense network counts: bounds are shares of it

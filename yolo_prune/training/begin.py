@@ -69,7 +69,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
         PruneError: the model is of another family, its optimizer cannot be stepped, a bound is out of reach, or the
             folder cannot be written.
     """
-    model, frozen_layers = run.student, frozen.makers(run.student)
+    model, frozen_layers = run.student, frozen.frozen_layers(run.student)
     checkpoint.require_supported(model, str(run.arguments.model))
     optimizer_state.require_steppable(run.optimizer)
     graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
@@ -141,7 +141,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
         avoid = dict((session.resumed or {}).get("avoid", {}))
         if avoid.keys() - session.avoid.keys():
             session.avoid.update(avoid)
-            frozen_layers = frozen.makers(run.student)
+            frozen_layers = frozen.frozen_layers(run.student)
             graph = channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers)
     session.start_actions(run, graph)
     if session.resumed is not None:

@@ -127,7 +127,7 @@ def cut_training(
         The groups as they were before the cut, and the blocks that were removed whole.
     """
     removed: list[str] = []
-    frozen_layers = frozen.makers(student_of(model))
+    frozen_layers = frozen.frozen_layers(student_of(model))
     scored = student_of(ema)
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows

@@ -15,7 +15,7 @@ from torch import nn
 from yolo_prune.graph.trace import LAYERS
 
 
-def makers(model: nn.Module) -> tuple[str, ...]:
+def frozen_layers(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that make channels and whose weights are not trained, but for what is so in every training.
 
     Args:
@@ -24,7 +24,7 @@ def makers(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, weight in _weights(model) if not weight.requires_grad)
 
 
-def to_be(model: nn.Module, freeze: object) -> tuple[str, ...]:
+def layers_to_freeze(model: nn.Module, freeze: object) -> tuple[str, ...]:
     """The same of a training that has not begun.
 
     Args:
@@ -39,7 +39,7 @@ def in_words(model: nn.Module, names: Collection[str]) -> str:
     """Name layers in few words: a block that is frozen whole by its own name.
 
     Args:
-        model: the stock model that the layers are of. names: as of `makers`.
+        model: the stock model that the layers are of. names: as of `frozen_layers`.
     """
     return ", ".join(_shortest([name for name, _ in _weights(model)], set(names)))
 

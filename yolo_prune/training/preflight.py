@@ -112,7 +112,7 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
         PruneError: one of the two, or a pattern of `protect` that means no layer.
     """
     checkpoint.require_supported(network, name)
-    graph = channel_groups.build(network, wanted.protect, frozen=frozen.to_be(network, freeze))
+    graph = channel_groups.build(network, wanted.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, wanted.protect)
     weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
     baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, limits)

@@ -112,7 +112,7 @@ class Session:
 
     def say_frozen(self, run: Run) -> None:
         """Say which layers are left as they are, and so keep their channels; again only when it is others."""
-        names = frozen.makers(run.student)
+        names = frozen.frozen_layers(run.student)
         if self.unfinished and names and names != self.frozen:
             freeze = getattr(run.arguments, "freeze", None)
             messages.frozen(freeze, frozen.in_words(run.student, names), len(names))

@@ -38,7 +38,7 @@ def take(run: Run, session: Session) -> None:
 def next_plan(run: Run, session: Session) -> dict[str, Any]:
     """What would stay of each group if the next step were taken now."""
     bounds = choice.limits(session.recipe, session.baseline, _share(session))
-    frozen_layers, scores = frozen.makers(run.student), _scores(run, session)
+    frozen_layers, scores = frozen.frozen_layers(run.student), _scores(run, session)
     recipe, baseline, scored = session.recipe, session.baseline, run.average_student
     _, plan = choice.choose(scored, recipe, baseline, bounds, scores, session.avoid, frozen_layers)
     return plan.keep
@@ -137,5 +137,5 @@ def _graph_until_next_step(run: Run, session: Session) -> ChannelGraph | None:
     """The graph after a cut, where something looks at it until the next one."""
     if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
         return None
-    frozen_layers = frozen.makers(run.student)
+    frozen_layers = frozen.frozen_layers(run.student)
     return channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers).without_trace()
