@@ -125,7 +125,7 @@ MUTATIONS = (
         "costs",
         "return slope * step + bend * step**2",
         "return slope * step",
-        ("allocate::test_the_change_of_a_cost_is_exact",),
+        ANSWERS,
     ),
     Mutation("costs", "o * (1 + self.tail), o)", "o, o)", ANSWERS),
     Mutation(
