@@ -175,7 +175,7 @@ def same_training(before: dict[str, Any], after: dict[str, Any]) -> None:
 IN_A_STEP = [
     (optimizer_state, "carry_optimizer", True),
     (reconstruct, "_fit", True),
-    (Run, "was_cut", True),
+    (Run, "rewire_after_cut", True),
     (architecture, "stamp", True),
     (Session, "start_actions", True),
     (Run, "save_as_of_the_epoch_before", False),

@@ -120,7 +120,7 @@ def test_the_ema_follows_the_live_model_after_a_cut() -> None:
     averaged = ModelEMA(model)
     averaged.update(model)  # the host pairs the tensors of both models at the first update and keeps the pairs
     cut(model, averaged.ema, optimizer)
-    Run.average_anew(averaged)
+    Run.restart_average(averaged)
     one_step(model, optimizer, 3)
     before = {name: value.clone() for name, value in averaged.ema.state_dict().items()}
     averaged.update(model)

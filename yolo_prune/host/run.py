@@ -170,16 +170,16 @@ class Run:
         else:
             self.trainer.model = model
         self.trainer.ema.ema = average
-        self.was_cut()
+        self.rewire_after_cut()
 
-    def was_cut(self) -> None:
+    def rewire_after_cut(self) -> None:
         """The model and its average have new tensors: the host's average and DDP are to know these, on every rank."""
-        self.average_anew(self.trainer.ema)
+        self.restart_average(self.trainer.ema)
         if isinstance(self.trainer.model, DistributedDataParallel):
             self._wrap_anew()
 
     @staticmethod
-    def average_anew(ema: Any) -> None:
+    def restart_average(ema: Any) -> None:
         """After its module was cut, let the host's ModelEMA average the new tensors, from near at first.
 
         The host pairs the tensors of average and model once and keeps the pairs (8.4.190, utils/torch_utils.py:

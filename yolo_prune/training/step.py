@@ -51,7 +51,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     _prepare(run, session)
     graph, removed = _cut(run, session, share, back)
     _make_sparse(run, session, share)
-    run.was_cut()
+    run.rewire_after_cut()
     row = _record(run, session, start)
     last_checkpoint.stamp(run, session, graph, removed)
     session.start_actions(run, _graph_until_next_step(run, session))
