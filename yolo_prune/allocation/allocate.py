@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from yolo_prune.allocation.costs import Cost, Costing
-from yolo_prune.allocation.scopes import OWN, SCOPES, Problem, fits, legal
+from yolo_prune.allocation.scopes import BUILT_IN_SCOPES, SCOPES, Problem, fits, legal
 from yolo_prune.allocation.units import Head, Part, Unit, loss
 from yolo_prune.errors import BoundError, PruneError
 
@@ -115,7 +115,7 @@ def _checked(problem: Problem, scope: str) -> np.ndarray:
         PruneError: it returned something else than a count for each unit, or counts above a bound.
     """
     counts = SCOPES[scope](problem)
-    if scope in OWN:
+    if scope in BUILT_IN_SCOPES:
         return counts
     given = np.asarray(counts, dtype=float)
     if given.shape != (len(problem.units),) or not np.isfinite(given).all():

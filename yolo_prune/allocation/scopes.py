@@ -212,7 +212,7 @@ SCOPES: dict[str, Callable[[Problem], np.ndarray]] = {
     "isomorphic": isomorphic,
     "latency": greedy,
 }
-OWN = frozenset(SCOPES)  # those that are registered later are checked more closely
+BUILT_IN_SCOPES = frozenset(SCOPES)  # those that are registered later are checked more closely
 
 
 def fits(costs: Sequence[Costing], n: np.ndarray) -> bool:
