@@ -14,14 +14,14 @@ TYPE_CHECKING = False  # typing is not imported here: it would cost more than al
 if TYPE_CHECKING:
     from yolo_prune.api import attach, prune
     from yolo_prune.errors import PruneError
-    from yolo_prune.importance.register import register
+    from yolo_prune.registry import register
 
 __version__ = "0.1.0"
 
 _HOME = {
     "prune": "yolo_prune.api",
     "attach": "yolo_prune.api",
-    "register": "yolo_prune.importance.register",
+    "register": "yolo_prune.registry",
     "PruneError": "yolo_prune.errors",
 }
 

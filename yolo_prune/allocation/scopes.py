@@ -13,7 +13,7 @@ global and latency then exchange: a chunk is given to one unit and what pays for
 that loses less. HALP (arXiv 2110.10811) solves its knapsack with every layer's inputs held at full width; here a chunk
 is priced with the model as it is at that moment, inputs and all. All end with a fill: what still fits is given back.
 
-A new scope is a function here and a name in recipe/settings.py; one's own is registered (importance/register.py).
+A new scope is a function here and a name in recipe/settings.py; one's own is registered (registry.py).
 """
 
 from __future__ import annotations

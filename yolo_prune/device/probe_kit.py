@@ -68,7 +68,7 @@ def make(
 
     Args:
         network: a stock model. name: what the profile calls it. folder: an empty folder.
-        kind: a name in runtime.FORMATS. imgsz: pixels, a multiple of the model's stride. say: what progress is told to.
+        kind: a name in profile_format.FORMATS. imgsz: pixels, a multiple of the stride. say: what progress is told to.
 
     Raises:
         PruneError: the host cannot export the model to this format, or writes other layers than are counted.

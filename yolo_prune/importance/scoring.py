@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """Which channels matter: a channel group -> one score a channel, larger is more important.
 
-What gradients say is in gradients.py, what weights say in magnitude.py.
-register.py adds one's own.
+What gradients say is in gradients.py, what weights say in magnitude.py. registry.py, at the top of the package, adds
+one's own.
 """
 
 from __future__ import annotations

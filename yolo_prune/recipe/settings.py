@@ -22,8 +22,7 @@ GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Lists in a recipe file; as an argument, words with commas between them.
 LISTS = {"protect": "model.0,model.22.*", "deploy": "onnx,openvino"}
-# Also what importance/register.py registers. The functions are in allocation/scopes.py, which needs numpy; this file
-# does not.
+# Also what registry.py registers. The functions are in allocation/scopes.py, which needs numpy; this file does not.
 SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
 
 
@@ -46,7 +45,7 @@ def _pattern(given: object) -> object:
 
 
 def _one_of(table: Container[str], given: object) -> object:
-    """Refuse a text that is no name in a table; `hooks.register` adds to these tables."""
+    """Refuse a text that is no name in a table; `yolo_prune.register` adds to these tables."""
     if isinstance(given, str) and given not in table:
         raise PydanticCustomError("literal_error", "unknown")
     return given
