@@ -119,7 +119,14 @@ def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 7, "schedule": "cubic"}, {"start": 0.3}, {"distill": 6}, {"regularize": "group"}, {"warmup": 2}],
+    [
+        {"steps": 7, "schedule": "cubic"},
+        {"start": 0.3},
+        {"distill": 6},
+        {"regularize": "group"},
+        {"warmup": 2},
+        {"nbs": 16},
+    ],
     ids=lambda settings: next(iter(settings)),
 )
 def test_one_cut_takes_no_settings_of_a_training(settings: dict[str, Any]) -> None:

@@ -345,6 +345,8 @@ def test_as_dict_is_plain() -> None:
         "reconstruct": "weights",
         "warmup": 0.0,
         "restart_lr": False,
+        "nbs": None,
+        "ema": 0.0,
         "distill": 0.0,
         "regularize": "none",
         "regularize_strength": None,

@@ -68,6 +68,8 @@ _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
 _Sparsity = Annotated[str | None, BeforeValidator(_pattern)]
+_AverageAge = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
+_Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
@@ -198,11 +200,26 @@ class Settings(BaseModel):
         "0 to 100, also 0.5",
         "must be a number of epochs from 0 to 100, for example 1",
     )
-    restart_lr: bool = _setting(
+    restart_lr: bool | Literal["cosine"] = _setting(
         False,
-        "whether the learning rate goes through its whole schedule once more after the last step",
-        "`True`, `False`",
-        "must be True or False",
+        "whether the learning rate goes through its whole schedule once more after the last step, or falls from `lr0` "
+        "in half a cosine, whatever the schedule",
+        "`True`, `False`, `cosine`",
+        "must be True or False, or cosine",
+    )
+    nbs: _Images = _setting(
+        None,
+        "images to a step of the optimizer after the last step, in place of the host's `nbs`; less makes more steps of "
+        "an epoch, and weight decay follows as the host's does",
+        "1 to 65536; the host's own is 64",
+        "must be a number of images from 1 to 65536, for example 16",
+    )
+    ema: _AverageAge = _setting(
+        0.0,
+        "after each step, the mean age of the averaged weights (EMA), as a share of the optimizer steps since; 0 "
+        "leaves the host's average, which for some hundred steps is hardly one",
+        "0 to 0.5",
+        "must be a share of the steps from 0 (the host's average) to 0.5, for example 0.1",
     )
     distill: _Weight = _setting(
         0.0,

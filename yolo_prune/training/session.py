@@ -26,6 +26,7 @@ from yolo_prune.training import (
     max_drop,
     optimizer_actions,
     preflight,
+    recovery,
     resume,
     roll_back,
     run_record,
@@ -131,18 +132,9 @@ def on_train_epoch_start(trainer: Any) -> None:
             step.take(run, session)
     if run.epoch == max_drop.last_judged(session, run.epochs):
         max_drop.judge(run, session)
-    _restart_learning_rate(run, session)
+    recovery.follow(run, session)
     if session.unfinished:
         session.actions.raise_pressure(run.epoch, session.epochs[session.done], lambda: step.next_plan(run, session))
-
-
-def _restart_learning_rate(run: Run, session: Session) -> None:
-    """From the last step on, go through the host's whole schedule of the learning rate once more, in what is left."""
-    if not session.recipe.restart_lr or session.unfinished or not session.done:
-        return
-    last = session.epochs[-1]
-    time = (run.epoch - last) / max(run.epochs - last, 1)
-    session.actions.scale_learning_rate(run.schedule(time * run.epochs) / max(run.schedule(run.epoch), 1e-12))
 
 
 def on_train_epoch_end(trainer: Any) -> None:

@@ -22,7 +22,7 @@ from yolo_prune.recipe import schedule
 from yolo_prune.report import messages
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks, undo
-from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, last_checkpoint, step_undo
+from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, last_checkpoint, recovery, step_undo
 from yolo_prune.training.session_data import Session
 
 
@@ -55,6 +55,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     row = _record(run, session, start)
     last_checkpoint.stamp(run, session, graph, removed)
     session.start_actions(run, _graph_until_next_step(run, session))
+    recovery.follow(run, session)
     session.actions.warm_up(len(run.loader), run.accumulate)
     run.forget_the_best()
     if run.epoch > run.start_epoch:

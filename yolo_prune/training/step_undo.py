@@ -23,7 +23,7 @@ def keep(undo: Undo, run: Run, session: Session) -> None:
     for model in (live, run.average):
         undo.model(model)
     undo.optimizer(run.optimizer)
-    undo.attributes(*run.parts, session, session.actions)
+    undo.attributes(*run.parts, session, session.actions, *([session.cadence] if session.cadence else []))
     undo.contents(session.record)
     undo.contents(session.avoid)
     if hasattr(live, "student_model"):

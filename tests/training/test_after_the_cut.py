@@ -1,0 +1,128 @@
+# yolo-prune, AGPL-3.0 license
+"""How a run trains on once it is cut: its average, the images to a step of its optimizer, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.utils.torch_utils import ModelEMA
+
+from tests.helpers.runs import train
+from yolo_prune.host.cadence import Cadence
+from yolo_prune.host.run import Run
+from yolo_prune.training import recovery, session
+
+SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.43, "prune_nbs": 4, "prune_ema": 0.1}
+HOST: dict[str, Any] = {"epochs": 7, "nbs": 8, "warmup_epochs": 0, "val": False, "lr0": 0.01, "lrf": 0.1}
+
+
+@pytest.mark.parametrize("age", [0.5, 0.1, 0.03])
+def test_the_average_is_as_old_as_a_share_of_the_steps(age: float) -> None:
+    """The host's own average of a weight that is n at step n."""
+    model = nn.Linear(1, 1)
+    run = Run(SimpleNamespace(ema=ModelEMA(model)))
+    run.average_with(recovery.decay(age))
+    for step in range(1, 201):
+        nn.init.constant_(model.weight, step)
+        run.trainer.ema.update(model)
+        assert float(run.average.weight) == pytest.approx(step - age * (step - 1), rel=1e-4)
+
+
+def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
+    weight, bias = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    groups = [{"params": [weight], "weight_decay": 0.5}, {"params": [bias], "weight_decay": 0.0}]
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(nbs=64, weight_decay=0.6),
+        batch_size=24,
+        accumulate=3,
+        epochs=9,
+        train_loader=range(50),
+        optimizer=torch.optim.SGD(groups, 0.1),
+        optimizer_step=lambda: None,
+        add_callback=lambda *_: None,
+    )
+    cadence = Cadence(Run(trainer))
+    seen = {}
+    for images in (24, 40, 10, None):
+        cadence.step_every(images)
+        seen[images] = (trainer.accumulate, trainer.optimizer.param_groups[0]["weight_decay"])
+    # 8.4.190, engine/trainer.py: weight_decay * batch_size * accumulate / nbs
+    expected = {24: (1, 0.6), 40: (2, 0.6 * 48 / 40), 10: (1, 0.6 * 24 / 10), None: (3, 0.6 * 72 / 64)}
+    assert {key: pytest.approx(value) for key, value in expected.items()} == seen
+    assert trainer.optimizer.param_groups[1]["weight_decay"] == 0
+    assert trainer.args.nbs == 64
+
+
+class StopError(Exception):
+    """The process is gone."""
+
+
+def watch(yolo: YOLO) -> dict[int, dict[str, Any]]:
+    """What each epoch of a training was trained with, as of its last batch."""
+    seen: dict[int, dict[str, Any]] = {}
+    handles: list[Any] = []
+
+    def look(trainer: Any) -> None:
+        row = seen[trainer.epoch] = {"rates": [], "start": trainer.ema.updates}
+
+        def hook(optimizer: Any, *_: Any) -> None:
+            row["rates"].append(optimizer.param_groups[0]["lr"])
+
+        for handle in handles:
+            handle.remove()
+        handles[:] = [trainer.optimizer.register_step_pre_hook(hook)]
+
+    def end(trainer: Any) -> None:
+        decays = {group["weight_decay"] for group in trainer.optimizer.param_groups} - {0}
+        seen[trainer.epoch] |= {"decays": decays, "average": trainer.ema.decay(8), "updates": trainer.ema.updates}
+
+    yolo.add_callback("on_train_epoch_start", look)
+    yolo.add_callback("on_train_epoch_end", end)
+    return seen
+
+
+def check(seen: dict[int, dict[str, Any]], epochs: range, first: int = 3) -> None:
+    """Two batches of 4 images an epoch; the step comes before epoch 3 of 0 to 6."""
+    for epoch in epochs:
+        row, cut = seen[epoch], epoch >= first
+        steps = 2 if cut else 1
+        time = (epoch - first) / (7 - first)
+        rate = 0.01 * ((0.55 + 0.45 * math.cos(math.pi * time)) if cut else 1 - 0.9 * epoch / 7)
+        assert row["rates"] == pytest.approx([rate] * steps), epoch
+        assert sorted(row["decays"]) == pytest.approx([0.0005]), epoch
+        assert row["average"] == pytest.approx(7 / 16 if cut else 0.9999 * (1 - math.exp(-8 / 2000))), epoch
+        assert row["updates"] == (2 * (epoch - first + 1) if cut else epoch + 1), epoch
+
+
+def test_a_run_trains_on_as_asked_and_so_it_does_when_resumed_and_recovered(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = YOLO("yolov8n.yaml")
+    seen = watch(yolo)
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 4:
+            raise StopError
+
+    yolo.add_callback("on_train_epoch_end", stop)
+    with pytest.raises(StopError):
+        train(tiny_data, tmp_path, yolo, prune_restart_lr="cosine", **SETTINGS, **HOST)
+    check(seen, range(5))
+    resumed, poisoned = YOLO(tmp_path / "run" / "weights" / "last.pt"), []
+    seen = watch(resumed)
+
+    def poison(trainer: Any) -> None:
+        if trainer.epoch == 5 and not poisoned:
+            poisoned.append(trainer.epoch)
+            trainer.loss = torch.tensor(math.nan)  # the host makes a new average of last.pt, and trains epoch 5 again
+
+    resumed.add_callback("on_train_epoch_end", poison)
+    resumed.train(resume=True)
+    assert poisoned
+    check(seen, range(4, 7))
+    assert session.of(resumed.trainer).steps[0]["epoch"] == 4
