@@ -148,7 +148,7 @@ def damaged_profiles(rng: random.Random, count: int, folder: Path) -> Iterator[t
         measurement.doubts(dict(found.content))
         json.dumps(found.brief())
         baseline = choice.Baseline.of(network, groups, found)
-        choice.plan(network, groups, wanted, baseline, choice.limits(wanted, baseline))
+        choice.plan(network, groups, wanted, baseline, choice.step_bounds(wanted, baseline))
 
     for raw, shown in json_files(rng, count, content):
         yield shown, lambda raw=raw: use(raw)  # type: ignore[misc]
@@ -166,7 +166,7 @@ def damaged_sensitivities(rng: random.Random, count: int, folder: Path) -> Itera
 
     def use(raw: bytes) -> None:
         target.write_bytes(raw)
-        shares = sensitivity.limits(wanted, groups)
+        shares = sensitivity.largest_cuts(wanted, groups)
         assert all(0 <= share <= 1 for share in shares.values()), shares
         assert sensitivity.weights_of_recipe(wanted, groups)
 

@@ -128,7 +128,7 @@ def main() -> None:
         recipe = from_arguments({**asked, "prune_scope": "global" if scope == "halp" else scope})
         assert recipe is not None
         recipe = recipe.model_copy(update={"scope": scope})
-        chosen = choice.plan(dense, found, recipe, baseline, choice.limits(recipe, baseline), scores)
+        chosen = choice.plan(dense, found, recipe, baseline, choice.step_bounds(recipe, baseline), scores)
         small = deepcopy(dense)
         cut_channels.apply(small, found, chosen)
         counts = {

@@ -45,7 +45,7 @@ def ours(scale: str) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        cut_models.cut_training(model, ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
+        cut_models.cut_training(model, ema, optimizer, wanted, baseline, choice.step_bounds(wanted, baseline))
         seconds = time.perf_counter() - start
     size = model_size.size_of(model)
     return {

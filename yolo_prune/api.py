@@ -148,9 +148,9 @@ def _choose(
     unmet_requests.require_protected(graph, wanted.protect)
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
-    weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
-    baseline = Baseline.of(network, graph, device, weights, limits)
-    bounds = choice.limits(wanted, baseline)
+    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+    baseline = Baseline.of(network, graph, device, weights, largest_cuts)
+    bounds = choice.step_bounds(wanted, baseline)
     if bounds and baseline.meets(bounds):
         log.warn("the model already meets every bound; nothing is cut")
 

@@ -129,7 +129,7 @@ def test_a_latency_bound_holds_in_the_steps_of_the_device(scope: str, fake: prof
     model, found, _ = dense("n")
     baseline = choice.Baseline.of(model, found, fake)
     wanted = asked(latency="60%", scope=scope)
-    bounds = choice.limits(wanted, baseline)
+    bounds = choice.step_bounds(wanted, baseline)
     assert bounds["latency"] == pytest.approx(0.6 * baseline.latency)
     small = deepcopy(model)
     chosen = choice.plan(small, found, wanted, baseline, bounds)
@@ -149,7 +149,7 @@ def test_at_one_latency_the_latency_scope_keeps_the_most_importance(fake: profil
     lost = {}
     for scope in allocate.SCOPES:
         wanted = asked(latency="60%", scope=scope)
-        chosen = choice.plan(model, found, wanted, baseline, choice.limits(wanted, baseline), scores)
+        chosen = choice.plan(model, found, wanted, baseline, choice.step_bounds(wanted, baseline), scores)
         lost[scope] = sum(float(u.losses()[len(chosen.keep.get(u.groups[0], range(u.size)))]) for u in units)
     assert min(lost, key=lambda scope: lost[scope]) in ("latency", "global")
     assert lost["latency"] == pytest.approx(min(lost.values()), rel=0.02)
@@ -160,10 +160,10 @@ def test_an_absolute_bound_and_one_out_of_reach() -> None:
     fake = made_up_once()
     baseline = choice.Baseline.of(model, found, fake)
     wanted = asked(latency=f"{0.7 * baseline.latency:.3f}ms")
-    assert choice.limits(wanted, baseline)["latency"] == pytest.approx(0.7 * baseline.latency, rel=1e-3)
+    assert choice.step_bounds(wanted, baseline)["latency"] == pytest.approx(0.7 * baseline.latency, rel=1e-3)
     hopeless = asked(latency="5%")
     with pytest.raises(PruneError, match=r"the bound of [\d.]+ ms is out of reach: the narrowest legal"):
-        choice.plan(model, found, hopeless, baseline, choice.limits(hopeless, baseline))
+        choice.plan(model, found, hopeless, baseline, choice.step_bounds(hopeless, baseline))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def test_one_function_says_what_stands_in_for_gradients() -> None:
     model = small()
     baseline = choice.Baseline.of(model, channel_groups.build(model))
     plans = [
-        choice.choose(model, wanted, baseline, choice.limits(wanted, baseline), worth)[1].keep
+        choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline), worth)[1].keep
         for wanted, worth in (
             (recipe(), lambda groups: {}),
             (recipe(prune_importance="l2", prune_scope="uniform"), None),

@@ -40,7 +40,7 @@ def asked(**settings: object) -> Recipe:
 def cut(scale: str, wanted: Recipe) -> tuple[nn.Module, choice.Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
-    cut_channels.apply(small, *choice.choose(small, wanted, baseline, choice.limits(wanted, baseline)))
+    cut_channels.apply(small, *choice.choose(small, wanted, baseline, choice.step_bounds(wanted, baseline)))
     return small, baseline
 
 
@@ -84,7 +84,7 @@ def test_counts_are_multiples_and_keep_their_floor(multiple: int, scope: str, pe
     _, found, baseline = dense("n")
     model = dense("n")[0]
     try:
-        plan = choice.plan(model, found, wanted, baseline, choice.limits(wanted, baseline))
+        plan = choice.plan(model, found, wanted, baseline, choice.step_bounds(wanted, baseline))
     except BoundError:
         assert multiple >= 32  # yolov8n has layers of 16 channels: coarse multiples leave little to cut
         return
@@ -167,7 +167,9 @@ def test_uniform_in_several_steps_ends_near_the_widths_of_one() -> None:
     at_once, _ = cut("n", wanted)
     slowly = deepcopy(model)
     for share in (0.3, 0.5, 0.7, 0.85, 0.95, 1.0):
-        cut_channels.apply(slowly, *choice.choose(slowly, wanted, baseline, choice.limits(wanted, baseline, share)))
+        cut_channels.apply(
+            slowly, *choice.choose(slowly, wanted, baseline, choice.step_bounds(wanted, baseline, share))
+        )
     widths = [
         {name: m.out_channels for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
         for net in (at_once, slowly)

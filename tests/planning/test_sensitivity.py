@@ -192,7 +192,7 @@ def test_what_is_not_sensitive_is_cut_more(measured: tuple[Path, Path, dict[str,
         wanted = from_arguments({"prune_flops": "60%", "prune_scope": "global"})
         assert wanted is not None
         baseline = choice.Baseline.of(model, found, None, weights)
-        plan = choice.plan(model, found, wanted, baseline, choice.limits(wanted, baseline), scores)
+        plan = choice.plan(model, found, wanted, baseline, choice.step_bounds(wanted, baseline), scores)
         kept[bool(weights)] = len(plan.keep.get(name, range(64)))
         small = deepcopy(model)
         cut_channels.apply(small, found, plan)

@@ -104,7 +104,7 @@ def test_what_no_gradient_speaks_of_has_no_score_and_is_not_first_to_go() -> Non
     weights = gradients.weights(full, found)
     assert weights["model.5.conv"] > 10 * gradients._LEAST_WEIGHT
     baseline = Baseline.of(model, found)
-    _, plan = choice.choose(model, recipe, baseline, choice.limits(recipe, baseline), lambda groups: scores)
+    _, plan = choice.choose(model, recipe, baseline, choice.step_bounds(recipe, baseline), lambda groups: scores)
     assert len(plan.keep.get("model.5.conv", range(128))) > 40
 
 

@@ -54,7 +54,7 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> channel_groups.ChannelGraph:
     baseline = Baseline.of(ema, channel_groups.build(ema))
-    return cut_models.cut_training(model, ema, optimizer, WANTED, baseline, choice.limits(WANTED, baseline))[0]
+    return cut_models.cut_training(model, ema, optimizer, WANTED, baseline, choice.step_bounds(WANTED, baseline))[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

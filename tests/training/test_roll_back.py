@@ -152,7 +152,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = choice.Baseline.of(model, channel_groups.build(model))
-    cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.limits(wanted, baseline))
+    cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.step_bounds(wanted, baseline))
     learn(model)
     roll_back.go_back(Run(trainer))
     assert trainer.model is not model

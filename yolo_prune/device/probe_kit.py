@@ -263,7 +263,7 @@ def _planned(network: nn.Module, percent: int, seed: int) -> tuple[channel_group
     assert wanted is not None
     baseline = Baseline.of(network, graph)
     try:
-        return graph, choice.plan(network, graph, wanted, baseline, choice.limits(wanted, baseline))
+        return graph, choice.plan(network, graph, wanted, baseline, choice.step_bounds(wanted, baseline))
     except BoundError:
         return _random(network, seed)
 

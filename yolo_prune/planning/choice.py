@@ -32,12 +32,12 @@ class Baseline:
     """The model before its first cut.
 
     Attributes:
-        size: params and GFLOPs. channels: group name -> channels; the limits of a recipe are shares of these.
+        size: params and GFLOPs. channels: group name -> channels; the bounds of a recipe are shares of these.
         layers: name of each convolution and linear layer -> output channels.
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
-        limits: group name -> the largest share of its channels that may go in all; a group that is not named has none.
+        largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
         deployed_gflops: of the model as it is exported, or None where that is not known.
         least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
     """
@@ -51,7 +51,7 @@ class Baseline:
     latency: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     least: float | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
+    largest_cuts: Mapping[str, float] = field(default_factory=dict)
     deployed_gflops: float | None = None
 
     @classmethod
@@ -61,7 +61,7 @@ class Baseline:
         channel_graph: channel_groups.ChannelGraph,
         profile: Profile | None = None,
         weights: Mapping[str, float] | None = None,
-        limits: Mapping[str, float] | None = None,
+        largest_cuts: Mapping[str, float] | None = None,
     ) -> Baseline:
         """Measure a model. Arguments are as the attributes.
 
@@ -77,7 +77,7 @@ class Baseline:
             profile,
             None if profile is None else model_size.latency_of(model, profile),
             weights or {},
-            limits=limits or {},
+            largest_cuts=largest_cuts or {},
             deployed_gflops=model_size.deployed_gflops(model),
         )
 
@@ -87,7 +87,7 @@ class Baseline:
         return figures if self.latency is None else {**figures, "latency": self.latency}
 
     def meets(self, bounds: Mapping[str, float]) -> bool:
-        """Whether every bound (as of `limits`) holds before any cut."""
+        """Whether every bound (as of `step_bounds`) holds before any cut."""
         figures = self.figures()
         return all(value >= figures[key] for key, value in bounds.items())
 
@@ -97,7 +97,7 @@ def wants_latency(recipe: Recipe) -> bool:
     return recipe.latency is not None or recipe.scope == "latency"
 
 
-def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, float]:
+def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, float]:
     """The bounds of a step: `share` of the way from the baseline to each of the recipe's bounds.
 
     Returns:
@@ -116,11 +116,11 @@ def limits(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[str, 
     return upper
 
 
-def _lowest(recipe: Recipe, original: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, int]:
+def _lowest(recipe: Recipe, original: Mapping[str, int], largest_cuts: Mapping[str, float]) -> dict[str, int]:
     """Group name -> the least count that a recipe, and what was measured, let stay of the original one."""
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels, max_cut=recipe.max_cut)
     return {
-        name: max(count, math.ceil(original[name] * (1 - limits[name]) - 1e-9)) if name in limits else count
+        name: max(count, math.ceil(original[name] * (1 - largest_cuts[name]) - 1e-9)) if name in largest_cuts else count
         for name, count in lowest.items()
     }
 
@@ -129,13 +129,13 @@ def least_flops(
     model: nn.Module,
     channel_graph: channel_groups.ChannelGraph,
     recipe: Recipe,
-    limits: Mapping[str, float] | None = None,
+    largest_cuts: Mapping[str, float] | None = None,
 ) -> float | None:
     """FLOPs of the narrowest legal model, for a recipe with `max_drop` and no bound; None for any other."""
     if recipe.max_drop is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
         return None
     original = {group.name: group.size for group in channel_graph.groups}
-    lowest = _lowest(recipe, original, limits or {})
+    lowest = _lowest(recipe, original, largest_cuts or {})
     flat = {name: np.ones(size) for name, size in original.items()}
     cuttable = candidates.units(channel_graph, flat, original, lowest)
     cost = model_size.flops_cost(channel_graph, cuttable, model_size.size_of(model), math.inf)
@@ -161,7 +161,7 @@ def plan(
     """Choose what stays so that every bound holds.
 
     Args:
-        model: the stock model that the groups are of. bounds: as of `limits`.
+        model: the stock model that the groups are of. bounds: as of `step_bounds`.
         scores: group name -> (size,) scores; None asks the recipe's importance, or l2 where that is of gradients.
         weights: group name -> how much the model suffers from a loss in it, where the baseline does not say.
 
@@ -172,7 +172,7 @@ def plan(
         recipe = by_weights(recipe)
         scores = scoring.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
-    lowest = _lowest(recipe, original, baseline.limits)
+    lowest = _lowest(recipe, original, baseline.largest_cuts)
     cuttable = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [
         *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),
@@ -238,7 +238,7 @@ def check_reachable(
 ) -> None:
     """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
     flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
-    bounds = {key: slack * bound for key, bound in limits(recipe, baseline).items()}
+    bounds = {key: slack * bound for key, bound in step_bounds(recipe, baseline).items()}
     with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
         plan(model, channel_graph, recipe, baseline, bounds, flat)
 

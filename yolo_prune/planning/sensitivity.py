@@ -146,7 +146,7 @@ def weights_of_recipe(recipe: Recipe, channel_graph: channel_groups.ChannelGraph
     return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), channel_graph)
 
 
-def limits(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
+def largest_cuts(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """Group name -> the largest share of its channels that may go, by a recipe's layer_loss; empty where it has none.
 
     Between the shares that were measured the loss is taken to rise in straight lines, and beyond them as in the last.

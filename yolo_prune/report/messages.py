@@ -43,7 +43,7 @@ def plan(
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
     words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
-    bounds = choice.limits(recipe, baseline)
+    bounds = choice.step_bounds(recipe, baseline)
     targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
     target = f" to at most {', '.join(targets)}" if targets else ""
     if recipe.sparsity is not None:

@@ -40,7 +40,7 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
     return {
         "yolo_prune": yolo_prune.__version__,
         "recipe": recipe.as_dict(),
-        "bounds": choice.limits(recipe, baseline),
+        "bounds": choice.step_bounds(recipe, baseline),
         "baseline": figures(baseline.size, fitness, baseline.deployed_gflops),
         "steps": [],
         "history": [],

@@ -163,7 +163,7 @@ def _protect_files(run: Run, session: Session) -> None:
 def _say_plan(session: Session, graph: channel_groups.ChannelGraph) -> None:
     """Say what this run is about to do; where it is nothing, it takes no step."""
     recipe, baseline = session.recipe, session.baseline
-    if baseline.meets(choice.limits(recipe, baseline)) and recipe.sparsity is None:
+    if baseline.meets(choice.step_bounds(recipe, baseline)) and recipe.sparsity is None:
         session.epochs = []
         messages.nothing_to_do(baseline.size)
     else:

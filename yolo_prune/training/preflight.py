@@ -114,8 +114,8 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
     checkpoint.require_supported(network, name)
     graph = channel_groups.build(network, wanted.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, wanted.protect)
-    weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
-    baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, limits)
+    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+    baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, largest_cuts)
     try:
         choice.check_reachable(network, graph, wanted, baseline)
     except BoundError:

@@ -99,9 +99,11 @@ def baseline(
     if noted:
         base = _baseline_from(noted, device)
     else:
-        weights, limits = sensitivity.weights_of_recipe(wanted, graph), sensitivity.limits(wanted, graph)
-        base = Baseline.of(model, graph, device, weights, limits)
-    return replace(base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.limits))
+        weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+        base = Baseline.of(model, graph, device, weights, largest_cuts)
+    return replace(
+        base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts)
+    )
 
 
 def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline:
@@ -116,7 +118,7 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline
         device,
         None if device is None else noted.get("latency"),
         dict(noted.get("weights", {})),
-        limits=dict(noted.get("limits", {})),
+        largest_cuts=dict(noted.get("limits", {})),
         deployed_gflops=noted.get("deployed_gflops"),
     )
 

@@ -37,7 +37,7 @@ def take(run: Run, session: Session) -> None:
 
 def next_plan(run: Run, session: Session) -> dict[str, Any]:
     """What would stay of each group if the next step were taken now."""
-    bounds = choice.limits(session.recipe, session.baseline, _share(session))
+    bounds = choice.step_bounds(session.recipe, session.baseline, _share(session))
     frozen_layers, scores = frozen.frozen_layers(run.student), _scores(run, session)
     recipe, baseline, scored = session.recipe, session.baseline, run.average_student
     _, plan = choice.choose(scored, recipe, baseline, bounds, scores, session.avoid, frozen_layers)
@@ -104,7 +104,7 @@ def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[Cha
         run.optimizer,
         session.recipe,
         session.baseline,
-        choice.limits(session.recipe, session.baseline, share),
+        choice.step_bounds(session.recipe, session.baseline, share),
         session.images,
         _scores(run, session),
         session.avoid,
