@@ -51,6 +51,7 @@ from yolo_prune.export import job
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets, yolo_object
 from yolo_prune.planning import choice, sensitivity
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.arguments import check_epochs, from_arguments
 from yolo_prune.recipe.settings import Recipe
@@ -147,7 +148,7 @@ def damaged_profiles(rng: random.Random, count: int, folder: Path) -> Iterator[t
         found = profile_file.read(target)
         measurement.doubts(dict(found.content))
         json.dumps(found.brief())
-        baseline = choice.Baseline.of(network, groups, found)
+        baseline = Baseline.of(network, groups, found)
         choice.plan(network, groups, wanted, baseline, choice.step_bounds(wanted, baseline))
 
     for raw, shown in json_files(rng, count, content):

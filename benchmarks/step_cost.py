@@ -29,6 +29,7 @@ def ours(scale: str) -> dict[str, float]:
     from yolo_prune.cost import model_size
     from yolo_prune.graph import channel_groups
     from yolo_prune.planning import choice
+    from yolo_prune.planning.baseline import Baseline
     from yolo_prune.recipe.arguments import from_arguments
     from yolo_prune.training import cut_models
 
@@ -41,7 +42,7 @@ def ours(scale: str) -> dict[str, float]:
     optimizer.zero_grad()
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
-    baseline = choice.Baseline.of(ema, channel_groups.build(ema))
+    baseline = Baseline.of(ema, channel_groups.build(ema))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()

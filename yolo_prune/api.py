@@ -24,7 +24,7 @@ from yolo_prune.host import checkpoint, dataset_check, datasets, rebuild, yolo_o
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe

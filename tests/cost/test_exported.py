@@ -23,7 +23,8 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
 from yolo_prune.importance import scoring
-from yolo_prune.planning import candidates, choice
+from yolo_prune.planning import candidates
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.surgery.cut_channels import apply
 
 # The model, and its convolutions: (that are passed in training's eval forward, that are in the ONNX file).
@@ -147,7 +148,7 @@ def test_the_predicted_latency_of_a_cut_is_that_of_the_cut_model(name: str) -> N
     """Through layers that are fused of several, and past the branch that is not deployed."""
     model = network(name)
     found, profile = channel_groups.build(model), made_up(model)
-    baseline = choice.Baseline.of(model, found, profile)
+    baseline = Baseline.of(model, found, profile)
     scores, lowest = scoring.score(found, model, "random"), dict.fromkeys(baseline.channels, 1)
     units = candidates.units(found, scores, baseline.channels, lowest)
     cost = model_size.latency_cost(found, units, model, profile, 1.0)

@@ -31,6 +31,7 @@ from yolo_prune.device import profile as command
 from yolo_prune.errors import PruneError
 from yolo_prune.importance import scoring
 from yolo_prune.planning import candidates, choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.report import latency
 from yolo_prune.surgery import cut_channels
 
@@ -92,7 +93,7 @@ def test_networks_that_were_held_out_are_predicted() -> None:
 
 def test_the_prediction_before_a_cut_is_that_of_the_cut_model(fake: profile_file.Profile) -> None:
     model, found, _ = dense("n")
-    baseline = choice.Baseline.of(model, found, fake)
+    baseline = Baseline.of(model, found, fake)
     scores = scoring.score(found, model, "random")
     units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     cost = model_size.latency_cost(found, units, model, fake, 1.0)
@@ -127,7 +128,7 @@ def test_the_change_of_a_latency_is_exact(seed: int) -> None:
 @pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic", "latency"])
 def test_a_latency_bound_holds_in_the_steps_of_the_device(scope: str, fake: profile_file.Profile) -> None:
     model, found, _ = dense("n")
-    baseline = choice.Baseline.of(model, found, fake)
+    baseline = Baseline.of(model, found, fake)
     wanted = asked(latency="60%", scope=scope)
     bounds = choice.step_bounds(wanted, baseline)
     assert bounds["latency"] == pytest.approx(0.6 * baseline.latency)
@@ -143,7 +144,7 @@ def test_a_latency_bound_holds_in_the_steps_of_the_device(scope: str, fake: prof
 
 def test_at_one_latency_the_latency_scope_keeps_the_most_importance(fake: profile_file.Profile) -> None:
     model, found, _ = dense("n")
-    baseline = choice.Baseline.of(model, found, fake)
+    baseline = Baseline.of(model, found, fake)
     scores = scoring.score(found, model, "random")
     units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     lost = {}
@@ -158,7 +159,7 @@ def test_at_one_latency_the_latency_scope_keeps_the_most_importance(fake: profil
 def test_an_absolute_bound_and_one_out_of_reach() -> None:
     model, found, _ = dense("n")
     fake = made_up_once()
-    baseline = choice.Baseline.of(model, found, fake)
+    baseline = Baseline.of(model, found, fake)
     wanted = asked(latency=f"{0.7 * baseline.latency:.3f}ms")
     assert choice.step_bounds(wanted, baseline)["latency"] == pytest.approx(0.7 * baseline.latency, rel=1e-3)
     hopeless = asked(latency="5%")
@@ -270,7 +271,7 @@ def test_a_profile_that_cannot_be_used_is_one_line(change: Any, words: str, tmp_
 def test_a_profile_of_another_model_or_size_is_refused() -> None:
     other, found, _ = dense("s")
     with pytest.raises(PruneError, match=r"measured with yolov8n at 256 and knows nothing of .* measure this one"):
-        choice.Baseline.of(other, found, profile_file.of({**made_up_once().content, "imgsz": 256}, "x"))
+        Baseline.of(other, found, profile_file.of({**made_up_once().content, "imgsz": 256}, "x"))
 
 
 def test_a_profile_and_a_format_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import support
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths

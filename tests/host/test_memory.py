@@ -21,6 +21,7 @@ from yolo_prune.host.memory import is_out_of_memory, precise
 from yolo_prune.host.run import Run
 from yolo_prune.importance import calibration, gradients
 from yolo_prune.planning import choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
@@ -220,7 +221,7 @@ def test_one_function_says_what_stands_in_for_gradients() -> None:
     assert choice.by_weights(Recipe(name="own", flops="50%", scope="global")).scope == "global"
     assert choice.by_weights(recipe(prune_importance="fpgm")).scope == recipe().scope == "global"
     model = small()
-    baseline = choice.Baseline.of(model, channel_groups.build(model))
+    baseline = Baseline.of(model, channel_groups.build(model))
     plans = [
         choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline), worth)[1].keep
         for wanted, worth in (

@@ -25,6 +25,7 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
 from yolo_prune.planning import choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, reconstruct
 
@@ -84,7 +85,7 @@ def test_the_branch_that_matters_keeps_more_and_the_cut_costs_less() -> None:
     asked = {"importance": "fisher", "scope": "global", "round": 1, "min_channels": 2}
     wanted = from_arguments({"prune_flops": "60%", **{f"prune_{key}": value for key, value in asked.items()}})
     assert wanted is not None
-    baseline = choice.Baseline.of(model, channel_groups.build(model))
+    baseline = Baseline.of(model, channel_groups.build(model))
     limits = choice.step_bounds(wanted, baseline)
     found, plan = choice.choose(model, wanted, baseline, limits, lambda groups: worth(model, groups))
     left = {name: len(plan.keep.get(name, range(32))) for name in (MATTERS, IDLE)}
@@ -201,7 +202,7 @@ def test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss() -> None
     assert dense < 0.5 * np.log(CLASSES), "it has learned something"
     wanted = from_arguments({"prune_flops": "20%", "prune_scope": "uniform", "prune_round": 1, "prune_min_channels": 2})
     assert wanted is not None
-    baseline = choice.Baseline.of(model, channel_groups.build(model))
+    baseline = Baseline.of(model, channel_groups.build(model))
     found, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
     assert len(plan.keep) > 2
     losses = []

@@ -19,16 +19,17 @@ from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import candidates, choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels
 
 
 @functools.cache
-def dense(scale: str) -> tuple[nn.Module, channel_groups.ChannelGraph, choice.Baseline]:
+def dense(scale: str) -> tuple[nn.Module, channel_groups.ChannelGraph, Baseline]:
     model = DetectionModel(f"yolov8{scale}.yaml", nc=3, verbose=False)
     found = channel_groups.build(model)
-    return model, found, choice.Baseline.of(model, found)
+    return model, found, Baseline.of(model, found)
 
 
 def asked(**settings: object) -> Recipe:
@@ -37,7 +38,7 @@ def asked(**settings: object) -> Recipe:
     return wanted
 
 
-def cut(scale: str, wanted: Recipe) -> tuple[nn.Module, choice.Baseline]:
+def cut(scale: str, wanted: Recipe) -> tuple[nn.Module, Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
     cut_channels.apply(small, *choice.choose(small, wanted, baseline, choice.step_bounds(wanted, baseline)))

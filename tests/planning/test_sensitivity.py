@@ -24,6 +24,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice, sensitivity
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
 
@@ -191,7 +192,7 @@ def test_what_is_not_sensitive_is_cut_more(measured: tuple[Path, Path, dict[str,
     for weights in ({}, dead):
         wanted = from_arguments({"prune_flops": "60%", "prune_scope": "global"})
         assert wanted is not None
-        baseline = choice.Baseline.of(model, found, None, weights)
+        baseline = Baseline.of(model, found, None, weights)
         plan = choice.plan(model, found, wanted, baseline, choice.step_bounds(wanted, baseline), scores)
         kept[bool(weights)] = len(plan.keep.get(name, range(64)))
         small = deepcopy(model)

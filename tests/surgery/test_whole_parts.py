@@ -21,7 +21,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks, channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import candidates, choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, widths

@@ -22,7 +22,7 @@ from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks

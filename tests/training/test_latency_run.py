@@ -23,7 +23,7 @@ from yolo_prune.device import measurement, probe_kit, profile, timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
-from yolo_prune.planning import choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.training import kept_model, latency_of_run
 
 
@@ -138,7 +138,7 @@ def test_a_dense_model_that_would_run_code_is_not_timed(
     plant(tmp_path / "run" / "pruning" / "dense.pt", tmp_path / "ran")
     ended = run_of(tmp_path / "run")
     device = profile_file.read(run / "pruning" / "device.json")
-    baseline = choice.Baseline.of(ended.student, channel_groups.build(ended.student), device)
+    baseline = Baseline.of(ended.student, channel_groups.build(ended.student), device)
     with caplog.at_level("INFO", logger="ultralytics"):
         latency_of_run.beside_dense(ended, record := record_of(run), baseline, log.say)
     assert record["latency"]["measured_ms"] is None

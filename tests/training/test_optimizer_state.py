@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
 from yolo_prune.training import cut_models, optimizer_state

@@ -24,6 +24,7 @@ from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.training import cut_models, max_drop, roll_back, session
 
@@ -151,7 +152,7 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
-    baseline = choice.Baseline.of(model, channel_groups.build(model))
+    baseline = Baseline.of(model, channel_groups.build(model))
     cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.step_bounds(wanted, baseline))
     learn(model)
     roll_back.go_back(Run(trainer))

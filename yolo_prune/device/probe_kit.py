@@ -27,7 +27,7 @@ from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
 from yolo_prune.planning import candidates, choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
@@ -14,82 +13,17 @@ from torch import nn
 from yolo_prune.allocation import allocate, costs
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import model_size
-from yolo_prune.cost.model_size import Size
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
 from yolo_prune.planning import candidates
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
 _MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
 CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The model before its first cut.
-
-    Attributes:
-        size: params and GFLOPs. channels: group name -> channels; the bounds of a recipe are shares of these.
-        layers: name of each convolution and linear layer -> output channels.
-        blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
-        profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
-        weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
-        largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
-        deployed_gflops: of the model as it is exported, or None where that is not known.
-        least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
-    """
-
-    size: Size
-    channels: dict[str, int]
-    layers: dict[str, int]
-    blocks: int = 0
-    heads: dict[str, int] = field(default_factory=dict)
-    profile: Profile | None = None
-    latency: float | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    least: float | None = None
-    largest_cuts: Mapping[str, float] = field(default_factory=dict)
-    deployed_gflops: float | None = None
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        channel_graph: channel_groups.ChannelGraph,
-        profile: Profile | None = None,
-        weights: Mapping[str, float] | None = None,
-        largest_cuts: Mapping[str, float] | None = None,
-    ) -> Baseline:
-        """Measure a model. Arguments are as the attributes.
-
-        Raises:
-            PruneError: the profile does not fit the model.
-        """
-        return cls(
-            model_size.size_of(model),
-            {group.name: group.size for group in channel_graph.groups},
-            {layer.name: layer.out for layer in channel_graph.layers if layer.makes},
-            len(channel_graph.blocks),
-            dict(channel_graph.heads),
-            profile,
-            None if profile is None else model_size.latency_of(model, profile),
-            weights or {},
-            largest_cuts=largest_cuts or {},
-            deployed_gflops=model_size.deployed_gflops(model),
-        )
-
-    def figures(self) -> dict[str, float]:
-        """What bounds are shares of: "flops", "params" and, with a profile, "latency" in ms."""
-        figures = {"flops": self.size.flops, "params": float(self.size.params)}
-        return figures if self.latency is None else {**figures, "latency": self.latency}
-
-    def meets(self, bounds: Mapping[str, float]) -> bool:
-        """Whether every bound (as of `step_bounds`) holds before any cut."""
-        figures = self.figures()
-        return all(value >= figures[key] for key, value in bounds.items())
 
 
 def wants_latency(recipe: Recipe) -> bool:

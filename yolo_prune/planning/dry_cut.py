@@ -17,7 +17,7 @@ from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.planning import choice, trial
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 _ROUNDS = 10  # blocks that may be found at fault, one after the other; all of one class of the user's count once

@@ -9,7 +9,7 @@ from typing import Any
 
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.channel_groups import ChannelGraph, matches
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.report import text
 
 

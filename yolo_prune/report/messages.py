@@ -11,7 +11,7 @@ from yolo_prune import log
 from yolo_prune.cost.model_size import Size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.report import latency, text

@@ -26,7 +26,7 @@ from yolo_prune.device.timing import Ratio
 from yolo_prune.graph import blocks
 from yolo_prune.host import releases
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import widths
 

@@ -22,7 +22,7 @@ from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import Gates
 from yolo_prune.planning import choice, dry_cut
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, reconstruct
 from yolo_prune.surgery.undo import Undo

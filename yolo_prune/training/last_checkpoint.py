@@ -12,7 +12,7 @@ from typing import Any
 
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run, student_of
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.surgery import widths
 from yolo_prune.training.session_data import Session
 

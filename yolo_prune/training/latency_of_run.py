@@ -17,7 +17,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import latency
 from yolo_prune.report import record as records

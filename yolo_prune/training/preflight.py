@@ -13,7 +13,7 @@ from yolo_prune.errors import BoundError, HostError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import checkpoint, rebuild
 from yolo_prune.planning import choice, sensitivity, unmet_requests
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import support, value_checks
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import frozen

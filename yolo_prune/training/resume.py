@@ -20,7 +20,7 @@ from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import max_drop, resume_state
 from yolo_prune.training.session_data import Session

@@ -12,7 +12,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
-from yolo_prune.planning.choice import Baseline
+from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.report import messages
