@@ -86,12 +86,12 @@ def test_the_branch_that_matters_keeps_more_and_the_cut_costs_less() -> None:
     wanted = from_arguments({"prune_flops": "60%", **{f"prune_{key}": value for key, value in asked.items()}})
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
-    limits = choice.step_bounds(wanted, baseline)
-    found, plan = choice.choose(model, wanted, baseline, limits, lambda groups: worth(model, groups))
+    bounds = choice.step_bounds(wanted, baseline)
+    found, plan = choice.choose(model, wanted, baseline, bounds, lambda groups: worth(model, groups))
     left = {name: len(plan.keep.get(name, range(32))) for name in (MATTERS, IDLE)}
     assert left[MATTERS] >= 2 * left[IDLE], left
 
-    flat = choice.plan(model, found, wanted, baseline, limits, worth(model, found), dict.fromkeys(plan.keep, 1.0))
+    flat = choice.plan(model, found, wanted, baseline, bounds, worth(model, found), dict.fromkeys(plan.keep, 1.0))
     x = images(32, 9)[0]
     with torch.no_grad():
         whole = model(x)[1]

@@ -51,7 +51,7 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "heads": base.heads,
         "latency": base.latency,
         "weights": dict(base.weights),
-        "limits": dict(base.largest_cuts),
+        "limits": dict(base.largest_cuts),  # the name that checkpoints have it under
         "least": base.least,
         "max_drop": record.get("max_drop"),
     }
