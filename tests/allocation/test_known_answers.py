@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from yolo_prune.allocation.allocate import Part, Unit, allocate, lowest_counts, plan_of
+from yolo_prune.allocation.allocate import allocate, lowest_counts, plan_of
 from yolo_prune.allocation.costs import Cost, Effect, Latency
-from yolo_prune.allocation.units import Head, loss
+from yolo_prune.allocation.units import Head, Part, Unit, loss
 
 # A network of four layers: image (3) -> a -> b -> c -> 5 outputs.
 SIZES = (12, 16, 10)

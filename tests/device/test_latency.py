@@ -24,6 +24,7 @@ from tests.helpers.made_up_device import made_up, made_up_once, measured_device
 from tests.helpers.oracle import lively
 from tests.planning.test_choice import asked, dense
 from yolo_prune.allocation import allocate
+from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.cost import latency_model, model_size, profile_file
 from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.device import measurement, probe_kit, runtimes, timing
@@ -148,7 +149,7 @@ def test_at_one_latency_the_latency_scope_keeps_the_most_importance(fake: profil
     scores = scoring.score(found, model, "random")
     units = candidates.units(found, scores, baseline.channels, dict.fromkeys(baseline.channels, 1))
     lost = {}
-    for scope in allocate.SCOPES:
+    for scope in SCOPES:
         wanted = asked(latency="60%", scope=scope)
         chosen = choice.plan(model, found, wanted, baseline, choice.step_bounds(wanted, baseline), scores)
         lost[scope] = sum(float(u.losses()[len(chosen.keep.get(u.groups[0], range(u.size)))]) for u in units)

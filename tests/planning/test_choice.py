@@ -14,6 +14,9 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_prune.allocation import allocate
+from yolo_prune.allocation.costs import Cost
+from yolo_prune.allocation.scopes import SCOPES
+from yolo_prune.allocation.units import Unit
 from yolo_prune.cost import model_size
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
@@ -137,11 +140,11 @@ def test_the_change_of_a_cost_is_exact() -> None:
 
 def test_the_most_important_channels_stay() -> None:
     scores = np.array([[0.1, 5.0, 0.2, 4.0, 3.0, 0.3, 2.0, 0.4]])
-    unit = allocate.Unit(("a",), 8, 8, 1, scores)
+    unit = Unit(("a",), 8, 8, 1, scores)
     one = np.ones(1)
-    cost = allocate.Cost("params", 4.0, 0.0, one, 0 * one, 0 * one, one, np.ones((1, 1)), np.zeros((1, 1)))
-    assert {"uniform", "global", "isomorphic", "latency"} <= set(allocate.SCOPES)
-    for scope in allocate.SCOPES:
+    cost = Cost("params", 4.0, 0.0, one, 0 * one, 0 * one, one, np.ones((1, 1)), np.zeros((1, 1)))
+    assert {"uniform", "global", "isomorphic", "latency"} <= set(SCOPES)
+    for scope in SCOPES:
         plan = allocate.allocate([unit], [cost], scope=scope, multiple=1)
         assert plan.keep["a"].tolist() == [1, 3, 4, 6]
 

@@ -15,8 +15,8 @@ from ultralytics import RTDETR, YOLO
 
 from tests.helpers import task_data
 from tests.helpers.oracle import lively
-from yolo_prune.allocation import allocate
 from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
@@ -199,7 +199,7 @@ def test_what_is_not_sensitive_is_cut_more(measured: tuple[Path, Path, dict[str,
         cut_channels.apply(small, found, plan)
         assert model_size.size_of(small).flops <= 0.6 * baseline.size.flops
     assert kept[True] < kept[False]
-    assert "global" in allocate.SCOPES
+    assert "global" in SCOPES
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from yolo_prune.allocation.costs import Cost, Costing
+from yolo_prune.allocation.costs import Costing
 from yolo_prune.allocation.scopes import BUILT_IN_SCOPES, SCOPES, Problem, fits, legal
-from yolo_prune.allocation.units import Head, Part, Unit, loss
+from yolo_prune.allocation.units import Part, Unit, loss
 from yolo_prune.errors import BoundError, PruneError
-
-__all__ = ["SCOPES", "Cost", "Head", "Part", "PrunePlan", "Unit", "allocate", "lowest_counts", "plan_of"]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune.allocation.allocate import Head
+from yolo_prune.allocation.units import Head
 from yolo_prune.graph import blocks, equivalence, image_shape, residual
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet

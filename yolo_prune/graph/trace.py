@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from yolo_prune.allocation.allocate import Head
+from yolo_prune.allocation.units import Head
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.model_state import home_of
 

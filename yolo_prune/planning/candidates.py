@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from yolo_prune.allocation import allocate
+from yolo_prune.allocation.units import Part, Unit
 from yolo_prune.graph import channel_groups
 
 
@@ -18,18 +18,18 @@ def units(
     original: Mapping[str, int],
     lowest: Mapping[str, int],
     weights: Mapping[str, float] | None = None,
-) -> list[allocate.Unit]:
+) -> list[Unit]:
     """Groups that are tied are one unit; every other group is its own.
 
     Args:
-        scores, original, lowest, weights: of each group, by name; see allocate.Unit.
+        scores, original, lowest, weights: of each group, by name; see Unit.
     """
     layers = {layer.name: layer for layer in channel_graph.layers}
     together: dict[str, list[channel_groups.ChannelGroup]] = {}
     for group in channel_graph.groups:
         together.setdefault(group.tie or group.name, []).append(group)
     return [
-        allocate.Unit(
+        Unit(
             tuple(group.name for group in groups),
             groups[0].size // groups[0].times,
             original[groups[0].name] // groups[0].times,
@@ -54,16 +54,14 @@ def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_group
     return str(sorted(kinds))
 
 
-def blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[allocate.Part]:
+def blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[Part]:
     """The residual blocks that may go."""
     if depth == 0:
         return []
-    return [allocate.Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
+    return [Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
 
 
-def heads(
-    units: list[allocate.Unit], heads: Mapping[str, int], original_heads: Mapping[str, int], most: float
-) -> list[allocate.Part]:
+def heads(units: list[Unit], heads: Mapping[str, int], original_heads: Mapping[str, int], most: float) -> list[Part]:
     """The heads that may go: of each unit one of every attention at a time, the least important first.
 
     Attentions whose values feed one stream lose heads together, for they keep one count.
@@ -90,5 +88,5 @@ def heads(
             leaving = tuple((attention, order[attention][gone - 1]) for attention in attentions)
             share = sum(values[head] for head in leaving) / max(total, 1e-12)
             name = f"{unit.groups[0]}#{gone}"
-            parts.append(allocate.Part(name, unit.groups[0], share, leaving, unit.groups[0], 1 - gone / now))
+            parts.append(Part(name, unit.groups[0], share, leaving, unit.groups[0], 1 - gone / now))
     return parts
