@@ -45,23 +45,19 @@ FEW = (
 )  # random networks of a kit: enough to run, too few to predict well
 
 
-@pytest.fixture(
-    scope="module", params=[ChannelGrain(16, 16, 0.0), ChannelGrain(16, 1, 0.1), ChannelGrain(8, 1, 0.0)], ids=str
-)
+@pytest.fixture(scope="module", params=[(16, 16, 0.0), (16, 1, 0.1), (8, 1, 0.0)], ids=str)
 def fake(request: pytest.FixtureRequest) -> profile_file.Profile:
-    return made_up(request.param)
+    return made_up(ChannelGrain(*request.param))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-@pytest.mark.parametrize(
-    "steps", [ChannelGrain(1, 1, 0.0), ChannelGrain(8, 8, 0.0), ChannelGrain(16, 1, 0.12), ChannelGrain(32, 16, 0.0)]
-)
-def test_channel_steps_are_learned(steps: ChannelGrain, noise: float) -> None:
+@pytest.mark.parametrize("steps", [(1, 1, 0.0), (8, 8, 0.0), (16, 1, 0.12), (32, 16, 0.0)])
+def test_channel_steps_are_learned(steps: tuple[int, int, float], noise: float) -> None:
     found = latency_model.learn_steps(
-        [{**s, "ms": [ms - 0.002 for ms in s["ms"]]} for s in measured_device(steps, noise)["sweeps"]]
+        [{**s, "ms": [ms - 0.002 for ms in s["ms"]]} for s in measured_device(ChannelGrain(*steps), noise)["sweeps"]]
     )
-    assert (found.out, found.inp) == (steps.out, steps.inp)
-    assert found.tail == pytest.approx(steps.tail, abs=0.05)
+    assert (found.out, found.inp) == steps[:2]
+    assert found.tail == pytest.approx(steps[2], abs=0.05)
 
 
 @pytest.mark.parametrize(
