@@ -20,7 +20,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import copy_of
-from yolo_prune.host import checkpoint, dataset_check, datasets, rebuild, yolo_object
+from yolo_prune.host import checkpoint, dataset_check, datasets, trainable_check, yolo_object
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import KINDS
 from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
@@ -93,7 +93,7 @@ def _require_prunable(model: Any, network: Any, data: Path | None) -> None:
             "this model carries the INT8 quantizers of a training with quantize=8; prune the model that it was trained "
             "from, and train the pruned one with quantize=8"
         )
-    rebuild.require_unfused(network)
+    trainable_check.require_unfused(network)
     if data is not None and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
     if data is not None:

@@ -124,7 +124,7 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         yolo: a YOLO object. settings: of its `train`; with a list of data sets each is a run, and the host goes on to
             the next one whatever the error (MultiTrainer).
     """
-    from yolo_prune.host import checkpoint, datasets, rebuild
+    from yolo_prune.host import checkpoint, datasets, trainable_check
     from yolo_prune.training import preflight
 
     require_supported()
@@ -138,7 +138,7 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
-        rebuild.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
+        trainable_check.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
         if not settings.get("resume"):
             _require_weights(yolo, settings.get("pretrained", yolo.overrides.get("pretrained", True)))
         data = settings.get("data")
@@ -148,10 +148,10 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
 
 def _require_weights(yolo: Any, pretrained: Any) -> None:
     """Refuse weights that the model in training would not take over: of a file, or of the `load` before."""
-    from yolo_prune.host import rebuild
+    from yolo_prune.host import trainable_check
 
     if isinstance(pretrained, (str, Path)):
-        rebuild.require_pretrained(pretrained, yolo.model)
+        trainable_check.require_pretrained(pretrained, yolo.model)
     elif pretrained is not False:
         yolo_methods.require_loaded(yolo)
 

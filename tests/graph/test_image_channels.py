@@ -13,7 +13,7 @@ from ultralytics import YOLO
 import yolo_prune
 from tests.helpers.runs import record_of, train, widths
 from yolo_prune.commands.apply import apply
-from yolo_prune.host import rebuild
+from yolo_prune.host import trainable_check
 
 
 def with_channels(data: Path, channels: int, folder: Path) -> Path:
@@ -60,7 +60,7 @@ def test_a_pruned_model_trains_on_images_of_other_channels_at_its_widths(
     assert all(now.pop(name)[0] == 2 and before.pop(name)[0] == 80 for name in head)
     assert now == before
     last = tmp_path / "run" / "weights" / "last.pt"
-    rebuild.require_file(last)
+    trainable_check.require_file(last)
     back = train(tiny_data, tmp_path, YOLO(last), epochs=1)  # and back to colour
     assert widths(back.model) == {**widths(trained.model), "model.0.conv": (now_first(trained), 3)}
 

@@ -96,7 +96,7 @@ _STOCK = object()  # stands for the default of the host
 
 def _unfit(yolo: Any, weights: Any) -> str | None:
     """Why the weights that a YOLO object has just loaded do not fit its model; None where they do."""
-    from yolo_prune.host import rebuild
+    from yolo_prune.host import trainable_check
 
     source: Any = weights if isinstance(weights, dict) or hasattr(weights, "state_dict") else yolo.ckpt
     source = (source.get("ema") or source.get("model")) if isinstance(source, dict) else source
@@ -104,7 +104,7 @@ def _unfit(yolo: Any, weights: Any) -> str | None:
         return None
     named = weights if isinstance(weights, (str, Path)) else getattr(source, "pt_path", None)
     try:
-        rebuild.require_fitting(source, yolo.model, str(named or type(source).__name__), "load")
+        trainable_check.require_fitting(source, yolo.model, str(named or type(source).__name__), "load")
     except PruneError as error:
         return str(error)
     return None
@@ -114,7 +114,7 @@ def require_loaded(yolo: Any) -> None:
     """Raise where the last `load` of a YOLO object left most of its model as it was.
 
     Raises:
-        PruneError: in the words of `rebuild.require_fitting`.
+        PruneError: in the words of `trainable_check.require_fitting`.
     """
     network, fault = vars(yolo).get("yolo_prune_unfit", (None, None))
     if fault is not None and network is yolo.model:

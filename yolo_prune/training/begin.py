@@ -12,7 +12,7 @@ from yolo_prune import files, log
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import atomic_saving, checkpoint, rebuild
+from yolo_prune.host import atomic_saving, checkpoint, trainable_check
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
@@ -47,7 +47,7 @@ def require(run: Run, recipe: Recipe) -> None:
     """
     preflight.modes(run.settings)
     if run.is_resumed:
-        rebuild.require_file(run.arguments.model)
+        trainable_check.require_file(run.arguments.model)
     check_epochs(recipe, run.epochs)
     preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)

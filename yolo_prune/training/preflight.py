@@ -11,7 +11,7 @@ from torch import nn
 from yolo_prune.device import profile
 from yolo_prune.errors import BoundError, HostError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import checkpoint, rebuild
+from yolo_prune.host import checkpoint, trainable_check
 from yolo_prune.planning import choice, sensitivity, unmet_requests
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import support, value_checks
@@ -92,12 +92,12 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
         PruneError: another family, weights that the run would lose, or a bound far out of reach. What cannot be read
             is left to the host.
     """
-    rebuild.require_pretrained(str(settings.get("pretrained")))
+    trainable_check.require_pretrained(str(settings.get("pretrained")))
     path = str(settings.get("model"))
-    network = rebuild.at_hand(path)
+    network = trainable_check.at_hand(path)
     if network is None:
         return
-    rebuild.require(network, path)
+    trainable_check.require(network, path)
     model(network, wanted, path, _SLACK, settings.get("freeze"))
 
 

@@ -24,7 +24,7 @@ from yolo_prune import install
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import rebuild, yolo_methods
+from yolo_prune.host import trainable_check, yolo_methods
 from yolo_prune.surgery import cut_channels
 
 
@@ -106,18 +106,18 @@ def test_a_training_after_predict_works_or_is_refused(tiny_data: Path, tmp_path:
 def test_stock_models_and_pruned_ones_are_kept(name: str) -> None:
     yolo = YOLO(f"{name}.yaml")
     random = torch.get_rng_state()
-    rebuild.require(yolo.model, name)
+    trainable_check.require(yolo.model, name)
     assert torch.equal(random, torch.get_rng_state())
     yolo_prune.prune(yolo, flops="70%", depth=0.3, heads=0.5)
     assert widths(yolo.model) != widths(YOLO(f"{name}.yaml").model)
-    rebuild.require(yolo.model, name)
+    trainable_check.require(yolo.model, name)
 
 
 def test_trained_weights_are_kept(weights: Callable[[str], Path]) -> None:
     for name in ("yolov8n.pt", "yolo11n.pt", "yolo26n.pt", "yolov8n-seg.pt"):
-        rebuild.require_file(weights(name))
+        trainable_check.require_file(weights(name))
         network: nn.Module = YOLO(weights(name)).model
-        assert rebuild._built(network)
+        assert trainable_check._built(network)
 
 
 @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
@@ -132,11 +132,11 @@ def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
     yolo = YOLO(name)
     yolo.model = tuned
     path = saved(yolo, tmp_path / "tuned.pt")
-    rebuild.require_file(path)
+    trainable_check.require_file(path)
     if wide == 80:
         tuned.model[-1].cv2[0][0] = nn.Conv2d(3, 3, 1)  # what is narrow elsewhere is still refused
         with pytest.raises(PruneError, match=r"tensors have other widths"):
-            rebuild.require(tuned, "tuned.pt")
+            trainable_check.require(tuned, "tuned.pt")
     train(tiny_data, tmp_path, YOLO(path), epochs=1, prune=0.3, prune_schedule="oneshot", prune_start=0)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]
@@ -189,14 +189,14 @@ def test_weights_that_fit_for_the_most_part_are_taken(tmp_path: Path) -> None:
     network = YOLO("yolov8n.yaml").model
     few = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     for given, own in ((network, few), (few, network), (YOLO("yolov8n-cls.yaml").model, network)):
-        rebuild.require_fitting(given, own, "given")
+        trainable_check.require_fitting(given, own, "given")
     for name in ("yolov8n-seg.yaml", "yolov8n-p2.yaml"):
-        rebuild.require_fitting(network, YOLO(name).model, "given")
+        trainable_check.require_fitting(network, YOLO(name).model, "given")
     for value in (True, False, None, "absent.pt"):
-        rebuild.require_pretrained(str(value), network)
+        trainable_check.require_pretrained(str(value), network)
     pruned = YOLO("yolov8n.yaml")
     yolo_prune.prune(pruned, flops="50%")
-    rebuild.require_pretrained(saved(pruned, tmp_path / "pruned.pt"), network)
+    trainable_check.require_pretrained(saved(pruned, tmp_path / "pruned.pt"), network)
     yolo = YOLO("yolov8n.yaml").load(tmp_path / "pruned.pt")
     yolo_methods.require_loaded(yolo)
 
@@ -230,10 +230,10 @@ def test_computed_weights_are_named_with_the_call_that_makes_them_plain(
     layer = yolo.model.model[2].cv1.conv
     compute(layer)
     with pytest.raises(PruneError, match=rf"^model=given\.pt: the weight of model\.2\.cv1\.conv is {words}"):
-        rebuild.require(yolo.model, "given.pt")
+        trainable_check.require(yolo.model, "given.pt")
     if compute is l1_mask:
         prune.remove(layer, "weight")
-        rebuild.require(yolo.model, "given.pt")
+        trainable_check.require(yolo.model, "given.pt")
 
 
 def test_a_masked_model_that_apply_has_pruned_is_told_the_same() -> None:
@@ -241,4 +241,4 @@ def test_a_masked_model_that_apply_has_pruned_is_told_the_same() -> None:
     l1_mask(yolo.model.model[2].cv1.conv)
     yolo_prune.prune(yolo, flops="80%")
     with pytest.raises(PruneError, match=r"the weight of model\.2\.cv1\.conv is masked"):
-        rebuild.require(yolo.model, "masked-p.pt")
+        trainable_check.require(yolo.model, "masked-p.pt")
