@@ -22,7 +22,7 @@ from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, dataset_check, datasets, trainable_check, yolo_object
 from yolo_prune.importance import calibration
-from yolo_prune.importance.gradients import KINDS
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import sparsity_pattern, value_checks
@@ -74,7 +74,7 @@ def prune(
     network = yolo_object.network_of(model)
     _require_prunable(model, network, data)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
-    if not batches and wanted.importance in KINDS:
+    if not batches and wanted.importance in GRADIENT_IMPORTANCES:
         wanted = choice.by_weights(wanted)
     with undo.all_or_nothing() as back:
         back.model(model)  # of a YOLO object its attributes too: the host's Model is a module that holds the network
@@ -288,7 +288,7 @@ def _batches(
     Args:
         insists: whether the importance was asked for by name, and not by the recipe.
     """
-    by_gradients = wanted.importance in KINDS
+    by_gradients = wanted.importance in GRADIENT_IMPORTANCES
     if data is None and by_gradients and insists:
         raise PruneError(f"importance={wanted.importance} is of gradients on data: add data=my.yaml, or use l2")
     if data is None:

@@ -87,7 +87,7 @@ def test_obdc_is_the_diagonal_of_single_weights() -> None:
     assert seen.scores()["model.15.cv2.conv"][3] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", gradients.KINDS)
+@pytest.mark.parametrize("kind", gradients.GRADIENT_IMPORTANCES)
 def test_dead_channels_are_worth_nothing(kind: str) -> None:
     model = small()
     block = model.model[4].m[0].cv1

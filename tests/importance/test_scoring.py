@@ -31,7 +31,7 @@ def registry() -> Iterator[None]:
 
 
 def test_known_importances() -> None:
-    assert scoring.names() == sorted([*("bn", "fpgm", "l1", "l2", "lamp", "random"), *gradients.KINDS])
+    assert scoring.names() == sorted([*("bn", "fpgm", "l1", "l2", "lamp", "random"), *gradients.GRADIENT_IMPORTANCES])
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "lamp"])

@@ -150,7 +150,7 @@ def test_musgd_presses_each_of_its_groups_at_its_own_rate() -> None:
     assert torch.equal(model.get_parameter(untouched).detach(), before[untouched])
 
 
-@pytest.mark.parametrize("kind", regularize.KINDS)
+@pytest.mark.parametrize("kind", regularize.PENALTIES)
 def test_one_step_takes_a_tenth_of_a_typical_channel_at_most(kind: str) -> None:
     def doomed(found: channel_groups.ChannelGraph) -> dict[str, np.ndarray]:
         return {g.name: np.ones(g.size, dtype=bool) for g in found.groups}
@@ -165,7 +165,7 @@ def test_one_step_takes_a_tenth_of_a_typical_channel_at_most(kind: str) -> None:
     assert float((now < 0.01 * typical).float().mean()) < 0.25
 
 
-@pytest.mark.parametrize("kind", regularize.KINDS)
+@pytest.mark.parametrize("kind", regularize.PENALTIES)
 def test_a_warm_up_of_the_biases_does_not_kill_channels(
     tiny_data: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_warm_up_of_the_biases_does_not_kill_channels(
     assert float(told[-1].partition("median is ")[2].partition(" ")[0]) < 1  # it does press
 
 
-@pytest.mark.parametrize("kind", regularize.KINDS)
+@pytest.mark.parametrize("kind", regularize.PENALTIES)
 def test_a_run_says_what_the_penalty_comes_to(
     tiny_data: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_strength_without_a_penalty_is_refused() -> None:
         from_arguments({"prune": 0.5, "prune_regularize_strength": 0.5})
 
 
-@pytest.mark.parametrize("kind", regularize.KINDS)
+@pytest.mark.parametrize("kind", regularize.PENALTIES)
 def test_a_pressure_can_be_put_away_and_goes_on_by_what_was_typical_then(kind: str) -> None:
     def doomed(found: channel_groups.ChannelGraph) -> dict[str, np.ndarray]:
         return {g.name: np.arange(g.size) < 3 for g in found.groups}

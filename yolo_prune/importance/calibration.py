@@ -28,7 +28,8 @@ def gather(
     """Run labelled batches through a model and back; it is copied, and nothing is learned.
 
     Args:
-        network: a stock model. channel_graph: its groups. kind: one of gradients.KINDS. batches: of host/datasets.py.
+        network: a stock model. channel_graph: its groups. kind: one of gradients.GRADIENT_IMPORTANCES.
+        batches: of host/datasets.py.
 
     Returns:
         group name -> (size,) what each channel is worth, see `gradients.Gates.scores`.

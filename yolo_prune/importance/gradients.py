@@ -36,7 +36,7 @@ from yolo_prune.graph.channel_vector import Flat, Places, Share, along
 from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.host.memory import precise
 
-KINDS = ("activation", "fisher", "obdc", "taylor")
+GRADIENT_IMPORTANCES = ("activation", "fisher", "obdc", "taylor")
 _LEAST_WEIGHT = 0.05  # of the typical weight: what seems to cost nothing is not for free
 _PASSES_PER_LOOK = 4  # of so many forward passes, the activations of one are looked at
 _LOOKS_PER_EPOCH = 64  # are enough: where an epoch has more steps, some are passed over
@@ -58,7 +58,8 @@ class Gates:
     """The derivatives at the gates of a model's channels, accumulated over a training.
 
     Args:
-        channel_graph: the groups. model: the stock model in training that they are of. kind: one of `KINDS`.
+        channel_graph: the groups. model: the stock model in training that they are of.
+        kind: one of `GRADIENT_IMPORTANCES`.
         steps: of the optimizer in an epoch; where these are many, some of them are looked at. 0 looks at each.
     """
 

@@ -16,7 +16,7 @@ from torch import nn
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup
 from yolo_prune.importance import magnitude
-from yolo_prune.importance.gradients import KINDS
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 
 
 class Importance(Protocol):
@@ -60,7 +60,7 @@ IMPORTANCES: dict[str, Importance] = {
 
 def names() -> list[str]:
     """The importances that can be asked for."""
-    return sorted({*IMPORTANCES, *KINDS})
+    return sorted({*IMPORTANCES, *GRADIENT_IMPORTANCES})
 
 
 def require(importance: str) -> None:
@@ -88,7 +88,7 @@ def score(graph: ChannelGraph, model: nn.Module, importance: str) -> dict[str, n
         PruneError: the name is unknown, or a function returned something else than (size,) finite non-negative scores.
     """
     require(importance)
-    if importance in KINDS:
+    if importance in GRADIENT_IMPORTANCES:
         raise PruneError(f"importance {importance} is of gradients on data: give data=, or prune in a training")
     function = IMPORTANCES[importance]
     return comparable(

@@ -17,6 +17,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import candidates
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
@@ -189,7 +190,7 @@ def choose(
     """Trace and score a model and choose what stays; the model is not changed.
 
     Args:
-        scores_of: groups -> group name -> (size,) scores of gradients, for an importance of `gradients.KINDS`;
+        scores_of: groups -> group name -> (size,) scores of gradients, for one of `GRADIENT_IMPORTANCES`;
             where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
         avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
         frozen: layers that a training leaves as they are; they stay whole.
@@ -199,7 +200,7 @@ def choose(
     """
     channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen)
     weights = None
-    raw = scores_of(channel_graph) if recipe.importance in gradients.KINDS and scores_of is not None else None
+    raw = scores_of(channel_graph) if recipe.importance in GRADIENT_IMPORTANCES and scores_of is not None else None
     if raw:
         raw = _without_gaps(raw, channel_graph, model)
         scores, weights = scoring.comparable(channel_graph, raw), gradients.weights(raw, channel_graph)
@@ -217,7 +218,7 @@ def by_weights(recipe: Recipe) -> Recipe:
     Then the same share of every layer leaves most (docs/decisions/0004), so channels go by it unless a scope was asked
     for: by an argument, in a recipe that was named, or in `Recipe(scope=...)`.
     """
-    if recipe.importance not in gradients.KINDS:
+    if recipe.importance not in GRADIENT_IMPORTANCES:
         return recipe
     scope = recipe.scope if "scope" in recipe.model_fields_set else "uniform"
     return recipe.model_copy(update={"importance": STAND_IN, "scope": scope})

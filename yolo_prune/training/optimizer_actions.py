@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.importance.gradients import KINDS, Gates
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES, Gates
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.surgery import masks
@@ -51,7 +51,7 @@ class OptimizerActions:
         self._graph, self._model, self._since = graph, model, epoch
         self._warmup = Warmup()
         self.pressure, self.gates = None, None
-        if graph is not None and self.recipe.importance in KINDS and ddp.is_first():
+        if graph is not None and self.recipe.importance in GRADIENT_IMPORTANCES and ddp.is_first():
             self.gates = Gates(graph, model, self.recipe.importance, steps)
         if graph is not None and self.recipe.regularize in ("bn", "group"):
             self.pressure = regularize.Pressure(graph, model, self.recipe.regularize, self.recipe.regularize_strength)

@@ -16,7 +16,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
-from yolo_prune.importance.gradients import KINDS
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice
 from yolo_prune.recipe import schedule
 from yolo_prune.report import messages
@@ -136,7 +136,8 @@ def _record(run: Run, session: Session, start: float) -> dict[str, Any]:
 
 def _graph_until_next_step(run: Run, session: Session) -> ChannelGraph | None:
     """The graph after a cut, where something looks at it until the next one."""
-    if not session.unfinished or (session.recipe.importance not in KINDS and session.recipe.regularize == "none"):
+    recipe = session.recipe
+    if not session.unfinished or (recipe.importance not in GRADIENT_IMPORTANCES and recipe.regularize == "none"):
         return None
     frozen_layers = frozen.frozen_layers(run.student)
-    return channel_groups.build(run.student, session.recipe.protect, session.avoid, frozen_layers).without_trace()
+    return channel_groups.build(run.student, recipe.protect, session.avoid, frozen_layers).without_trace()
