@@ -3,7 +3,7 @@
 
 Most blocks need none: tracer.py follows convolutions, concatenation, `chunk` and addition by itself. A block needs an
 `Entry` where it does something with channels that is more than that (a lesson), keeps a size beside its layers
-(set_sizes), holds a vector of its own (vectors), or can be removed whole (adds, fans).
+(set_sizes), holds a vector of its own (vectors), or can be removed whole (adds, concatenates).
 
 A worked example, `Attention` with two heads, keys of 2 and values of 4 channels. Its `qkv` makes 16 channels, which the
 block's own code reshapes to (heads, 2 + 2 + 4):
@@ -51,7 +51,7 @@ class Entry:
         uneven: whether it splits by sizes of its own; the parts of every other split keep equal counts.
         vectors: its parameters that hold one value a channel.
         adds: block -> whether its output is its input plus what it computes, so that without it its input flows on.
-        fans: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, concatenated in this order.
+        concatenates: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, in this order.
     """
 
     lesson: Lesson | None = None
@@ -61,7 +61,7 @@ class Entry:
     uneven: bool = False
     vectors: tuple[str, ...] = ()
     adds: Callable[[Any], bool] | None = None
-    fans: bool = False
+    concatenates: bool = False
 
 
 class Removable(NamedTuple):
@@ -173,8 +173,8 @@ def _always(block: Any) -> bool:
 _ENTRIES = {
     "Attention": Entry(lesson=_attention, set_sizes=_sizes_of_attention, sizes=("num_heads",), heads="num_heads"),
     "AAttn": Entry(lesson=_area_attention, set_sizes=_sizes_of_area_attention, sizes=("num_heads",), heads="num_heads"),
-    "C2f": Entry(set_sizes=_sizes_of_half, fans=True),  # C3k2, C2fCIB and C2fPSA are C2f
-    "A2C2f": Entry(vectors=("gamma",), fans=True),
+    "C2f": Entry(set_sizes=_sizes_of_half, concatenates=True),  # C3k2, C2fCIB and C2fPSA are C2f
+    "A2C2f": Entry(vectors=("gamma",), concatenates=True),
     "C2": Entry(set_sizes=_sizes_of_half),
     "C2PSA": Entry(set_sizes=_sizes_of_half),
     "PSA": Entry(set_sizes=_sizes_of_half),
@@ -283,7 +283,7 @@ def removable(model: nn.Module) -> list[Removable]:
     removable: list[Removable] = []
     taken: set[nn.Module] = {model.model}  # type: ignore[arg-type]
     for name, block in model.named_modules():
-        if entry_of(block).fans:
+        if entry_of(block).concatenates:
             for key, item in block.m.named_children():
                 if _adds(item):
                     removable.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))

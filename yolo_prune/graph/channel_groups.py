@@ -135,7 +135,7 @@ class ChannelGraph:
     untaught: dict[str, str] = field(default_factory=dict)
     operations: dict[str, str] = field(default_factory=dict)
 
-    def held(self) -> dict[str, float]:
+    def reasons_kept_whole(self) -> dict[str, float]:
         """Why layers stay whole -> share of the convolution weights; but for what is an output of the model."""
         weights = {layer.name: layer.weights for layer in self.layers if layer.kind in ("conv", "depthwise")}
         shares: dict[str, float] = {}

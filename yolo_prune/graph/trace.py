@@ -47,8 +47,8 @@ class Trace:
         area: layer name -> output pixels or tokens of one image in each pass, added up over the layer's calls.
         products: attention's matrix products: name -> (ids, multiply-adds for each of them in each pass).
         entered: module name -> ids of the tensors that it was called with.
-        unseen: block -> why nothing that goes into it or is made in it is cut: a function in it hides what it does.
-        read: layer -> why neither its outputs nor its inputs are cut: something besides it uses its weights.
+        opaque: block -> why nothing that goes into it or is made in it is cut: a function in it hides what it does.
+        used_elsewhere: layer -> why neither its outputs nor its inputs are cut: something besides it uses its weights.
     """
 
     uses: dict[tuple[str, Side], np.ndarray] = field(default_factory=dict)
@@ -65,8 +65,8 @@ class Trace:
     area: dict[str, list[float]] = field(default_factory=dict)
     products: dict[str, tuple[np.ndarray, list[float]]] = field(default_factory=dict)
     entered: dict[str, set[int]] = field(default_factory=dict)
-    unseen: dict[str, str] = field(default_factory=dict)
-    read: dict[str, str] = field(default_factory=dict)
+    opaque: dict[str, str] = field(default_factory=dict)
+    used_elsewhere: dict[str, str] = field(default_factory=dict)
     parent: list[int] = field(default_factory=list)
     number: int = 0  # of the pass, while a lesson runs
     pixels: int = 0  # of the taught block's output
@@ -134,9 +134,9 @@ class Trace:
 
     def resolve(self) -> None:
         """Fix what is around hidden functions, and rewrite everything in terms of the ids that stand for others."""
-        for name, why in self.unseen.items():
+        for name, why in self.opaque.items():
             self.fix(np.array(sorted(self.inside(name)), dtype=int), why)
-        for name, why in self.read.items():
+        for name, why in self.used_elsewhere.items():
             for side in ("out", "in"):
                 self.fix(self.uses.get((name, side), np.array([], dtype=int)), why)
         root = np.array([self.find(i) for i in range(len(self.parent))] + [NONE])  # NONE indexes the last entry

@@ -10,7 +10,7 @@ it, with its name and place as the reason, so a block that nobody has taught is 
 beyond plain operations (attention's reshape by heads) is taught in blocks.py.
 
 Some functions are not seen: scripted ones, numpy, `vmap`. Their results give them away. Each tensor that comes of what
-was seen is marked; where one without a mark is used, everything around is fixed (`Trace.unseen`). So it is where a
+was seen is marked; where one without a mark is used, everything around is fixed (`Trace.opaque`). So it is where a
 tensor was changed in place since it was last seen.
 
 Three passes are made: in evaluation, in training mode, because heads run branches in one that they skip in the other,
@@ -113,10 +113,10 @@ class _Mode(TorchFunctionMode):
             whole = tensor if tensor._base is None else tensor._base
             setattr(whole, _VERSION, (self.mark, tensor._version))
 
-    def unseen(self, where: str, tensors: Iterable[torch.Tensor]) -> None:
+    def mark_opaque(self, where: str, tensors: Iterable[torch.Tensor]) -> None:
         """What comes of a function that torch does not show, or was changed by one, may hold any channel around."""
         why = f"may go through a function in {where or 'the model'} that the tracer cannot see"
-        self.trace.unseen.setdefault(where, why)
+        self.trace.opaque.setdefault(where, why)
         self.trace.untaught.setdefault(where, "a function that the tracer cannot see")
         for tensor in tensors:
             self.plain(tensor)
@@ -135,7 +135,7 @@ class _Mode(TorchFunctionMode):
         tensors = list(tensors_in((args, list(kwargs.values()))))
         strange = [tensor for tensor in tensors if not self.seen(tensor)]
         if strange:
-            self.unseen(self.where, strange)
+            self.mark_opaque(self.where, strange)
         self._foreign(name, tensors)
         out = func(*args, **kwargs)
         labels = [self.of(tensor) for tensor in tensors]
@@ -194,7 +194,7 @@ class _Mode(TorchFunctionMode):
             owner = self.owners.get(id(tensor))
             if owner is not None and name not in BLIND and not (name in ("to", "type_as") and tensor is not tensors[0]):
                 where = self.where or "the model"
-                self.trace.read.setdefault(owner, f"has weights that {name} in {where} uses besides it")
+                self.trace.used_elsewhere.setdefault(owner, f"has weights that {name} in {where} uses besides it")
                 self.trace.untaught.setdefault(self.where, name)
 
     def _stop(self, name: str, labels: list[Label]) -> None:
@@ -253,7 +253,7 @@ def _passes(model: nn.Module, trace: Trace, known: Known, names: Mapping[nn.Modu
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             other = None if tensor is None else owners.setdefault(id(tensor), name)
             if other is not None and other != name:
-                trace.read[name] = trace.read[other] = f"{other} and {name} share their weights"
+                trace.used_elsewhere[name] = trace.used_elsewhere[other] = f"{other} and {name} share their weights"
                 trace.untaught.setdefault(name, f"weights of {other}")
     for number, size in enumerate(trace.sizes):
         for module in names:
@@ -310,7 +310,7 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
             tensors = list(tensors_in((args, kwargs)))
             strange = [tensor for tensor in tensors if not mode.seen(tensor)]
             if strange:
-                mode.unseen(mode.path[-2] if len(mode.path) > 1 else "", strange)
+                mode.mark_opaque(mode.path[-2] if len(mode.path) > 1 else "", strange)
             labels = [mode.of(tensor) for tensor in tensors]
             ids = {i for label in labels if label is not None for i in label.ids.tolist()}
             trace.entered.setdefault(names[module], set()).update(ids - {NONE})
@@ -328,7 +328,7 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
                 mode.note(made)
         strange = [] if mode.hidden else [tensor for tensor in made if not mode.seen(tensor)]
         if strange:
-            mode.unseen(name, strange)
+            mode.mark_opaque(name, strange)
         if isinstance(out, torch.Tensor) and out.ndim > 2:
             trace.channels[name] = out.shape[-3] if out.ndim == 4 else out.shape[-1]
             if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and args:
@@ -367,7 +367,7 @@ def _label(mode: _Mode, module: nn.Module, name: str, given: torch.Tensor | None
         else:
             mode.put(out, layer(trace, name, module, ids), dim)
     except Exception:  # a block that is not as its lesson takes it, or a layer called on tensors of unlike channels
-        mode.unseen(name, list(tensors_in(out)))
+        mode.mark_opaque(name, list(tensors_in(out)))
 
 
 def _area(module: nn.Module, given: torch.Tensor, out: torch.Tensor) -> float:

@@ -144,17 +144,19 @@ def plan(
 
 def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> BoundError:
     """An error of a bound that is out of reach, with what keeps layers whole where that is much."""
-    reasons = {why: share for why, share in channel_graph.held().items() if channel_groups.FROZEN not in why}
+    reasons = {
+        why: share for why, share in channel_graph.reasons_kept_whole().items() if channel_groups.FROZEN not in why
+    }
     if sum(reasons.values()) < _MUCH:
         return error
     words = str(error).partition("; raise the bound")[0]
     return BoundError(
-        f"{words}; of its convolution weights stay: {_held(reasons, channel_graph.untaught)}. Raise the bound, "
+        f"{words}; of its convolution weights stay: {_listed(reasons, channel_graph.untaught)}. Raise the bound, "
         "replace what stops it, or teach the block (docs/adding-a-block.md)"
     )
 
 
-def _held(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
+def _listed(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
     """What keeps layers whole, the weightiest first.
 
     Args:
