@@ -19,7 +19,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Share:
+class LayerChannels:
     """What one layer has of a group.
 
     Attributes:
@@ -37,7 +37,7 @@ def along(values: torch.Tensor, axis: int) -> torch.Tensor:
     return values.reshape(len(values), -1).sum(1)
 
 
-class Flat:
+class VectorLayout:
     """Where each group's channels stand in a vector of all.
 
     Args:
@@ -60,18 +60,18 @@ class Flat:
         return {name: vector[span] for name, span in self.spans.items()}
 
 
-class Places:
+class LayerPositions:
     """Where some layers have channels of a vector of all.
 
     Args:
-        flat: the vector. lengths: how many values each layer gives. shares: of each layer, what it has.
+        layout: of the vector. lengths: how many values each layer gives. shares: of each layer, what it has.
     """
 
-    def __init__(self, flat: Flat, lengths: Sequence[int], shares: Sequence[Iterable[Share]]) -> None:
-        self._size, self._lengths = flat.size, list(lengths)
+    def __init__(self, layout: VectorLayout, lengths: Sequence[int], shares: Sequence[Iterable[LayerChannels]]) -> None:
+        self._size, self._lengths = layout.size, list(lengths)
         starts = np.cumsum([0, *lengths])[:-1]
         pairs = [
-            (start + share.positions, flat.spans[share.group].start + share.channels)
+            (start + share.positions, layout.spans[share.group].start + share.channels)
             for start, some in zip(starts, shares, strict=True)
             for share in some
         ]

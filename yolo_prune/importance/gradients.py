@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup
-from yolo_prune.graph.channel_vector import Flat, Places, Share, along
+from yolo_prune.graph.channel_vector import LayerChannels, LayerPositions, VectorLayout, along
 from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.host.memory import precise
 
@@ -50,7 +50,7 @@ class _Live:
 
     key: tuple[bool, ...]
     sources: list[Source]
-    places: Places
+    places: LayerPositions
     groups: torch.Tensor  # (groups + 1,) 1 where a group is spoken of; the last is 1
 
 
@@ -66,14 +66,14 @@ class Gates:
     def __init__(self, channel_graph: ChannelGraph, model: nn.Module, kind: str, steps: int = 0) -> None:
         self.kind = kind
         self._modules = dict(model.named_modules())
-        self._flat = Flat({group.name: group.size for group in channel_graph.groups})
+        self._layout = VectorLayout({group.name: group.size for group in channel_graph.groups})
         self._readers = {group.name: _shares(group, self._modules, "in") for group in channel_graph.groups}
         self._norms = {group.name: _shares(group, self._modules, "out") for group in channel_graph.groups}
         shares = (*self._readers.values(), *self._norms.values())
         self._candidates = sorted({source for some in shares for source in some})
         self._live: _Live | None = None
-        self._sums = torch.zeros(self._flat.size)
-        self._counts = torch.zeros(len(self._flat.sizes) + 1)  # looks of each group; the last is all looks
+        self._sums = torch.zeros(self._layout.size)
+        self._counts = torch.zeros(len(self._layout.sizes) + 1)  # looks of each group; the last is all looks
         self._handles: list[Any] = []
         self._every = max(1, steps // _LOOKS_PER_EPOCH)
         self._steps = self._passes = 0
@@ -94,7 +94,7 @@ class Gates:
         if self.kind != "activation" and optimizer is not None:
             self._handles.append(optimizer.register_step_pre_hook(self._before_a_step))
             return
-        readers: dict[str, list[Share]] = {}
+        readers: dict[str, list[LayerChannels]] = {}
         for shares in self._readers.values():
             for (module, _), share in list(shares.items())[:1]:  # all who read a channel read the same
                 readers.setdefault(module, []).append(share)
@@ -134,7 +134,7 @@ class Gates:
 
     def fits(self, channel_graph: ChannelGraph) -> bool:
         """Whether something was seen, and of these groups."""
-        return self.seen > 0 and {g.name: g.size for g in channel_graph.groups} == self._flat.sizes
+        return self.seen > 0 and {g.name: g.size for g in channel_graph.groups} == self._layout.sizes
 
     def scores(self) -> dict[str, np.ndarray]:
         """Group name -> (size,) the mean over what was seen; in the unit of the loss for all but activations.
@@ -147,13 +147,13 @@ class Gates:
         if not self.seen:
             raise ValueError("no batch has been seen")
         half = 0.5 if self.kind in ("fisher", "obdc") else 1.0
-        sums, counts = self._flat.split(precise(self._sums).cpu()), self._counts.tolist()
-        looks = {name: counts[number] for name, number in self._flat.number.items()}
+        sums, counts = self._layout.split(precise(self._sums).cpu()), self._counts.tolist()
+        looks = {name: counts[number] for name, number in self._layout.number.items()}
         return {name: half / looks[name] * total.numpy() for name, total in sums.items() if looks[name]}
 
     def state(self) -> dict[str, Any]:
         """What was seen until now, of plain data and tensors on the CPU, for a checkpoint."""
-        sums = {name: total.clone() for name, total in self._flat.split(self._sums.detach().cpu()).items()}
+        sums = {name: total.clone() for name, total in self._layout.split(self._sums.detach().cpu()).items()}
         counts = self._counts.cpu().clone()
         return {"kind": self.kind, "sums": sums, "counts": counts, "passes": self._passes, "steps": self._steps}
 
@@ -164,11 +164,13 @@ class Gates:
             Whether it is of this kind and of groups of these sizes; where not, nothing is taken over.
         """
         sums, counts = state.get("sums", {}), state.get("counts")
-        fits = state.get("kind") == self.kind and {name: len(total) for name, total in sums.items()} == self._flat.sizes
+        fits = (
+            state.get("kind") == self.kind and {name: len(total) for name, total in sums.items()} == self._layout.sizes
+        )
         if not fits or counts is None or counts.shape != self._counts.shape:
             return False
         device = self._sums.device
-        self._sums = torch.cat([torch.zeros(0), *(sums[name].float() for name in self._flat.sizes)]).to(device)
+        self._sums = torch.cat([torch.zeros(0), *(sums[name].float() for name in self._layout.sizes)]).to(device)
         self._counts = counts.clone().float().to(device)
         self._passes, self._steps = state["passes"], state["steps"]
         return True
@@ -188,10 +190,10 @@ class Gates:
         if self._live is not None and self._live.key == key:
             return self._live
         alive = {source for source, has in zip(self._candidates, key, strict=True) if has}
-        shares_of: dict[Source, list[Share]] = {}
+        shares_of: dict[Source, list[LayerChannels]] = {}
         groups = torch.zeros(len(self._counts))
         groups[-1] = 1
-        for name, number in self._flat.number.items():
+        for name, number in self._layout.number.items():
             live = _live_sources(self._readers[name], self._norms[name], alive)
             groups[number] = bool(live)
             for source, share in live.items():
@@ -199,7 +201,7 @@ class Gates:
         sources = list(shares_of)
         lengths = [_length(self._modules[name], side) for name, side in sources]
         device = self._modules[sources[0][0]].weight.device if sources else torch.device("cpu")
-        places = Places(self._flat, lengths, list(shares_of.values()))
+        places = LayerPositions(self._layout, lengths, list(shares_of.values()))
         self._live = _Live(key, sources, places, groups.to(device))
         return self._live
 
@@ -214,11 +216,11 @@ class Gates:
         product = product**2 if self.kind == "obdc" else product
         return along(product, _axis(module))
 
-    def _looking(self, module: nn.Module, shares: list[Share], first: bool) -> Any:
+    def _looking(self, module: nn.Module, shares: list[LayerChannels], first: bool) -> Any:
         """A hook that adds the mean size of what a layer reads to some groups."""
-        places = Places(self._flat, [_length(module, "in")], [shares])
+        places = LayerPositions(self._layout, [_length(module, "in")], [shares])
         groups = torch.zeros(len(self._counts))
-        groups[[self._flat.number[share.group] for share in shares]] = 1
+        groups[[self._layout.number[share.group] for share in shares]] = 1
         groups[-1] = first
 
         @torch.no_grad()
@@ -262,8 +264,8 @@ def _has_gradients(module: Any) -> bool:
 
 
 def _live_sources(
-    readers: Mapping[Source, Share], norms: Mapping[Source, Share], alive: set[Source]
-) -> dict[Source, Share]:
+    readers: Mapping[Source, LayerChannels], norms: Mapping[Source, LayerChannels], alive: set[Source]
+) -> dict[Source, LayerChannels]:
     """Who says what a group's channels are worth: all readers, else the norms of its makers, else the readers left."""
     live_readers = {source: share for source, share in readers.items() if source in alive}
     live_norms = {source: share for source, share in norms.items() if source in alive}
@@ -282,11 +284,11 @@ def _length(module: Any, side: str) -> int:
     return int(module.weight.shape[0 if side == "out" else _axis(module)])
 
 
-def _shares(group: ChannelGroup, modules: dict[str, nn.Module], side: str) -> dict[Source, Share]:
+def _shares(group: ChannelGroup, modules: dict[str, nn.Module], side: str) -> dict[Source, LayerChannels]:
     """Where the gates of a group can be: "in", at those who read it, or "out", at the norms of those who make it."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear) if side == "in" else (nn.BatchNorm2d,)
     return {
-        (member.module, side): Share(group.name, member.positions, member.channels)
+        (member.module, side): LayerChannels(group.name, member.positions, member.channels)
         for member in group.members
         if member.side == side and isinstance(modules.get(member.module), kinds)
     }

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.graph.channel_vector import Flat, Places, Share, along
+from yolo_prune.graph.channel_vector import LayerChannels, LayerPositions, VectorLayout, along
 from yolo_prune.graph.convolutions import inputs_first
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -77,19 +77,19 @@ class Pressure:
     ) -> None:
         self.kind, self.strength = kind, STRENGTHS[kind] if strength is None else strength
         self.time = 0.0
-        self._flat = Flat({group.name: group.size for group in graph.groups})
+        self._layout = VectorLayout({group.name: group.size for group in graph.groups})
         held = _holders(graph, model, kind == "bn")
         self._pressed, shares = [one for one, _ in held], [some for _, some in held]
         lengths = [one.tensor.shape[one.axis] for one in self._pressed]
-        self._places = Places(self._flat, lengths, shares)
+        self._places = LayerPositions(self._layout, lengths, shares)
         device = self._pressed[0].tensor.device if self._pressed else torch.device("cpu")
-        self._owners = self._flat.owners().to(device)
+        self._owners = self._layout.owners().to(device)
         weights = [float(one.tensor.numel() // n) for one, n in zip(self._pressed, lengths, strict=True)]
         numbers = [torch.full((n,), w, device=device) for n, w in zip(lengths, weights, strict=True)]
         self._numbers = self._places.collect(numbers).to(device).clamp_min(1)  # weights of each channel
         # A typical channel, as it is now: what is pressed by must not fade with what is pressed.
-        norms, named = self._flat.split(self._norms().cpu()), {share.group for some in shares for share in some}
-        self._take({name: float(norms[name].median()) for name in self._flat.sizes if name in named}, doomed or {})
+        norms, named = self._layout.split(self._norms().cpu()), {share.group for some in shares for share in some}
+        self._take({name: float(norms[name].median()) for name in self._layout.sizes if name in named}, doomed or {})
 
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Nothing: the penalty does not go through gradients."""
@@ -112,7 +112,7 @@ class Pressure:
         if self.kind == "growing":
             return torch.where(self._gone, 1 - min(share, _MOST), 1.0)
         weight = (
-            _weighting(norms, self._owners, len(self._flat.sizes)) if self.kind == "group" else torch.ones_like(norms)
+            _weighting(norms, self._owners, len(self._layout.sizes)) if self.kind == "group" else torch.ones_like(norms)
         )
         amount = (share * weight).clamp_max(_MOST) * self._reference
         return (1 - amount / norms.clamp_min(1e-12)).clamp_min(0)
@@ -120,7 +120,7 @@ class Pressure:
     @torch.no_grad()
     def summary(self) -> str:
         """What the penalty has come to, in a few words for the log."""
-        norms = self._flat.split(self._norms().cpu())
+        norms = self._layout.split(self._norms().cpu())
         sizes = {name: norms[name] / max(typical, 1e-12) for name, typical in self._typical.items()}
         if self.kind == "growing":
             sizes = {name: size[self._doomed[name]] for name, size in sizes.items() if name in self._doomed}
@@ -146,7 +146,7 @@ class Pressure:
         """
         typical, doomed = state.get("typical", {}), state.get("doomed", {})
         fits = state.get("kind") == self.kind and set(typical) == set(self._typical)
-        if not fits or any(len(gone) != self._flat.sizes.get(name) for name, gone in doomed.items()):
+        if not fits or any(len(gone) != self._layout.sizes.get(name) for name, gone in doomed.items()):
             return False
         self.time = float(state["time"])
         self._take({name: float(value) for name, value in typical.items()}, doomed)
@@ -157,9 +157,9 @@ class Pressure:
         device = self._owners.device
         self._typical = typical
         self._doomed = {name: torch.as_tensor(np.asarray(gone), dtype=torch.bool) for name, gone in doomed.items()}
-        reference = torch.tensor([typical.get(name, 0.0) for name in self._flat.sizes])
+        reference = torch.tensor([typical.get(name, 0.0) for name in self._layout.sizes])
         self._reference = reference.to(device)[self._owners]
-        nothing = {name: torch.zeros(size, dtype=torch.bool) for name, size in self._flat.sizes.items()}
+        nothing = {name: torch.zeros(size, dtype=torch.bool) for name, size in self._layout.sizes.items()}
         gone = [self._doomed.get(name, none) for name, none in nothing.items()]
         self._gone = torch.cat([torch.zeros(0, dtype=torch.bool), *gone]).to(device)
 
@@ -178,10 +178,10 @@ def _weighting(norms: torch.Tensor, owners: torch.Tensor, groups: int) -> torch.
     return 2 ** (_ALPHA * (most - norms) / (most - least).clamp_min(1e-12))
 
 
-def _holders(graph: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tuple[_Pressed, list[Share]]]:
+def _holders(graph: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tuple[_Pressed, list[LayerChannels]]]:
     """The tensors that hold channels, and which; of BatchNorm the scale, which alone says how large a channel is."""
     modules = dict(model.named_modules())
-    held: dict[tuple[int, int], tuple[_Pressed, list[Share]]] = {}
+    held: dict[tuple[int, int], tuple[_Pressed, list[LayerChannels]]] = {}
     for group in graph.groups:
         for member in group.members:
             module: Any = modules.get(member.module)
@@ -193,7 +193,7 @@ def _holders(graph: ChannelGraph, model: nn.Module, norms_only: bool) -> list[tu
             axis = 0 if is_norm or (member.side == "out") != inputs_first(module) else 1
             if module.weight.shape[axis] <= int(np.max(member.positions)):
                 continue  # depthwise: its inputs are its outputs
-            share = Share(group.name, member.positions, member.channels)
+            share = LayerChannels(group.name, member.positions, member.channels)
             held.setdefault((id(module.weight), axis), (_Pressed(module.weight, axis), []))[1].append(share)
     return list(held.values())
 

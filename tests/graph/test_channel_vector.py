@@ -6,15 +6,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from yolo_prune.graph.channel_vector import Flat, Places, Share, along
+from yolo_prune.graph.channel_vector import LayerChannels, LayerPositions, VectorLayout, along
 
 
-def example() -> tuple[Flat, Places]:
+def example() -> tuple[VectorLayout, LayerPositions]:
     """Groups a of two channels and b of three; one layer reads a and then b twice, another b backwards, and more."""
-    flat = Flat({"a": 2, "b": 3})
-    first = [Share("a", np.arange(2), np.arange(2)), Share("b", np.arange(2, 8), np.array([0, 1, 2, 0, 1, 2]))]
-    second = [Share("b", np.array([0, 1, 3]), np.array([2, 1, 0]))]  # position 2 is of no group
-    return flat, Places(flat, [8, 4], [first, second])
+    layout = VectorLayout({"a": 2, "b": 3})
+    first = [
+        LayerChannels("a", np.arange(2), np.arange(2)),
+        LayerChannels("b", np.arange(2, 8), np.array([0, 1, 2, 0, 1, 2])),
+    ]
+    second = [LayerChannels("b", np.array([0, 1, 3]), np.array([2, 1, 0]))]  # position 2 is of no group
+    return layout, LayerPositions(layout, [8, 4], [first, second])
 
 
 def test_values_of_several_positions_and_layers_add_up() -> None:
@@ -31,11 +34,14 @@ def test_what_stands_in_the_vector_goes_to_every_position() -> None:
 
 
 def test_groups_know_their_part_and_channels_their_group() -> None:
-    flat, _ = example()
-    assert flat.size == 5
-    assert flat.owners().tolist() == [0, 0, 1, 1, 1]
-    assert {name: part.tolist() for name, part in flat.split(torch.arange(5)).items()} == {"a": [0, 1], "b": [2, 3, 4]}
-    assert Places(flat, [], []).collect([]).tolist() == [0] * 5
+    layout, _ = example()
+    assert layout.size == 5
+    assert layout.owners().tolist() == [0, 0, 1, 1, 1]
+    assert {name: part.tolist() for name, part in layout.split(torch.arange(5)).items()} == {
+        "a": [0, 1],
+        "b": [2, 3, 4],
+    }
+    assert LayerPositions(layout, [], []).collect([]).tolist() == [0] * 5
 
 
 def test_sums_along_a_dimension_are_those_of_torch() -> None:
