@@ -41,6 +41,7 @@ FILES = {
     "importance": "yolo_prune/importance/scoring.py",
     "latency_model": "yolo_prune/cost/latency_model.py",
     "masks": "yolo_prune/surgery/masks.py",
+    "max_drop": "yolo_prune/training/max_drop.py",
     "projectors": "yolo_prune/training/projectors.py",
     "residual": "yolo_prune/graph/residual.py",
     "run": "yolo_prune/host/run.py",
@@ -231,13 +232,13 @@ MUTATIONS = (
         ("recovery::test_the_rate_comes_back_in_a_straight_line_and_then_stays",),
     ),
     Mutation(
-        "roll_back",
+        "max_drop",
         "return max(\n        (row",
         "return min(\n        (row",
         ("roll_back::test_what_came_back_is_the_best_since_the_step",),
     ),
     Mutation(
-        "roll_back",
+        "max_drop",
         "(last - epochs[-1] + 1) // 2",
         "(last - epochs[-1]) // 2",
         ("roll_back::test_the_last_step_is_judged_half_way_to_the_end",),

@@ -33,9 +33,9 @@ MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 
 
 def test_what_came_back_is_the_best_since_the_step() -> None:
     history = [{"epoch": n + 1, "fitness": value} for n, value in enumerate((0.5, 0.6, None, 0.3, 0.4))]
-    assert roll_back.recovered(history, 3) == 0.4
-    assert roll_back.recovered(history, 1) == 0.6
-    assert roll_back.recovered(history, 6) is None
+    assert max_drop.recovered(history, 3) == 0.4
+    assert max_drop.recovered(history, 1) == 0.6
+    assert max_drop.recovered(history, 6) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_came_back_is_the_best_since_the_step() -> None:
     [([2, 4], 10, 7), ([4], 9, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)],
 )
 def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: int, expected: int | None) -> None:
-    assert roll_back.check_epoch(steps, epochs) == expected
+    assert max_drop.check_epoch(steps, epochs) == expected
 
 
 def _trainer(model: Any, optimizer: Any, folder: Path) -> SimpleNamespace:

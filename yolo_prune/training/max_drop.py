@@ -1,8 +1,13 @@
 # yolo-prune, AGPL-3.0 license
-"""`prune_max_drop=`: when fitness is judged, and what changes where it dropped too far and the run goes back."""
+"""`prune_max_drop=`: fitness, once recovered, stays within it of the dense model's; else the run goes back a step.
+
+Before each step, and once after the last, the fitness that came back since the latest step is judged. Where it is not
+enough, the training is put back to before that step (roll_back.py), and no step follows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yolo_prune.cost import model_size
@@ -12,6 +17,31 @@ from yolo_prune.report import record as records
 from yolo_prune.surgery import widths
 from yolo_prune.training import ddp, roll_back
 from yolo_prune.training.session_data import Session
+
+
+def recovered(history: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
+    """The best fitness since a step.
+
+    Args:
+        history: of the record. epoch: of the step, counted from 1.
+    """
+    return max(
+        (row["fitness"] for row in history if row["epoch"] >= epoch and row["fitness"] is not None), default=None
+    )
+
+
+def check_epoch(epochs: Sequence[int], last: int) -> int | None:
+    """When the last step is judged: half of the way from it to the end, so that going back has epochs left.
+
+    Args:
+        epochs: 0-based epochs of the steps. last: how many epochs the run has.
+
+    Returns:
+        A 0-based epoch; None where no epoch is left after the last step.
+    """
+    if not epochs or epochs[-1] >= last - 1:
+        return None
+    return epochs[-1] + (last - epochs[-1] + 1) // 2
 
 
 def judge(run: Run, session: Session) -> bool:
@@ -40,7 +70,7 @@ def last_judged(session: Session, epochs: int) -> int | None:
     Args:
         epochs: how many the run has.
     """
-    return None if session.recipe.max_drop is None else roll_back.check_epoch(session.epochs, epochs)
+    return None if session.recipe.max_drop is None else check_epoch(session.epochs, epochs)
 
 
 def judge_the_end(session: Session) -> None:
@@ -62,7 +92,7 @@ def _is_too_low(session: Session) -> bool:
 
 
 def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
-    dense, now = session.dense_fitness, roll_back.recovered(session.record["history"], row["epoch"])
+    dense, now = session.dense_fitness, recovered(session.record["history"], row["epoch"])
     allowed = session.recipe.max_drop
     return dense is not None and now is not None and allowed is not None and now < dense - allowed
 
@@ -70,7 +100,7 @@ def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
 def _go_back(run: Run, session: Session) -> None:
     """Undo the last step, and take no other."""
     row = session.steps[-1]
-    fitness = roll_back.recovered(session.record["history"], row["epoch"])
+    fitness = recovered(session.record["history"], row["epoch"])
     roll_back.go_back(run)
     session.done -= 1
     session.epochs = session.epochs[: session.done]

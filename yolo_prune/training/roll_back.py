@@ -1,15 +1,12 @@
 # yolo-prune, AGPL-3.0 license
-"""How far a run may go: fitness, once recovered, stays within prune_max_drop of the dense model's; else it goes back.
+"""The state of a training from before its latest step: kept, and put in place again. When that is so: max_drop.py.
 
-Before each step the state of the training is kept in the run's folder, as pruning/good.pt: what the model is rebuilt
-from, and tensors. A run that was killed finds it there too. Where the fitness that came back since the last
-step is not enough, the state from before that step is put in place again (weights, average, optimizer; the learning
-rate goes on by epochs) and no step follows.
+It is kept in the run's folder, as pruning/good.pt: what the models are rebuilt from, and tensors. A run that was killed
+finds it there too. Going back puts weights, average and optimizer in place; the learning rate goes on by epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,31 +17,6 @@ from yolo_prune.training import ddp, kept_model, plain_data_file
 
 _GOOD = "good.pt"  # in the run's folder `pruning`
 _USE = "to which the run was to go back"
-
-
-def recovered(history: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
-    """The best fitness since a step.
-
-    Args:
-        history: of the record. epoch: of the step, counted from 1.
-    """
-    return max(
-        (row["fitness"] for row in history if row["epoch"] >= epoch and row["fitness"] is not None), default=None
-    )
-
-
-def check_epoch(epochs: Sequence[int], last: int) -> int | None:
-    """When the last step is judged: half of the way from it to the end, so that going back has epochs left.
-
-    Args:
-        epochs: 0-based epochs of the steps. last: how many epochs the run has.
-
-    Returns:
-        A 0-based epoch; None where no epoch is left after the last step.
-    """
-    if not epochs or epochs[-1] >= last - 1:
-        return None
-    return epochs[-1] + (last - epochs[-1] + 1) // 2
 
 
 def keep(run: Run) -> None:
