@@ -30,6 +30,7 @@ from yolo_prune.training import (
     folder_lock,
     frozen,
     latency_of_run,
+    max_drop,
     optimizer_state,
     preflight,
     resume,
@@ -136,7 +137,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     _say_plan(session, graph)
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
-    if run.is_resumed and resume.undecided_after(session, run.start_epoch - 1, run.epochs):
+    if run.is_resumed and max_drop.undecided_after(session, run.start_epoch - 1, run.epochs):
         session.resumed = ddp.each(lambda: resume.restore_kept(run))
         avoid = dict((session.resumed or {}).get("avoid", {}))
         if avoid.keys() - session.avoid.keys():
@@ -154,7 +155,7 @@ def _protect_files(run: Run, session: Session) -> None:
     for folder in (run.folder, run.own_folder, run.last.parent):
         files.sweep(folder)
     atomic_saving.protect(
-        run, lambda: resume_state.ResumeFile(run, resume.state_to_keep(run, session)), session.put_off
+        run, lambda: resume_state.ResumeFile(run, resume_state.state_to_keep(run, session)), session.put_off
     )
     if run.is_resumed:
         atomic_saving.trim_results(run.results, run.start_epoch)

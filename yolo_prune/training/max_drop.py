@@ -73,6 +73,16 @@ def last_judged(session: Session, epochs: int) -> int | None:
     return None if session.recipe.max_drop is None else check_epoch(session.epochs, epochs)
 
 
+def undecided_after(session: Session, epoch: int, epochs: int) -> bool:
+    """Whether widths are still to be decided after an epoch: a step is to come, or the last one to be judged.
+
+    Args:
+        session: of the run. epoch: 0-based. epochs: of the run.
+    """
+    judged = last_judged(session, epochs)
+    return session.unfinished or (judged is not None and epoch < judged)
+
+
 def judge_the_end(session: Session) -> None:
     """Note the final drop of fitness of a run with `prune_max_drop`; warn where it is larger than allowed."""
     allowed, dense, final = session.recipe.max_drop, session.dense_fitness, session.record["final"]["fitness"]

@@ -22,8 +22,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import max_drop, resume_state
-from yolo_prune.training.session_data import Session
+from yolo_prune.training import resume_state
 
 
 def earlier_record(run: Run) -> dict[str, Any]:
@@ -121,24 +120,6 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline
         largest_cuts=dict(noted.get("limits", {})),
         deployed_gflops=noted.get("deployed_gflops"),
     )
-
-
-def undecided_after(session: Session, epoch: int, epochs: int) -> bool:
-    """Whether widths are still to be decided after an epoch: only until then a run keeps its whole state.
-
-    Args:
-        session: of the run. epoch: 0-based. epochs: of the run.
-    """
-    judged = max_drop.last_judged(session, epochs)
-    return bool(session.unfinished or (judged is not None and epoch < judged))
-
-
-def state_to_keep(run: Run, session: Any) -> dict[str, Any] | None:
-    """What is to be kept beside the last.pt of this epoch, or None where no more is to be decided."""
-    if not undecided_after(session, run.epoch, run.epochs):
-        return None
-    kept = resume_state.of(run, session.cadence.waiting, session.actions.state())
-    return {**kept, "avoid": session.avoid}
 
 
 def restore_kept(run: Run) -> dict[str, Any] | None:

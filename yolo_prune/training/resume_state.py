@@ -28,7 +28,8 @@ from torch import nn
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host import random_state
 from yolo_prune.host.run import Run
-from yolo_prune.training import ddp, plain_data_file
+from yolo_prune.training import ddp, max_drop, plain_data_file
+from yolo_prune.training.session_data import Session
 
 _NAME = "resume-{}.pt"
 _USE = "without which widths may come out another way than without the interruption"
@@ -51,6 +52,15 @@ def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
         "random": random_state.now(),
         "loader": _loader(run.loader),
     }
+
+
+def state_to_keep(run: Run, session: Session) -> dict[str, Any] | None:
+    """What is to be kept beside the last.pt of this epoch; None where no more is to be decided."""
+    if not max_drop.undecided_after(session, run.epoch, run.epochs):
+        return None
+    assert session.cadence is not None  # since begin.start
+    kept = of(run, session.cadence.waiting, session.actions.state())
+    return {**kept, "avoid": session.avoid}
 
 
 class ResumeFile:

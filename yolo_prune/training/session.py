@@ -143,8 +143,7 @@ def on_train_epoch_end(trainer: Any) -> None:
     if session is None or session.size is None:
         return
     run_record.log_size(run, session, session.size)
-    judged = max_drop.last_judged(session, run.epochs)
-    if session.unfinished or (judged is not None and run.epoch < judged):
+    if max_drop.undecided_after(session, run.epoch, run.epochs):
         run.do_not_stop_early()
 
 
