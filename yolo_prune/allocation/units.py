@@ -1,13 +1,14 @@
 # yolo-prune, AGPL-3.0 license
 """What allocation decides about: units of channels, and parts that go whole. Pure: numpy alone.
 
-Losses are in one currency. A unit, a stream or an attention that keeps the share s of its importance loses
+Losses of all of them are on one scale. A unit, a stream or an attention that keeps the share s of its importance loses
 
     (s ** -STEEPNESS - 1) / STEEPNESS
 
-which is nothing for s = 1 and grows ever faster as s falls: layers follow one another, so the narrowest decides. (With
-a plain sum single layers are emptied; with the logarithm, the limit of no steepness, cheap layers are kept whole while
-dear ones are cut to the bone. docs/decisions/0012 has what was measured.)
+which is 0 at s = 1 and grows faster the smaller s is, because in layers that follow one another the narrowest limits
+the model. Two other losses are worse: with 1 - s some layers lose nearly all of their channels, and with -log(s), which
+is the limit for STEEPNESS towards 0, so do layers whose channels cost much, while cheap ones are kept whole
+(docs/decisions/0004 and 0012).
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 # yolo-prune, AGPL-3.0 license
 """How long does one call take, and how many times as fast is one model as another?
 
-Models are timed in turns, so that they share the machine's moods. A round runs each of them twice, in some order and
-then in the reverse of it (a b b a, or b a a b by chance, so that nothing periodic falls on one of them alone), and
-gives one ratio for each pair. Of two equal models a round favours either as often as not, however noisy the machine is
-and however long its moods last; so the median of the ratios lies with 99% between two of them that the binomial law
-names (the distribution-free interval of a median: Conover, Practical Nonparametric Statistics, 3.2). Rounds go on
-until that interval is narrow, or until the time is up; a ratio that is not known by then is not called anything.
+Models are timed in turns, so that a change of the machine's speed meets all of them. A round runs each of them twice,
+in some order and then in the reverse of it (a b b a, or b a a b by chance, so that nothing periodic falls on one of
+them alone), and gives one ratio for each pair. Of two equal models a round favours either as often as not, however
+noisy the machine is and however long it is slower; so the median of the ratios lies with 99% between two of them that
+the binomial law names (the distribution-free interval of a median: Conover, Practical Nonparametric Statistics, 3.2).
+Rounds go on until that interval is narrow, or until the time is up; a ratio that is not known by then is not called
+anything.
 """
 
 from __future__ import annotations

@@ -117,8 +117,9 @@ def latency(
     kept = None
     speed = None if measured is None else measured[2]
     if measured is not None and bound is not None and measured[2].steady:
-        # The share is judged, not the milliseconds: machines have moods, and both models shared this one's.
-        # A bound in milliseconds is kept as well where those were measured.
+        # The share is judged, not the milliseconds: a machine is now faster, now slower, and both models were timed in
+        # turns, so that it was the same to both. A bound in milliseconds is kept as well where
+        # those were measured.
         kept = bool(1 / measured[2].median <= bound / baseline.latency * (1 + TOLERANCE))
         stated = Recipe(**record["recipe"]).latency
         if stated is not None and stated.kind == "absolute":

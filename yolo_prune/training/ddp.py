@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Several processes that train one model (DDP): one of them decides, all of them do."""
+"""Several processes that train one model (DDP): what the first of them decides reaches all, and so do failures."""
 
 from __future__ import annotations
 

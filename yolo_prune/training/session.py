@@ -34,9 +34,10 @@ from yolo_prune.training import (
 )
 from yolo_prune.training.session_data import Session
 
-_ATTRIBUTE = "yolo_prune_session"  # where a trainer carries its session
-_RECIPE = "yolo_prune_recipe"  # until then, what it is asked for
-_HELD = "yolo_prune_held"  # and, where nothing is pruned, what keeps the zeros of a sparse model
+# Attributes of the host's trainer, which lives as long as the run:
+_ATTRIBUTE = "yolo_prune_session"  # the session, from `on_pretrain_routine_end` on
+_RECIPE = "yolo_prune_recipe"  # the recipe, from `on_pretrain_routine_start` on
+_HELD = "yolo_prune_held"  # the hooks that keep the zeros of a sparse model, in a run that prunes nothing
 
 
 def of(trainer: Any) -> Session | None:

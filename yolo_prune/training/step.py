@@ -64,7 +64,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
 
 
 def _share(session: Session) -> float:
-    """How much of the whole way is gone after the next step, from 0 to 1."""
+    """The share of the way from the baseline to the bounds, 0 to 1, that the next step ends at."""
     return schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
 
 
