@@ -118,4 +118,6 @@ def test_the_map_of_the_house_is_true() -> None:
     assert [room for room in rooms if not (PACKAGE / room).exists()] == []
     wings = {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert wings == there - {"__init__", "__main__", "_startup"}
+    assert wings == there - {"__init__"}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
