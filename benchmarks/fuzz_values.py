@@ -37,6 +37,7 @@ LEGAL: dict[str, list[Any]] = {
     "flops": ["50%", "4.0G", "99.9%", "1k", "50% and 4.0G", "1e-5%"],
     "params": ["60%", "1.5M", ".5M"],
     "latency": ["60%", "12ms", "1us", "1s"],
+    "size": ["60%", "1.5MB", "900kB", "1B"],
     "importance": ["l1", "l2", "taylor", "obdc", "mine"],
     "scope": ["uniform", "global", "latency", "isomorphic"],
     "schedule": ["oneshot", "linear", "cubic"],

@@ -24,7 +24,7 @@ from yolo_prune.host import checkpoint, dataset_check, datasets, trainable_check
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
-from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
@@ -59,8 +59,10 @@ def prune(
         recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
         data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after,
             and the cut is made up for on a few of its training images (reconstruct="weights").
-        imgsz: image size in pixels of that measurement; default: the one the model was trained with.
-        settings: any other plugin argument without its prefix, such as importance="bn" or round=16.
+        imgsz: image size in pixels of that measurement, and of the exported file that size= bounds; default: the one
+            the model was trained with.
+        settings: any other plugin argument without its prefix, such as latency="60%", size="1.5MB", importance="bn"
+            or round=16.
 
     Returns:
         The record: `baseline`, `final`, `steps`, `layers` as in record.json.
@@ -113,7 +115,7 @@ def _cut(
     fitness = yolo_object.fitness(model, data, imgsz)
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
-    baseline, graph, plan = _choose(network, wanted, device, batches)
+    baseline, graph, plan = _choose(network, wanted, device, batches, _side(model, imgsz))
     dense = None if device is None else copy_of(network)
     cut_models.note(back, (network,), graph, plan)
     _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)
@@ -141,7 +143,7 @@ def _device(model: Any, network: nn.Module, wanted: Recipe, imgsz: int | None) -
 
 
 def _choose(
-    network: nn.Module, wanted: Recipe, device: Profile | None, batches: Batches
+    network: nn.Module, wanted: Recipe, device: Profile | None, batches: Batches, imgsz: int
 ) -> tuple[Baseline, ChannelGraph, PrunePlan]:
     """The model as it is, its channel groups, and which channels of each group stay."""
     graph = channel_groups.build(network, wanted.protect)
@@ -149,7 +151,8 @@ def _choose(
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
     weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-    baseline = Baseline.of(network, graph, device, weights, largest_cuts)
+    deployment = deployment_of(wanted, device, imgsz)
+    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
     bounds = choice.step_bounds(wanted, baseline)
     if bounds and baseline.meets(bounds):
         log.warn("the model already meets every bound; nothing is cut")

@@ -18,6 +18,7 @@ import yolo_prune
 from tests.helpers.oracle import random_plan
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file, profile_format
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.device import probe_kit
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -84,6 +85,8 @@ def test_rows_are_the_convolutions_of_the_onnx_file(name: str, tmp_path: Path) -
     assert rows(layer_shapes.layers_of(model, 64)) == nodes(path)  # the same without a look at the file
     exported_file.require(layers, path, "onnx")
     assert exported_file.convolutions(path, "onnx").total() == nodes(path).total() > 25
+    counted = model_size.deployed_size(model, Deployment("onnx", "fp32", 64)).bytes
+    assert counted == pytest.approx(path.stat().st_size, rel=0.005)
     run, written = FAMILIES[name]
     if written is not None:
         assert nodes(path).total() == written

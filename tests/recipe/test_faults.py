@@ -60,12 +60,23 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune_flops": True}, ["prune_flops=True must be a percentage of the original or a figure with its unit"]),
     ({"prune_flops": ["50%"]}, ["prune_flops=['50%'] must be a percentage"]),
     ({"prune_latency": "0.6"}, ["prune_latency=0.6 has no unit: write 50% (of the original) or 12ms"]),
+    ({"prune_size": 1500000}, ["prune_size=1500000 has no unit: write 50% (of the original) or 1.5MB"]),
+    ({"prune_size": "1.5M"}, ["prune_size=1.5M has an unknown unit M: known are % and B, kB, KB, MB, GB"]),
+    ({"prune_size": "0%"}, ["prune_size=0% must be above 0% and below 100%"]),
     ({"prune_latency": "12G"}, ["prune_latency=12G has an unknown unit G", "ms"]),
     ({"prune": 0.5, "prune_max_drop": 2}, ["prune_max_drop=2 must be a drop of fitness", "0.01"]),
     ({"prune": 0.5, "prune_max_drop": 0}, ["prune_max_drop=0 must be a drop of fitness", "0.01"]),
     ({"prune": 0.5, "prune_profile": 3}, ["prune_profile=3 must be a file that yolo-prune profile wrote"]),
     ({"prune": 0.5, "prune_format": "trt"}, ["prune_format=trt must be onnx, openvino, ncnn or engine"]),
-    ({"prune": 0.5, "prune_precision": "int8"}, ["prune_precision=int8 must be fp32 or fp16"]),
+    ({"prune": 0.5, "prune_precision": "int4"}, ["prune_precision=int4 must be fp32, fp16 or int8"]),
+    (
+        {"prune_size": "1MB", "prune_precision": "int8", "prune_format": "ncnn"},
+        ["prune_precision=int8 does not go with prune_format=ncnn: write fp32 or fp16"],
+    ),
+    (
+        {"prune_latency": "50%", "prune_precision": "int8"},
+        ["prune_precision=int8 does not go with prune_latency=50%: latencies are measured in fp32 or fp16"],
+    ),
     (
         {"prune": 0.5, "prune_scope": "globl"},
         ["prune_scope=globl must be uniform, global, latency or isomorphic", "did you mean global?"],
@@ -230,7 +241,7 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
         "flops: 50%\nschedule: oneshot\nsteps: 3",
         ["bad.yaml:3: steps: 3 does not go with bad.yaml:2: schedule: oneshot"],
     ),
-    ("flops: 50%\nprecision: int8", ["bad.yaml:2: precision: int8 must be fp32 or fp16"]),
+    ("flops: 50%\nprecision: bf16", ["bad.yaml:2: precision: bf16 must be fp32, fp16 or int8"]),
     ("latency: 12", ["bad.yaml:1: latency: 12 has no unit: write 50% (of the original) or 12ms"]),
 ]
 

@@ -330,6 +330,7 @@ def test_as_dict_is_plain() -> None:
         "flops": "50%",
         "params": None,
         "latency": None,
+        "size": None,
         "importance": "obdc",
         "scope": "global",
         "schedule": "oneshot",

@@ -97,7 +97,7 @@ def test_the_record_tells_bound_prediction_and_measurement(run: Path) -> None:
     assert predicted == sorted(predicted, reverse=True)
 
 
-def test_a_profile_that_is_given_is_used(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_kit, "make", lambda *a, **k: said.append("measured again"))
@@ -108,11 +108,20 @@ def test_a_profile_that_is_given_is_used(run: Path, tiny_data: Path, tmp_path: P
             prune_latency="90%",
             prune_profile=str(run / "pruning" / "device.json"),
             prune_schedule="oneshot",
+            prune_flops="85%",
+            prune_params="80%",
+            prune_size="8MB",
         )
     assert said == []
-    entry = record_of(tmp_path / "run")["latency"]
+    record = record_of(tmp_path / "run")
+    entry, before, after = record["latency"], record["baseline"], record["final"]
     assert entry["predicted_ms"]["final"] <= 0.9 * entry["predicted_ms"]["baseline"] * 1.0001
     assert entry["note"] == "on this machine"
+    assert set(record["bounds"]) == {"flops", "params", "latency", "size"}  # and all of them hold
+    assert after["gflops"] <= 0.85 * before["gflops"]
+    assert after["params"] <= 0.8 * before["params"]
+    assert 7e6 < after["size_bytes"] <= 8e6 < before["size_bytes"]
+    assert record["deployment"] == {"format": "onnx", "precision": "fp32", "imgsz": 64}
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.89, True), (0.91, True), (0.93, False), (1.1, False)])

@@ -54,7 +54,7 @@ def test_the_record_tells_the_run(run: Path) -> None:
     record = record_of(run)
     assert {"recipe", "baseline", "steps", "final", "layers", "versions"} <= set(record)
     for key in ("baseline", "final"):
-        assert set(record[key]) == {"params", "gflops", "gflops_deployed", "fitness", "latency_ms"}
+        assert set(record[key]) == {"params", "gflops", "gflops_deployed", "size_bytes", "fitness", "latency_ms"}
         assert record[key]["fitness"] is not None
     assert [row["epoch"] for row in record["steps"]] == [2, 4]
     for row in record["steps"]:

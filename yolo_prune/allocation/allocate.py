@@ -192,9 +192,11 @@ def _plan(units: Sequence[Unit], counts: np.ndarray, gone: Sequence[Part]) -> Pr
 
 
 def _human(value: float, name: str) -> str:
-    """A cost in words; the only one with a unit of its own is latency."""
+    """A cost in words; latency and size have units of their own."""
     if name == "latency":
         return f"{value:.3g} ms"
+    if name == "size":
+        return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
             return f"{value / scale:.3g}{letter} {name}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import api, files, log
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, yolo_object
@@ -65,10 +66,12 @@ def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str)
                 "model": label,
                 "params": f"{figures['params']:,}",
                 "GFLOPs": f"{figures['gflops']:.2f}",
+                "MB": "-" if figures["size_bytes"] is None else f"{figures['size_bytes'] / 1e6:.2f}",
                 measure_name: "not measured" if fitness is None else f"{fitness:.4f}",
             }
         )
     log.show(text.table(rows))
+    log.show(f"MB: millions of bytes of the file that it is exported as, {Deployment(**record['deployment'])}")
     removed = record["removed"]
     if removed["blocks"] or removed["heads"]:
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())

@@ -125,7 +125,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     def note(
         module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> None:
-        name = _own_name(places[module], own)
+        name = own_name(places[module], own)
         taken, made = inputs[0], output
         if isinstance(module, nn.Linear):
             rows = (1, taken.numel() // max(module.in_features, 1))
@@ -164,7 +164,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     return layers
 
 
-def _own_name(name: str, own: set[str]) -> str:
+def own_name(name: str, own: set[str]) -> str:
     """The name in the model of a layer of its fused copy.
 
     RepConv makes `conv` of `conv1.conv` and `conv2.conv` (nn/modules/conv.py, `fuse_convs`), RepVGGDW puts the layer in

@@ -1,5 +1,7 @@
 # yolo-prune, AGPL-3.0 license
-"""Params and FLOPs as the host prints them, latency as a device profile predicts it; all as functions of the counts.
+"""Params and FLOPs as the host prints them, latency as a device profile predicts it, bytes of the exported file.
+
+All are functions of the counts.
 
 The host counts FLOPs with thop on the unfused model at 640 x 640 (ultralytics 8.4.190, utils/torch_utils.py:
 `get_flops`, `model_info`): a convolution costs k*k*in*out*area multiply-adds, a BatchNorm 4 a value, two FLOPs each.
@@ -17,6 +19,8 @@ from torch import nn
 
 from yolo_prune.allocation.costs import Cost, Effect, Latency
 from yolo_prune.allocation.units import Part, Unit
+from yolo_prune.cost import file_size
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.layer_shapes import deployed, layers_of
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import HostError, PruneError
@@ -53,14 +57,28 @@ def size_of(model: nn.Module) -> Size:
     return Size(flops.params(model), gflops)
 
 
-def deployed_gflops(model: nn.Module) -> float | None:
-    """GFLOPs at 640 x 640 of the model as it is exported: fused, and of an end-to-end head (YOLOv10, 26) one branch.
+@dataclass(frozen=True)
+class DeployedSize:
+    """What a model is as it is exported: fused, and of an end-to-end head (YOLOv10, 26) one branch.
 
-    It is what the host prints of a fused model. None where the model has quantizers, which the host does not fuse.
+    Attributes:
+        gflops: at 640 x 640, as the host prints them of a fused model. bytes: of the file, as file_size.py counts them.
+            Both are None where that is not known.
     """
+
+    gflops: float | None
+    bytes: int | None
+
+
+UNKNOWN = DeployedSize(None, None)
+
+
+def deployed_size(model: nn.Module, deployment: Deployment) -> DeployedSize:
+    """GFLOPs and bytes of the exported model; unknown where it has quantizers, which the host does not fuse."""
     if any(type(module).__name__ == "TensorQuantizer" for module in model.modules()):
-        return None
-    return _gflops(deployed(model)) or None
+        return UNKNOWN
+    fused = deployed(model)
+    return DeployedSize(_gflops(fused) or None, file_size.bytes_of(fused, deployment))
 
 
 class _Reading(nn.Module):
@@ -117,6 +135,30 @@ def params_cost(
     """Parameters as a function of the units' counts; `limit` is the bound in parameters."""
     kernel, single, norm, bias = _kinds(graph)
     return _cost("params", graph, units, size.params, limit, kernel, single + bias + norm, parts)
+
+
+def size_cost(
+    graph: ChannelGraph,
+    units: Sequence[Unit],
+    model: nn.Module,
+    deployment: Deployment,
+    limit: float,
+    parts: Sequence[Part] = (),
+) -> Cost:
+    """Bytes of the exported file as a function of the units' counts, equal to `deployed_size` for the model as it is.
+
+    Args:
+        model: that the groups are of. deployment: what it is exported as. limit: the bound in bytes.
+    """
+    fused = deployed(model)
+    row, _ = _index(graph, units)
+    per_pair, per_output = np.zeros(len(row)), np.zeros(len(row))
+    for name, rate in file_size.rates(fused, set(row), deployment):
+        if name in row:
+            per_pair[row[name]] += rate.per_pair
+            per_output[row[name]] += rate.per_output
+    total = file_size.bytes_of(fused, deployment)
+    return _cost("size", graph, units, total, limit, per_pair, per_output, parts)
 
 
 def latency_of(model: nn.Module, profile: Profile) -> float:

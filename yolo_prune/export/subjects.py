@@ -10,6 +10,7 @@ from typing import Any
 
 from yolo_prune import log
 from yolo_prune.cost import model_size
+from yolo_prune.cost.file_size import DEFAULT
 from yolo_prune.cost.model_size import Size
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import PruneError
@@ -67,7 +68,7 @@ def load(path: Path, role: str | None, safe: bool) -> Subject:
     checkpoint.require_supported(network, str(path))
     own = "pruned" if SPEC_KEY in getattr(network, "yaml", {}) else "model"
     size = model_size.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
-    deployed = model_size.deployed_gflops(network)
+    deployed = model_size.deployed_size(network, DEFAULT).gflops
     with exporter.quiet():
         trained_int8 = checkpoint.requantize(network, ckpt, path)
     return Subject(role or own, path, network, ckpt, size, deployed, trained_int8)

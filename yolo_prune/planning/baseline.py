@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from yolo_prune.cost import model_size
-from yolo_prune.cost.model_size import Size
+from yolo_prune.cost.file_size import DEFAULT, Deployment
+from yolo_prune.cost.model_size import UNKNOWN, DeployedSize, Size
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.graph import channel_groups
+from yolo_prune.recipe.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Baseline:
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
         largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
-        deployed_gflops: of the model as it is exported, or None where that is not known.
+        deployment: what it is exported as. deployed: GFLOPs and bytes of it then, each None where that is not known.
         least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
     """
 
@@ -39,7 +41,8 @@ class Baseline:
     weights: Mapping[str, float] = field(default_factory=dict)
     least: float | None = None
     largest_cuts: Mapping[str, float] = field(default_factory=dict)
-    deployed_gflops: float | None = None
+    deployment: Deployment = DEFAULT
+    deployed: DeployedSize = UNKNOWN
 
     @classmethod
     def of(
@@ -49,6 +52,7 @@ class Baseline:
         profile: Profile | None = None,
         weights: Mapping[str, float] | None = None,
         largest_cuts: Mapping[str, float] | None = None,
+        deployment: Deployment = DEFAULT,
     ) -> Baseline:
         """Measure a model. Arguments are as the attributes.
 
@@ -65,15 +69,30 @@ class Baseline:
             None if profile is None else model_size.latency_of(model, profile),
             weights or {},
             largest_cuts=largest_cuts or {},
-            deployed_gflops=model_size.deployed_gflops(model),
+            deployment=deployment,
+            deployed=model_size.deployed_size(model, deployment),
         )
 
     def figures(self) -> dict[str, float]:
-        """What bounds are shares of: "flops", "params" and, with a profile, "latency" in ms."""
+        """What bounds are shares of: "flops", "params", with a profile "latency" in ms, "size" in bytes of the file."""
         figures = {"flops": self.size.flops, "params": float(self.size.params)}
-        return figures if self.latency is None else {**figures, "latency": self.latency}
+        if self.latency is not None:
+            figures["latency"] = self.latency
+        if self.deployed.bytes is not None:
+            figures["size"] = float(self.deployed.bytes)
+        return figures
 
     def meets(self, bounds: Mapping[str, float]) -> bool:
         """Whether every bound (as of `step_bounds`) holds before any cut."""
         figures = self.figures()
         return all(value >= figures[key] for key, value in bounds.items())
+
+
+def deployment_of(recipe: Recipe, profile: Profile | None, imgsz: int) -> Deployment:
+    """What a recipe's model is to be exported as; what the recipe leaves out is the profile's, or ONNX and FP32.
+
+    Args:
+        imgsz: pixels that it is used at, where no profile says another size.
+    """
+    kind, precision = ("onnx", "fp32") if profile is None else (profile.format, profile.precision)
+    return Deployment(recipe.format or kind, recipe.precision or precision, imgsz if profile is None else profile.imgsz)

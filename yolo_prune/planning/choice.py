@@ -20,6 +20,7 @@ from yolo_prune.importance import gradients, scoring
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import candidates
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
@@ -36,10 +37,10 @@ def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[
     """The bounds of a step: `share` of the way from the baseline to each of the recipe's bounds.
 
     Returns:
-        "flops" (FLOPs), "params" and "latency" (ms) -> upper bound, for the bounds that the recipe has; a bound on
-        latency without a profile is left out.
+        "flops" (FLOPs), "params", "latency" (ms) and "size" (bytes) -> upper bound, for the bounds that the recipe has;
+        a bound on latency without a profile is left out.
     """
-    bounds = {"flops": recipe.flops, "params": recipe.params, "latency": recipe.latency}
+    bounds = {key: getattr(recipe, key) for key in BOUNDS}
     upper = {}
     for key, full in baseline.figures().items():
         bound = bounds[key]
@@ -67,7 +68,7 @@ def least_flops(
     largest_cuts: Mapping[str, float] | None = None,
 ) -> float | None:
     """FLOPs of the narrowest legal model, for a recipe with `max_drop` and no bound; None for any other."""
-    if recipe.max_drop is None or any((recipe.flops, recipe.params, recipe.latency, recipe.sparsity)):
+    if recipe.max_drop is None or recipe.sparsity or any(getattr(recipe, key) for key in BOUNDS):
         return None
     original = {group.name: group.size for group in channel_graph.groups}
     lowest = _lowest(recipe, original, largest_cuts or {})
@@ -125,6 +126,7 @@ def plan(
         "flops": lambda limit: model_size.flops_cost(channel_graph, cuttable, size, limit, parts),
         "params": lambda limit: model_size.params_cost(channel_graph, cuttable, size, limit, parts),
         "latency": latency,
+        "size": lambda limit: model_size.size_cost(channel_graph, cuttable, model, baseline.deployment, limit, parts),
     }
     gone = baseline.blocks - len(channel_graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone

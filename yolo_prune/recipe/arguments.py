@@ -201,6 +201,7 @@ _CONCERNED = {
     "flops": set(GOALS),
     "start": {"start", "end"},
     "steps": {"steps", "schedule"},
+    "precision": {"precision", "format", "latency", "scope"},
     "layer_loss": {"layer_loss", "sensitivity"},
     "regularize_strength": {"regularize_strength", "regularize"},
 }

@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """An upper bound on a cost of the final model: `50%` of the original, or a figure with its unit, `4.0G`. Pure.
 
-Units are never guessed: a bound says % or G, M, k itself.
+Units are never guessed: a bound says % or G, M, k, ms, MB itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Annotated, Literal, TypeGuard
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-BOUNDS = ("flops", "params", "latency")
-EXAMPLES = {"flops": "4.0G", "params": "1.5M", "latency": "12ms"}
+BOUNDS = ("flops", "params", "latency", "size")
+EXAMPLES = {"flops": "4.0G", "params": "1.5M", "latency": "12ms", "size": "1.5MB"}
 _SCALES = {
     "flops": {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12},
     "params": {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9},
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "size": {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9},  # of ten, as disks and stores count: 1 MB is 1e6
 }
 _FIGURE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z%]*)")
 
@@ -29,7 +30,7 @@ class Bound(BaseModel):
 
     Attributes:
         kind: "percent" of the original model, or "absolute".
-        value: the percentage, in (0, 100); or the figure in units of 1 (4.0G is 4e9), latency in milliseconds.
+        value: the percentage, in (0, 100); or the figure in units of 1 (4.0G is 4e9), latency in ms, size in bytes.
         text: what the user wrote; `str()` gives it back.
         also: a second bound on the same cost, from `prune=0.5 prune_flops=4.0G`: the tighter of the two holds.
     """

@@ -60,10 +60,11 @@ _BOUND_RIGHT = "must be a percentage of the original or a figure with its unit, 
 _Flops = Annotated[Bound | None, BeforeValidator(partial(read_bound, "flops"))]
 _Params = Annotated[Bound | None, BeforeValidator(partial(read_bound, "params"))]
 _Latency = Annotated[Bound | None, BeforeValidator(partial(read_bound, "latency"))]
+_Size = Annotated[Bound | None, BeforeValidator(partial(read_bound, "size"))]
 _Scope = Annotated[str, BeforeValidator(partial(_one_of, SCOPE_NAMES))]
 _Schedule = Annotated[str, BeforeValidator(partial(_one_of, SCHEDULES))]
 _Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
-_Precision = Literal["fp32", "fp16"] | None
+_Precision = Literal["fp32", "fp16", "int8"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -107,6 +108,13 @@ class Settings(BaseModel):
         "upper bound on its latency on the measured device (`prune_profile`; without one, this machine is measured)",
         "`60%` of the original, or `12ms`",
         f"{_BOUND_RIGHT}{EXAMPLES['latency']}",
+    )
+    size: _Size = _setting(
+        None,
+        "upper bound on the bytes of its exported file (`prune_format`: ONNX, or ncnn) at `prune_precision`; 1 MB is "
+        "1,000,000 bytes",
+        "`30%` of the original, or `1.5MB`, `800kB`, `900000B`",
+        f"{_BOUND_RIGHT}{EXAMPLES['size']}",
     )
     importance: _Name = _setting(
         "obdc",
@@ -264,8 +272,8 @@ class Settings(BaseModel):
     precision: _Precision = _setting(
         None,
         "the precision that it will be deployed in; left out, the profile's, or `fp32`",
-        "`fp32`, `fp16`",
-        "must be fp32 or fp16",
+        "`fp32`, `fp16`; for `prune_size` also `int8`, a byte a weight",
+        "must be fp32, fp16 or int8",
     )
     sensitivity: _File = _setting(
         None,
@@ -360,7 +368,25 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             "regularize_strength",
             f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
         )
+    yield from _of_precision(values, say)
     if values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
+
+
+def _of_precision(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Yield what a precision does not go with: latencies of INT8, and formats that the host does not write in it."""
+    precision = values["precision"]
+    if precision is None:
+        return
+    offered = FORMATS[values["format"] or "onnx"].precisions
+    if precision not in offered:
+        yield "precision", f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"
+    elif precision == "int8" and (values["latency"] is not None or values["scope"] == "latency"):
+        wanted = "latency" if values["latency"] is not None else "scope"
+        yield (
+            "precision",
+            f"{say('precision')} does not go with {say(wanted)}: latencies are measured in fp32 or fp16; write one of "
+            "these, or bound the size alone",
+        )

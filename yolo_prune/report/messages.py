@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import log
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.model_size import Size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
@@ -42,9 +43,10 @@ def plan(
     """
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
-    words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms"}
+    words = {"flops": "{:.2f} GFLOPs", "params": "{:,.0f} params", "latency": "{:.2f} ms", "size": "{:.2f} MB"}
+    units = {"flops": 1e9, "size": 1e6}
     bounds = choice.step_bounds(recipe, baseline)
-    targets = [words[key].format(value / 1e9 if key == "flops" else value) for key, value in bounds.items()]
+    targets = [words[key].format(value / units.get(key, 1)) for key, value in bounds.items()]
     target = f" to at most {', '.join(targets)}" if targets else ""
     if recipe.sparsity is not None:
         target += f"{' and' if targets else ' to'} sparsity {recipe.sparsity}"
@@ -53,10 +55,16 @@ def plan(
         at += f" ({recipe.steps} steps asked, start to end has {len(epochs)} epochs)"
     log.say(
         f"recipe {recipe.name}: from {baseline.size.gflops:.2f} GFLOPs, {baseline.size.params:,} params"
-        f"{latency.of_baseline(baseline)}{target}"
+        f"{latency.of_baseline(baseline)}{_file_of(baseline)}{target}"
         f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
         f"{len(graph.groups)} channel groups, {len(graph.protected)} layers protected; steps at epochs {at}"
     )
+
+
+def _file_of(baseline: Baseline) -> str:
+    """The file that a model is exported as before its first cut, for a line that lists its size."""
+    count = baseline.deployed.bytes
+    return "" if count is None else f", {count / 1e6:.2f} MB ({baseline.deployment})"
 
 
 def frozen(freeze: object, names: str, count: int) -> None:
@@ -152,6 +160,15 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     log.say(
         f"{'stopped' if missing else 'done'}: params {before['params']:,} -> {after['params']:,} "
         f"({after['params'] / before['params']:.0%}), "
-        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), fitness "
+        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), "
+        f"{_files(record)}fitness "
         f"{of_fitness(before['fitness'])} -> {of_fitness(after['fitness'])}"
     )
+
+
+def _files(record: Mapping[str, Any]) -> str:
+    """What the exported files come to, for the line of the end; nothing where that is not known."""
+    before, after = (record[key].get("size_bytes") for key in ("baseline", "final"))
+    if not before or not after:
+        return ""
+    return f"{Deployment(**record['deployment'])} {before / 1e6:.2f} -> {after / 1e6:.2f} MB ({after / before:.0%}), "

@@ -2,9 +2,11 @@
 """The record of a pruning: plain data, the same from a training run and from one cut without training.
 
 yolo_prune, versions    what made it
-recipe, bounds          what was asked for; bounds in FLOPs, parameters and milliseconds
+recipe, bounds          what was asked for; bounds in FLOPs, parameters, milliseconds and bytes
 baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
-                        branch of an end-to-end head), fitness or None, latency_ms or None: measured, side by side
+                        branch of an end-to-end head), size_bytes (of the file that it is exported as), fitness or None,
+                        latency_ms or None: measured, side by side
+deployment              what size_bytes is of: format, precision, imgsz
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
 history                 epoch, fitness, params, gflops; one row an epoch
@@ -14,6 +16,7 @@ layers                  name, before, after: output channels of every convolutio
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ from torch import nn
 
 import yolo_prune
 from yolo_prune.cost import model_size
-from yolo_prune.cost.model_size import Size
+from yolo_prune.cost.model_size import DeployedSize, Size
 from yolo_prune.device.timing import Ratio
 from yolo_prune.graph import blocks
 from yolo_prune.host import releases
@@ -41,7 +44,8 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
         "yolo_prune": yolo_prune.__version__,
         "recipe": recipe.as_dict(),
         "bounds": choice.step_bounds(recipe, baseline),
-        "baseline": figures(baseline.size, fitness, baseline.deployed_gflops),
+        "deployment": asdict(baseline.deployment),
+        "baseline": figures(baseline.size, fitness, baseline.deployed),
         "steps": [],
         "history": [],
         "versions": {"ultralytics": releases.version(), "torch": str(torch.__version__)},
@@ -81,7 +85,7 @@ def add_step(
 
 def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
     """Set `final`, `removed` and `layers` to what the model is now."""
-    record["final"] = figures(size, fitness, model_size.deployed_gflops(model))
+    record["final"] = figures(size, fitness, model_size.deployed_size(model, baseline.deployment))
     heads = blocks.heads(model)
     record["removed"] = {
         "blocks": widths.removed(model),
@@ -151,12 +155,13 @@ def _width(layer: nn.Module | None) -> int:
     return int(getattr(layer, "out_channels", None) or layer.out_features)  # type: ignore[arg-type]
 
 
-def figures(size: Size, fitness: float | None, deployed: float | None) -> dict[str, Any]:
-    """One model's entry. deployed: its GFLOPs as it is exported."""
+def figures(size: Size, fitness: float | None, deployed: DeployedSize) -> dict[str, Any]:
+    """One model's entry. deployed: what it is as it is exported."""
     return {
         "params": size.params,
         "gflops": size.gflops,
-        "gflops_deployed": deployed and round(deployed, 4),
+        "gflops_deployed": deployed.gflops and round(deployed.gflops, 4),
+        "size_bytes": deployed.bytes,
         "fitness": fitness,
         "latency_ms": None,
     }

@@ -79,7 +79,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     noted = widths.run_of(model) if run.is_resumed else None
     ddp.by_first(lambda: _make_folder(run))
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
-    baseline = resume.baseline(noted, model, graph, recipe, device)
+    baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size)
     avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, frozen_layers))
     graph = channel_groups.build(model, recipe.protect, avoid, frozen_layers) if avoid else graph
     epochs = schedule.step_epochs(recipe, run.epochs)

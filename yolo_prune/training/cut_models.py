@@ -148,7 +148,9 @@ def cut_training(
                 "it is dropped, and made anew at the next step"
             )
         size = model_size.size_of(scored)
-        figures = {"flops": size.flops, "params": size.params}
+        figures: dict[str, float] = {"flops": size.flops, "params": size.params}
+        if "size" in bounds:
+            figures["size"] = model_size.deployed_size(scored, baseline.deployment).bytes or 0
         if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
             if images is not None:
                 student_of(model).load_state_dict(scored.state_dict())

@@ -11,9 +11,10 @@ from torch import nn
 from yolo_prune.device import profile
 from yolo_prune.errors import BoundError, HostError
 from yolo_prune.graph import channel_groups
+from yolo_prune.graph.channel_groups import IMAGE
 from yolo_prune.host import checkpoint, trainable_check
 from yolo_prune.planning import choice, sensitivity, unmet_requests
-from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe import support, value_checks
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import frozen
@@ -98,15 +99,28 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     if network is None:
         return
     trainable_check.require(network, path)
-    model(network, wanted, path, _SLACK, settings.get("freeze"))
+    model(network, wanted, path, _SLACK, settings.get("freeze"), _side(settings.get("imgsz")))
 
 
-def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, freeze: object = None) -> None:
+def _side(imgsz: object) -> int:
+    """Pixels; the host takes a list's largest, and has a default."""
+    sides = map(str, imgsz if isinstance(imgsz, (list, tuple)) else [imgsz])
+    return max((int(side) for side in sides if side.isdecimal()), default=IMAGE)
+
+
+def model(
+    network: nn.Module,
+    wanted: Recipe,
+    name: str,
+    slack: float = 1.0,
+    freeze: object = None,
+    imgsz: int = IMAGE,
+) -> None:
     """Refuse a model of another family and bounds that none of its legal widths reaches.
 
     Args:
         network: a stock model. wanted: the recipe. name: how the user named the model. slack: how far out of reach a
-            bound may seem, as a factor. freeze: the host's argument.
+            bound may seem, as a factor. freeze: the host's argument. imgsz: pixels of the training.
 
     Raises:
         PruneError: one of the two, or a pattern of `protect` that means no layer.
@@ -115,7 +129,9 @@ def model(network: nn.Module, wanted: Recipe, name: str, slack: float = 1.0, fre
     graph = channel_groups.build(network, wanted.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, wanted.protect)
     weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-    baseline = Baseline.of(network, graph, profile.profile_of_recipe(wanted), weights, largest_cuts)
+    device = profile.profile_of_recipe(wanted)
+    deployment = deployment_of(wanted, device, imgsz)
+    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
     try:
         choice.check_reachable(network, graph, wanted, baseline)
     except BoundError:

@@ -15,12 +15,13 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.cost import model_size
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
-from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import resume_state
 
@@ -87,25 +88,32 @@ def complete_record(run: Run, record: dict[str, Any], size: model_size.Size) -> 
 
 
 def baseline(
-    noted: Mapping[str, Any] | None, model: nn.Module, graph: ChannelGraph, wanted: Recipe, device: Profile | None
+    noted: Mapping[str, Any] | None,
+    model: nn.Module,
+    graph: ChannelGraph,
+    wanted: Recipe,
+    device: Profile | None,
+    imgsz: int,
 ) -> Baseline:
     """The model before its first cut: as the checkpoint of a resumed run says, or as it is now.
 
     Args:
         noted: what `last_checkpoint.note` gave when the checkpoint was written; None where nothing has been cut.
         model: a stock model. graph: its groups. wanted: the recipe. device: the profile that latencies are of, or None.
+        imgsz: pixels of the run.
     """
+    deployment = deployment_of(wanted, device, imgsz)
     if noted:
-        base = _baseline_from(noted, device)
+        base = _baseline_from(noted, device, deployment)
     else:
         weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-        base = Baseline.of(model, graph, device, weights, largest_cuts)
+        base = Baseline.of(model, graph, device, weights, largest_cuts, deployment)
     return replace(
         base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts)
     )
 
 
-def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline:
+def _baseline_from(noted: Mapping[str, Any], device: Profile | None, deployment: Deployment) -> Baseline:
     size = model_size.Size(noted["params"], noted["gflops"])
     # A checkpoint of version 0.1.0 says nothing of blocks, heads and latency: that version cut and bounded none.
     return Baseline(
@@ -118,7 +126,8 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None) -> Baseline
         None if device is None else noted.get("latency"),
         dict(noted.get("weights", {})),
         largest_cuts=dict(noted.get("limits", {})),
-        deployed_gflops=noted.get("deployed_gflops"),
+        deployment=deployment,
+        deployed=model_size.DeployedSize(noted.get("deployed_gflops"), noted.get("deployed_bytes")),
     )
 
 
