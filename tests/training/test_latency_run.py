@@ -130,7 +130,7 @@ def test_a_missed_bound_is_said_loudly(
 ) -> None:
     """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
     ratio = timing.Ratio(1 / share, 1 / share, 1 / share, 20)
-    monkeypatch.setattr(profile, "beside", lambda *models: (10.0, 10.0 * share, ratio))
+    monkeypatch.setattr(profile, "time_side_by_side", lambda *models: (10.0, 10.0 * share, ratio))
     yolo = YOLO("yolov8n.yaml")
     yolo.model = dense_of(run)
     with caplog.at_level("INFO", logger="ultralytics"):
