@@ -16,6 +16,7 @@ from tests.helpers.runs import record_of, train
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
+from yolo_prune.graph import channel_groups
 
 
 def saved(folder: Path, stock: str = "yolov8n.yaml") -> Path:
@@ -43,6 +44,32 @@ def test_a_pattern_that_protects_nothing_is_refused_with_the_nearest(tiny_data: 
     assert not (tmp_path / "run").exists()
     with pytest.raises(PruneError, match=r"protect: model\.2\.cvv1: "):  # a model that has no file
         train(tiny_data, tmp_path, epochs=1, prune=mine)
+
+
+# yolov8n has layers 0 to 9 as its backbone and 22 as its head; a classifier has nothing between the two.
+@pytest.mark.parametrize(
+    ("given", "kept"), [("backbone", range(10)), ("neck,model.0", [0, *range(10, 22)]), (["head"], [22])], ids=str
+)
+def test_parts_of_the_model_are_names(given: str | list[str], kept: list[int]) -> None:
+    model = DetectionModel("yolov8n.yaml", verbose=False)
+    patterns = given.split(",") if isinstance(given, str) else given
+    removable = {int(block.name.split(".")[1]) for block in channel_groups.build(model, patterns).blocks}
+    assert removable == {2, 4, 6, 8} - set(kept)
+    told = yolo_prune.prune(model, flops="85%", protect=given, scope="uniform", depth=1.0)
+    cut = {int(row["name"].split(".")[1]) for row in told["layers"] if row["after"] < row["before"]}
+    assert len(cut) > 3
+    assert cut.isdisjoint(kept)
+
+
+def test_a_part_that_is_misspelt_or_not_there_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    with pytest.raises(PruneError, match=r"protect: hed: no layer of this model is called hed \(did you mean head"):
+        apply(str(path), flops="70%", protect="hed")
+    assert {row["reason"] for row in inspect(str(path), protect="backbone")["layers"][:9]} == {
+        "protected by the recipe (backbone)"
+    }
+    with pytest.raises(PruneError, match=r"no layer of this model is called neck"):
+        yolo_prune.prune(YOLO("yolov8n-cls.yaml", verbose=False), flops="70%", protect="neck")
 
 
 @pytest.mark.parametrize("pattern", ["model.2.cv1", "model.2.cv1.conv", "model.2.*", "model.?.conv", "*.cv3.*"])

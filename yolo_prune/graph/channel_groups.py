@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from typing import Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ import torch
 from torch import nn
 
 from yolo_prune.allocation.units import Head
-from yolo_prune.graph import blocks, equivalence, image_shape, residual
+from yolo_prune.graph import blocks, equivalence, image_shape, model_parts, residual
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.graph.equivalence import IdSet
 from yolo_prune.graph.model_state import copy_of, release
@@ -123,7 +122,7 @@ class ChannelGraph:
             them is protected; operations: what stops the tracer in each of them.
         groups: the prunable groups. protected: layer name -> why its outputs stay. native: those of the protected whose
             outputs stay by the model's nature and not by a recipe; they have the width of the stock model.
-        layers: every layer, in the model's order.
+        layers: every layer, in the model's order. parts: of the model, as `protect` may name them.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -134,6 +133,7 @@ class ChannelGraph:
     heads: dict[str, int] = field(default_factory=dict)
     untaught: dict[str, str] = field(default_factory=dict)
     operations: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def reasons_kept_whole(self) -> dict[str, float]:
         """Why layers stay whole -> share of the convolution weights; but for what is an output of the model."""
@@ -167,7 +167,7 @@ def build(
 
     Args:
         model: a stock model, on any device, in any mode; it is not changed.
-        protect: fnmatch patterns of layer names whose outputs are not to be cut.
+        protect: fnmatch patterns of layer names whose outputs are not to be cut, or names of parts of the model.
         avoid: name of a block or layer -> why no channel that goes into it, or that a layer in it makes or reads, is
             to be cut. A name that the model does not have changes nothing.
         frozen: names of layers that a training leaves as they are (see training/frozen.py): their outputs are not cut.
@@ -183,7 +183,8 @@ def build(
     groups, ids = _groups(trace, makers, modules)
     fixed = _fixed_by_the_model(trace, groups, ids)
     native = _made(groups, fixed)
-    _fix_what_was_asked(fixed, groups, protect, frozen)
+    parts = model_parts.of(model)
+    _fix_what_was_asked(fixed, groups, protect, frozen, parts)
     for name, reason in (avoid or {}).items():
         around = trace.inside(name)
         for group in groups:
@@ -199,10 +200,15 @@ def build(
         protected,
         frozenset(name for name in protected if name in native or name not in why),
         _layers(trace, shadow),
-        tuple(b for b in residual.find(trace, shadow, made_by) if not _holds(b.name, frozen)),
+        tuple(
+            block
+            for block in residual.find(trace, shadow, made_by)
+            if not _holds(block.name, frozen) and not _is_protected(block.name, makers, protect, parts)
+        ),
         blocks.heads(shadow),
         {where: type(modules[where]).__name__ for where in trace.untaught if where in modules},
         dict(trace.untaught),
+        parts,
     )
 
 
@@ -267,13 +273,20 @@ def _fixed_by_the_model(trace: Trace, groups: list[ChannelGroup], ids: Mapping[s
 
 
 def _fix_what_was_asked(
-    fixed: dict[str, str], groups: list[ChannelGroup], protect: tuple[str, ...] | list[str], frozen: Collection[str]
+    fixed: dict[str, str],
+    groups: list[ChannelGroup],
+    protect: tuple[str, ...] | list[str],
+    frozen: Collection[str],
+    parts: model_parts.Parts,
 ) -> None:
     """Add the groups that a recipe protects, and those that frozen layers make."""
     for group in groups:
-        reason = FROZEN if _makes(group.members, frozen) else _protected_by(group.members, protect)
-        if reason is not None:
-            fixed.setdefault(group.name, reason)
+        made_by = [member.module for member in group.members if member.side == "out"]
+        pattern = model_parts.first_match(made_by, protect, parts)
+        if _makes(group.members, frozen):
+            fixed.setdefault(group.name, FROZEN)
+        elif pattern is not None:
+            fixed.setdefault(group.name, f"protected by the recipe ({pattern})")
 
 
 def _made(groups: list[ChannelGroup], fixed: Mapping[str, str]) -> dict[str, str]:
@@ -333,17 +346,10 @@ def _holds(block: str, names: Collection[str]) -> bool:
     return any(name == block or name.startswith(f"{block}.") for name in names)
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern of `protect` means a layer: `model.2.cv1` and `model.2.*` mean `model.2.cv1.conv` too."""
-    return fnmatch(name, pattern) or fnmatch(name.removesuffix(".conv"), pattern)
-
-
-def _protected_by(members: tuple[Member, ...], patterns: tuple[str, ...] | list[str]) -> str | None:
-    for member in members:
-        for pattern in patterns if member.side == "out" else ():
-            if matches(member.module, pattern):
-                return f"protected by the recipe ({pattern})"
-    return None
+def _is_protected(block: str, makers: set[str], protect: Collection[str], parts: model_parts.Parts) -> bool:
+    """Whether a recipe protects a layer of a block: then the block does not go whole either."""
+    inside = [name for name in makers if name.startswith(f"{block}.")]
+    return model_parts.first_match(inside, protect, parts) is not None
 
 
 def _layers(trace: Trace, shadow: nn.Module) -> tuple[Layer, ...]:

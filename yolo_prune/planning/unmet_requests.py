@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yolo_prune.errors import PruneError
-from yolo_prune.graph.channel_groups import ChannelGraph, matches
+from yolo_prune.graph.channel_groups import ChannelGraph
+from yolo_prune.graph.model_parts import first_match
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
@@ -25,11 +26,12 @@ def require_protected(channel_graph: ChannelGraph, patterns: Sequence[str]) -> N
     layers = [layer.name for layer in channel_graph.layers if layer.kind != "product"]
     faults = []
     for pattern in patterns:
-        if any(matches(name, pattern) for name in layers):
+        if first_match(layers, [pattern], channel_graph.parts) is not None:
             continue
         names = [name.removesuffix(".conv") for name in layers]
         blocks = sorted({".".join(name.split(".")[:end]) for name in names for end in (2, 3)})
-        near = difflib.get_close_matches(pattern, [*dict.fromkeys(names), *(f"{block}.*" for block in blocks)], n=2)
+        known = [*channel_graph.parts, *dict.fromkeys(names), *(f"{block}.*" for block in blocks)]
+        near = difflib.get_close_matches(pattern, known, n=2)
         right = f"did you mean {' or '.join(near)}?" if near else f"a layer is called as {names[0]}, a block model.2.*"
         faults.append(f"{pattern} ({right})")
     if faults:

@@ -291,8 +291,9 @@ class Settings(BaseModel):
     )
     protect: _Patterns = _setting(
         (),
-        "modules whose channels are never cut, as patterns of their names",
-        "names with commas between them, such as `model.0,model.22.*`; in a file a list",
+        "modules whose channels are never cut, as patterns of their names; `backbone`, `neck` and `head` mean these "
+        "parts of the model",
+        "names with commas between them, such as `backbone,model.22.*`; in a file a list",
         "must be a list of module names or patterns, for example [model.0, model.22.*]",
     )
     deploy: _Formats = _setting(
