@@ -54,7 +54,7 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
     yolo.add_callback("on_fit_epoch_end", lambda _: plant(tmp_path / "run" / "pruning" / "dense-trained.pt", mark))
     with caplog.at_level(logging.WARNING, "ultralytics"):
         train(tiny_data, tmp_path, yolo, epochs=2, prune=str(recipe))
-    assert "dense-trained.pt is not loaded, which the artifacts are to be compared with" in caplog.text
+    assert "dense-trained.pt is not loaded, the dense model, which the artifacts are to be compared with" in caplog.text
     assert not mark.exists()
     assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text
     assert (tmp_path / "run" / "weights" / "best.pt").is_file()

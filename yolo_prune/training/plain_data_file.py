@@ -49,9 +49,9 @@ def read(path: Path, use: str, device: Any = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        words = first_line(error)
+        # torch's own words go on to say how to load it all the same
         raise PruneError(
-            f"{path} is not loaded, {use}: it is damaged, or holds more than plain data and tensors. {words}"
+            f"{path} is not loaded, {use}: it is damaged, or holds more than plain data and tensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         raise PruneError(f"{path} cannot be read, {use}: {first_line(error)}") from error
