@@ -26,7 +26,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.training import cut_models, max_drop, roll_back, session
+from yolo_prune.training import cut_models, max_drop, roll_back, session, teacher
 
 MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
 
@@ -103,6 +103,7 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
         if not steps or "undone" not in steps[-1] or seen:
             return
         model, loss = trainer.model, trainer.model.criterion
+        seen["taught"] = isinstance(loss, teacher.TaughtLoss) and session.of(trainer).teacher is loss.teacher
         inside = {id(part) for part in model.parameters()}
         parts = [one for half in (loss.one2many, loss.one2one) for one in vars(half).values()]
         held = [p for one in parts if isinstance(one, torch.nn.Module) for p in one.parameters()]
@@ -118,7 +119,9 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
     yolo.add_callback("on_train_batch_end", after)
     yolo.add_callback("on_train_end", last)
     arguments = {"epochs": 5, "nbs": 4, **MAX_DROP, "prune_steps": 2, "prune_end": 0.6}
-    train(data, tmp_path, yolo, **arguments)
+    taught = name == "yolo26n-pose"
+    train(data, tmp_path, yolo, prune_distill_outputs=float(taught), **arguments)
+    assert seen["taught"] == taught, "the first step stays, so the dense model goes on as its teacher"
     assert "undone" in record_of(tmp_path / "run")["steps"][1]
     assert not seen["strangers"]
     assert seen["updates"] == seen["epoch"], "an end-to-end loss goes on where it was"

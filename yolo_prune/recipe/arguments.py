@@ -202,6 +202,7 @@ _CONCERNED = {
     "start": {"start", "end"},
     "steps": {"steps", "schedule"},
     "precision": {"precision", "format", "latency", "scope"},
+    "distill_outputs": {"distill_outputs", "distill"},
     "layer_loss": {"layer_loss", "sensitivity"},
     "regularize_strength": {"regularize_strength", "regularize"},
 }

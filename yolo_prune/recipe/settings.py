@@ -217,15 +217,13 @@ class Settings(BaseModel):
     )
     nbs: _Images = _setting(
         None,
-        "images to a step of the optimizer after the last step, in place of the host's `nbs`; less makes more steps of "
-        "an epoch, and weight decay follows as the host's does",
+        "images to a step of the optimizer after the last step, in place of the host's `nbs`; weight decay follows",
         "1 to 65536; the host's own is 64",
         "must be a number of images from 1 to 65536, for example 16",
     )
     ema: _AverageAge = _setting(
         0.0,
-        "after each step, the mean age of the averaged weights (EMA), as a share of the optimizer steps since; 0 "
-        "leaves the host's average, which for some hundred steps is hardly one",
+        "after each step, the mean age of the averaged weights (EMA) as a share of the steps since; 0: the host's",
         "0 to 0.5",
         "must be a share of the steps from 0 (the host's average) to 0.5, for example 0.1",
     )
@@ -235,6 +233,12 @@ class Settings(BaseModel):
         "loss (its `dis`); costs a pass of the dense model for every batch, from the start",
         "0 to 1000; the host's own is 6",
         "must be a weight from 0 (none) to 1000, for example 6",
+    )
+    distill_outputs: _Weight = _setting(
+        0.0,
+        "after the first step, learn scores and boxes that the model put out before, with this weight beside labels",
+        "0 to 1000; with 1 it counts as much as the labels",
+        "must be a weight from 0 (none) to 1000, for example 1",
     )
     regularize: Literal["none", "bn", "group", "growing"] = _setting(
         "none",
@@ -364,6 +368,8 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
             "data=... out= writes",
         )
+    if values["distill"] and values["distill_outputs"]:
+        yield "distill_outputs", f"{say('distill_outputs')} and {say('distill')} have one teacher: give one of them"
     if values["regularize_strength"] is not None and values["regularize"] == "none":
         yield (
             "regularize_strength",

@@ -32,6 +32,14 @@ def nothing_to_do(size: Size) -> None:
     )
 
 
+def taught(term: float, labels: float) -> None:
+    """What the dense model's outputs came to in the loss of an epoch, beside the labels: sums over its batches."""
+    log.say(
+        f"learning what the dense model puts out: in this epoch {term / max(term + labels, 1e-12):.2%} of the loss was "
+        "its term, which the host's columns leave out"
+    )
+
+
 def plan(
     recipe: Recipe, baseline: Baseline, graph: channel_groups.ChannelGraph, epochs: Sequence[int], done: int
 ) -> None:

@@ -35,6 +35,7 @@ from yolo_prune.training import (
     preflight,
     resume,
     resume_state,
+    teacher,
 )
 from yolo_prune.training.optimizer_actions import OptimizerActions
 from yolo_prune.training.session_data import Session
@@ -53,6 +54,7 @@ def require(run: Run, recipe: Recipe) -> None:
     preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
     distill.arrange(run, recipe)
+    teacher.arrange(run, recipe)
     scoring.require(recipe.importance)
     prune = getattr(run.arguments, "prune", None)
     if prune is not None and Path(str(prune)).is_file():
@@ -72,6 +74,7 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     """
     model, frozen_layers = run.student, frozen.frozen_layers(run.student)
     checkpoint.require_supported(model, str(run.arguments.model))
+    teacher.require(model, recipe, str(run.arguments.model))
     optimizer_state.require_steppable(run.optimizer)
     graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
     if not run.is_resumed:
@@ -137,6 +140,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     _say_plan(session, graph)
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
+    teacher.resume(run, session)
     if run.is_resumed and max_drop.undecided_after(session, run.start_epoch - 1, run.epochs):
         session.resumed = ddp.each(lambda: resume.restore_kept(run))
         avoid = dict((session.resumed or {}).get("avoid", {}))

@@ -17,7 +17,7 @@ from yolo_prune.planning import choice, sensitivity, unmet_requests
 from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe import support, value_checks
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import frozen
+from yolo_prune.training import frozen, teacher
 
 _SLACK = 1.25  # the class count of the data moves the head's cost a little; what is closer than this is judged later
 
@@ -126,6 +126,7 @@ def model(
         PruneError: one of the two, or a pattern of `protect` that means no layer.
     """
     checkpoint.require_supported(network, name)
+    teacher.require(network, wanted, name)
     graph = channel_groups.build(network, wanted.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, wanted.protect)
     weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)

@@ -31,6 +31,7 @@ from yolo_prune.training import (
     roll_back,
     run_record,
     step,
+    teacher,
 )
 from yolo_prune.training.session_data import Session
 
@@ -134,6 +135,7 @@ def on_train_epoch_start(trainer: Any) -> None:
     if run.epoch == max_drop.last_judged(session, run.epochs):
         max_drop.judge(run, session)
     recovery.follow(run, session)
+    teacher.follow(run, session)
     if session.unfinished:
         session.actions.raise_pressure(run.epoch, session.epochs[session.done], lambda: step.next_plan(run, session))
 
@@ -144,6 +146,7 @@ def on_train_epoch_end(trainer: Any) -> None:
     if session is None or session.size is None:
         return
     run_record.log_size(run, session, session.size)
+    teacher.say(run, session)
     if max_drop.undecided_after(session, run.epoch, run.epochs):
         run.do_not_stop_early()
 
@@ -168,6 +171,7 @@ def on_train_end(trainer: Any) -> None:
         roll_back.forget(run)
     session.actions.stop()
     distill.forget(run, session.recipe)
+    teacher.forget(run, session)
     run_record.finish(run, session)
     deployment.at_end(run, session.recipe)
 

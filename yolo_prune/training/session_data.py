@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from yolo_prune.cost import model_size
 from yolo_prune.graph.channel_groups import ChannelGraph
@@ -36,6 +37,7 @@ class Session:
         frozen: layers that are frozen, as it was said.
         cadence: when the optimizer steps. resumed: what resume_state.py kept, until the first epoch begins.
         avoid: blocks in which a cut was tried and failed -> how.
+        teacher: the dense model, where its outputs are learnt.
         failed: what failed in the first of several processes while the others were on their way; see `put_off`.
     """
 
@@ -54,6 +56,7 @@ class Session:
     cadence: Cadence | None = None
     resumed: dict[str, Any] | None = None
     avoid: dict[str, str] = field(default_factory=dict)
+    teacher: nn.Module | None = None
     failed: Exception | None = None
 
     @property

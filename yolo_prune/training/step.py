@@ -22,7 +22,17 @@ from yolo_prune.recipe import schedule
 from yolo_prune.report import messages
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks, undo
-from yolo_prune.training import cut_models, ddp, deployment, distill, frozen, last_checkpoint, recovery, step_undo
+from yolo_prune.training import (
+    cut_models,
+    ddp,
+    deployment,
+    distill,
+    frozen,
+    last_checkpoint,
+    recovery,
+    step_undo,
+    teacher,
+)
 from yolo_prune.training.session_data import Session
 
 
@@ -86,6 +96,7 @@ def _prepare(run: Run, session: Session) -> None:
             messages.max_drop_protects_nothing(allowed, dense)
         deployment.keep_dense(run, session.recipe)
         distill.take_over(run, session.recipe)
+        teacher.take_over(run, session)
     if session.recipe.reconstruct != "none":
         ddp.by_first(lambda: _look_at_images(run, session))
     session.say_frozen(run)
