@@ -122,9 +122,15 @@ def test_the_host_s_loss_is_as_it_was_and_one_term_follows(pair: tuple[Any, Any,
     once, _ = TaughtLoss(own, dense, 1, Gains(0.5, 7.5, 1.5))(outputs, batch)
     twice, again = TaughtLoss(own, dense, 2, Gains(0.5, 7.5, 1.5))(outputs, batch)
     assert torch.equal(once[:-1], plain)
-    assert {key: float(value) for key, value in again.items()} == {key: float(value) for key, value in items.items()}
+    assert str(again) == str(items)  # a table, or, of the lowest host, a tensor
     assert float(once[-1].detach()) > 0.01, "BatchNorm in training is not the teacher's"
     assert float(twice[-1].detach()) == pytest.approx(2 * float(once[-1].detach()), rel=1e-5)
+    if hasattr(own, "o2m"):  # the branches weigh as they do in the host's loss, which is 0.8 and 0.2 at first
+        alone = []
+        for own.o2m, own.o2o in ((1.0, 0.0), (0.0, 1.0)):
+            alone.append(float(TaughtLoss(own, dense, 1, Gains(0.5, 7.5, 1.5))(outputs, batch)[0][-1].detach()))
+        assert float(once[-1].detach()) == pytest.approx(0.8 * alone[0] + 0.2 * alone[1], rel=1e-4)
+        assert min(alone) > 0.01
     once[-1].backward()
     assert all(parameter.grad is None for parameter in dense.parameters())
     branches = ["cv2", "cv3", *(["one2one_cv2", "one2one_cv3"] if hasattr(student.model[-1], "one2one_cv2") else [])]
