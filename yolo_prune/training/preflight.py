@@ -99,10 +99,10 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     if network is None:
         return
     trainable_check.require(network, path)
-    model(network, wanted, path, _SLACK, settings.get("freeze"), _side(settings.get("imgsz")))
+    model(network, wanted, path, _SLACK, settings.get("freeze"), side_of(settings.get("imgsz")))
 
 
-def _side(imgsz: object) -> int:
+def side_of(imgsz: object) -> int:
     """Pixels; the host takes a list's largest, and has a default."""
     sides = map(str, imgsz if isinstance(imgsz, (list, tuple)) else [imgsz])
     return max((int(side) for side in sides if side.isdecimal()), default=IMAGE)

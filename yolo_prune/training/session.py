@@ -78,7 +78,8 @@ def check_in_parent(trainer: Any, attached: Recipe | None) -> None:
     recipe: Recipe | None = getattr(trainer, _RECIPE, None)
     if recipe is not None and not run.is_resumed:
         freeze = getattr(run.arguments, "freeze", None)
-        preflight.model(network_in_parent(trainer), recipe, str(run.arguments.model), freeze=freeze)
+        imgsz = preflight.side_of(run.settings.get("imgsz"))
+        preflight.model(network_in_parent(trainer), recipe, str(run.arguments.model), freeze=freeze, imgsz=imgsz)
 
 
 def on_pretrain_routine_end(trainer: Any, attached: Recipe | None = None) -> None:
