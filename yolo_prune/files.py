@@ -121,11 +121,7 @@ def require_place(argument: str, target: Path, example: str) -> None:
     try:
         _require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(_own_prefix() + secrets.token_hex(8))
-        try:
-            _new(temporary).close()
-        finally:
-            _remove(temporary)
+        _require_writable(target.parent)
     except OSError as error:
         raise PruneError(
             f"{argument}={target} cannot be written: {reason(error)}; name a file in a folder of yours, "
@@ -141,16 +137,21 @@ def require_folder(argument: str, target: Path) -> None:
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        temporary = target / (_own_prefix() + secrets.token_hex(8))
-        try:
-            _new(temporary).close()
-        finally:
-            _remove(temporary)
+        _require_writable(target)
     except OSError as error:
         words = "a file is in the way" if isinstance(error, FileExistsError) else reason(error)
         raise PruneError(
             f"{argument}={target}: nothing can be written there: {words}; name a folder, such as {argument}=runs/new"
         ) from error
+
+
+def _require_writable(folder: Path) -> None:
+    """Write an empty file into a folder and remove it; raise OSError where that cannot be."""
+    temporary = folder / (_own_prefix() + secrets.token_hex(8))
+    try:
+        _new(temporary).close()
+    finally:
+        _remove(temporary)
 
 
 def sweep(folder: Path) -> None:
