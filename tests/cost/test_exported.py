@@ -16,8 +16,9 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers.oracle import random_plan
+from tests.helpers.profile_header import HEADER
 from yolo_prune.allocation import allocate
-from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file, profile_format
+from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.device import probe_kit
 from yolo_prune.errors import PruneError
@@ -129,15 +130,9 @@ def made_up(model: nn.Module) -> profile_file.Profile:
         for layer in layer_shapes.layers_of(model, 64)
     }
     content = {
-        "kind": profile_format.KIND,
-        "version": profile_format.VERSION,
+        **HEADER,
         "model": "x.pt",
-        "format": "onnx",
-        "precision": "fp32",
         "imgsz": 64,
-        "threads": 1,
-        "end2end": False,
-        "machine": {"name": "made up"},
         "steps": {"out": 1, "inp": 1, "tail": 0.0},
         "kinds": kinds,
         "network": [1, 1, 1, 1, 1, 0, 0],

@@ -12,20 +12,14 @@ from typing import Any
 import pytest
 from ultralytics import YOLO
 
-from yolo_prune.cost import measured_file, model_size, profile_file, profile_format
+from tests.helpers.profile_header import HEADER
+from yolo_prune.cost import measured_file, model_size, profile_file
 from yolo_prune.cost.latency_model import Row
 from yolo_prune.errors import PruneError
 from yolo_prune.planning import sensitivity
 
 PROFILE: dict[str, Any] = {
-    "kind": profile_format.KIND,
-    "version": profile_format.VERSION,
-    "model": "yolov8n",
-    "format": "onnx",
-    "precision": "fp32",
-    "imgsz": 320,
-    "end2end": False,
-    "threads": 1,
+    **HEADER,
     "machine": {"name": "made up", "cores": 4},
     "steps": {"out": 8, "inp": 1, "tail": 0.0},
     "kinds": {"conv 3x3": [1e-6, 1e-5, 1e-5, 1e-3]},

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tests.helpers.profile_header import HEADER
 from tests.planning.test_choice import dense
-from yolo_prune.cost import latency_model, layer_shapes, profile_file, profile_format
+from yolo_prune.cost import latency_model, layer_shapes, profile_file
 from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.device import probe_kit
 from yolo_prune.surgery import cut_channels
@@ -71,19 +72,7 @@ def measured_device(steps: ChannelGrain, noise: float = 0.0) -> dict[str, Any]:
 
 def made_up(steps: ChannelGrain, noise: float = 0.0) -> profile_file.Profile:
     fitted = latency_model.fit(measured_device(steps, noise))
-    content = {
-        "kind": profile_format.KIND,
-        "version": profile_format.VERSION,
-        "model": "yolov8n",
-        "format": "onnx",
-        "precision": "fp32",
-        "imgsz": 320,
-        "end2end": False,
-        "threads": 1,
-        "machine": {"name": "made up"},
-        **json.loads(json.dumps(fitted)),
-    }
-    return profile_file.of(content, "made up")
+    return profile_file.of({**HEADER, **json.loads(json.dumps(fitted))}, "made up")
 
 
 _MADE: list[profile_file.Profile] = []
