@@ -79,65 +79,94 @@ def stop_at(
 IN_PRUNE = [
     (cut_channels, "_cut_batchnorm", True, KeyboardInterrupt()),
     (blocks, "set_sizes", True, StoppedError()),
-    (reconstruct, "_fit", True, StoppedError()),
     (masks, "apply", True, StoppedError()),
     (architecture, "stamp", True, KeyboardInterrupt()),
     (model_size, "size_of", False, StoppedError()),
     (yolo_object, "refresh", True, torch.OutOfMemoryError("CUDA out of memory")),
     (record, "finish", False, StoppedError()),
 ]
-_EARLIER: dict[str, Any] = {"_cut_batchnorm": cut_channels, "set_sizes": blocks, "size_of": model_size}
 
 
-@pytest.mark.parametrize(("where", "name", "late", "error"), IN_PRUNE, ids=[name for _, name, *_ in IN_PRUNE])
-def test_a_cut_that_is_stopped_leaves_the_model(
-    where: Any, name: str, late: bool, error: BaseException, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    yolo = YOLO("yolov8n.yaml")
-    lively(yolo.model)
+def test_a_cut_that_is_stopped_leaves_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped at one place after the other, and each time all is as it was; then it is done."""
+    yolo = untrained()
     wanted: dict[str, Any] = {"flops": "50%", "depth": 0.5, "sparsity": "2:4"}
-    if name == "_fit":
-        wanted |= {"data": tiny_data, "imgsz": 64, "importance": "l2"}
-        yolo.model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False))
-    before, outer = picture(yolo.model), dict(vars(yolo))
-    earlier = _calls_before_the_cut(name) if name in _EARLIER else 0  # of the trial, or of what is measured first
-    count = stop_at(monkeypatch, where, name, error, late)
-    count[0] = -earlier
-    with pytest.raises(type(error)):
-        yolo_prune.prune(yolo, **wanted)
-    assert count[0] == 1
-    same(before, picture(yolo.model))
-    assert {k: v for k, v in vars(yolo).items() if not k.startswith("_")} == {
-        k: v for k, v in outer.items() if not k.startswith("_")
-    }
+    earlier = _calls_before_the_cut(wanted)
+    for where, name, late, error in IN_PRUNE:
+        _stopped(yolo, wanted, (where, name, late, error), earlier.get(name, 0), monkeypatch)
     told = yolo_prune.prune(yolo, **wanted)
     assert told["final"]["gflops"] <= 0.5 * told["baseline"]["gflops"]
 
 
-def _calls_before_the_cut(name: str) -> int:
-    """How often a function is called before the model itself is cut: counted on another model."""
+def test_a_cut_that_is_stopped_while_it_reconstructs_leaves_the_model(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yolo = untrained()
+    yolo.model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False))
+    wanted = {"flops": "50%", "depth": 0.5, "sparsity": "2:4", "data": tiny_data, "imgsz": 64, "importance": "l2"}
+    _stopped(yolo, wanted, (reconstruct, "_fit", True, StoppedError()), 0, monkeypatch)
+    told = yolo_prune.prune(yolo, **wanted)
+    assert told["final"]["gflops"] <= 0.5 * told["baseline"]["gflops"]
+
+
+def untrained() -> YOLO:
+    """A yolov8n that answers to its input, the same each time."""
     torch.manual_seed(0)
     yolo = YOLO("yolov8n.yaml")
     lively(yolo.model)
-    calls, at_cut = [0], [0]
-    module = _EARLIER[name]
-    with pytest.MonkeyPatch.context() as patch:
-        stock, apply = getattr(module, name), cut_channels.apply
+    return yolo
 
-        def counting(*args: Any, **kwargs: Any) -> Any:
-            calls[0] += 1
+
+def _stopped(
+    yolo: YOLO,
+    wanted: dict[str, Any],
+    stop: tuple[Any, str, bool, BaseException],
+    earlier: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cut, be stopped at a call of a function, after so many earlier ones, and see that nothing changed."""
+    where, name, late, error = stop
+    before, outer = picture(yolo.model), dict(vars(yolo))
+    with monkeypatch.context() as patch:
+        count = stop_at(patch, where, name, error, late)
+        count[0] = -earlier
+        with pytest.raises(type(error)):
+            yolo_prune.prune(yolo, **wanted)
+        assert count[0] == 1, name
+    same(before, picture(yolo.model))
+    assert {k: v for k, v in vars(yolo).items() if not k.startswith("_")} == {
+        k: v for k, v in outer.items() if not k.startswith("_")
+    }, name
+
+
+def _calls_before_the_cut(wanted: dict[str, Any]) -> dict[str, int]:
+    """How often functions are called before the model itself is cut, by the trial or for what is measured first."""
+    yolo = untrained()
+    calls: dict[str, int] = {}
+    at_cut: dict[str, int] = {}
+
+    def counting(name: str, stock: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
             return stock(*args, **kwargs)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((cut_channels, "_cut_batchnorm"), (blocks, "set_sizes"), (model_size, "size_of")):
+            calls[name] = 0
+            patch.setattr(module, name, counting(name, getattr(module, name)))
+        apply = cut_channels.apply
 
         def cut(model: nn.Module, *args: Any) -> Any:
             if model is yolo.model:
-                at_cut[0] = calls[0]
+                at_cut.update(calls)
             return apply(model, *args)
 
-        patch.setattr(module, name, counting)
         patch.setattr(cut_channels, "apply", cut)
-        yolo_prune.prune(yolo, flops="50%", depth=0.5, sparsity="2:4")
-    return at_cut[0]
+        yolo_prune.prune(yolo, **wanted)
+    assert len(at_cut) == 3
+    return at_cut
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
@@ -182,11 +211,10 @@ IN_A_STEP = [
 ]
 
 
-@pytest.mark.parametrize(("where", "name", "late"), IN_A_STEP, ids=[f"{n}-{late}" for _, n, late in IN_A_STEP])
 def test_a_step_that_is_stopped_leaves_the_training_and_can_be_taken_again(
-    where: Any, name: str, late: bool, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = KeyboardInterrupt() if name == "stamp" else StoppedError(name)
+    """It is taken again and again, and each time stopped one place further; then it is done."""
     stock, seen = step.take, []
 
     def taking(run: Run, of_it: Session) -> None:
@@ -195,13 +223,15 @@ def test_a_step_that_is_stopped_leaves_the_training_and_can_be_taken_again(
             return stock(run, of_it)
         before = state_of(trainer)
         assert len(before["state"]) > 0  # the optimizer has momentum, which a step slices
-        with monkeypatch.context() as patch:
-            count = stop_at(patch, where, name, error, late)
-            with pytest.raises(type(error)):
-                stock(run, of_it)
-            assert count[0] == 1
-        same_training(before, state_of(trainer))
-        seen.append(True)
+        for where, name, late in IN_A_STEP:
+            error = KeyboardInterrupt() if name == "stamp" else StoppedError(name)
+            with monkeypatch.context() as patch:
+                count = stop_at(patch, where, name, error, late)
+                with pytest.raises(type(error)):
+                    stock(run, of_it)
+                assert count[0] == 1, name
+            same_training(before, state_of(trainer))
+            seen.append(name)
         hooks = len(trainer.optimizer._optimizer_step_pre_hooks)
         of_it.actions.resume(trainer.optimizer)  # as an epoch does: nothing hangs twice
         assert len(trainer.optimizer._optimizer_step_pre_hooks) == hooks
@@ -210,7 +240,7 @@ def test_a_step_that_is_stopped_leaves_the_training_and_can_be_taken_again(
     monkeypatch.setattr(step, "take", taking)
     arguments = {"prune": 0.4, "prune_steps": 2, "prune_schedule": "linear", "prune_start": 0.34, "prune_end": 0.67}
     yolo = train(tiny_data, tmp_path, epochs=3, nbs=4, prune_depth=0.5, **arguments)
-    assert seen
+    assert seen == [name for _, name, _ in IN_A_STEP]
     told = record_of(tmp_path / "run")
     assert [row["step"] for row in told["steps"]] == [1, 2]
     assert told["final"]["gflops"] <= 0.6 * told["baseline"]["gflops"]
