@@ -58,27 +58,29 @@ def choose(
 
 
 def rehearse(
-    model: nn.Module, recipe: Recipe, baseline: Baseline, avoid: dict[str, str], frozen: Collection[str] = ()
-) -> dict[str, str]:
+    model: nn.Module, channel_graph: ChannelGraph, recipe: Recipe, baseline: Baseline, frozen: Collection[str] = ()
+) -> tuple[ChannelGraph, dict[str, str]]:
     """Before a training: halve every group of a copy, so that what would fail in some later step is found now.
 
     Args:
-        model: a stock model; it is not changed. recipe, baseline: see `choice.plan`. avoid, frozen: as in `choose`.
+        model: a stock model; it is not changed. channel_graph: its groups, where nothing is avoided.
+        recipe, baseline: see `choice.plan`. frozen: as in `choose`.
 
     Returns:
-        `avoid`, with what was found.
+        The groups without what was found, and `avoid`: block -> why it is protected.
 
     Raises:
         BoundError, PruneError: as in `choose`.
     """
+    avoid: dict[str, str] = {}
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace()
-        choice.check_reachable(model, channel_graph, recipe, baseline)
-        return channel_graph, _halves(channel_graph)
+        graph = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace() if avoid else channel_graph
+        choice.check_reachable(model, graph, recipe, baseline)
+        return graph, _halves(graph)
 
-    _choose_until_it_holds(model, attempt, avoid)
-    return avoid
+    graph, _ = _choose_until_it_holds(model, attempt, avoid)
+    return graph, avoid
 
 
 def _halves(channel_graph: ChannelGraph) -> PrunePlan:

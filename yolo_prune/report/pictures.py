@@ -36,13 +36,7 @@ def picture(record: dict[str, Any], path: Path) -> None:
     """
     figure = new_figure(12, 8)
     top, bottom = figure.subplots(2, 1)
-    layers = record["layers"]
-    places = range(len(layers))
-    top.bar(places, [layer["before"] for layer in layers], color="#c9d3df", label="before")
-    top.bar(places, [layer["after"] for layer in layers], color="#1f6feb", label="after")
-    top.set_xticks(list(places), [_short(layer["name"]) for layer in layers], rotation=90, fontsize=6)
-    top.set_xlim(-1, len(layers))
-    top.set_ylabel("output channels")
+    _bars(top, record["layers"])
     before, after = record["baseline"], record["final"]
     top.set_title(
         f"{before['params'] / 1e6:.2f}M -> {after['params'] / 1e6:.2f}M params, "
@@ -68,6 +62,25 @@ def sensitivity(result: Mapping[str, Any], path: Path) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(f"what the loss ({result['loss']:.3f}) rises by when {SHARES[-1]:.0%} of a group is cut")
     files.replace(path, png(figure))
+
+
+def _bars(axes: Any, layers: list[dict[str, Any]]) -> None:
+    """Channels before and after, as one collection and plain texts: a bar and a tick a layer take twice as long."""
+    from matplotlib.collections import PolyCollection
+
+    for key, color in (("before", "#c9d3df"), ("after", "#1f6feb")):
+        corners = [
+            [(at - 0.4, 0), (at - 0.4, layer[key]), (at + 0.4, layer[key]), (at + 0.4, 0)]
+            for at, layer in enumerate(layers)
+        ]
+        axes.add_collection(PolyCollection(corners, facecolors=color, label=key))
+    axes.set_ylim(0, 1.05 * max((layer["before"] for layer in layers), default=1))
+    axes.set_xlim(-1, len(layers))
+    axes.set_xticks([])
+    below = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top", "rotation": 90, "fontsize": 6}
+    for at, layer in enumerate(layers):
+        axes.text(at, -0.02, _short(layer["name"]), **below)
+    axes.set_ylabel("output channels")
 
 
 def _curves(axes: Any, record: dict[str, Any]) -> None:

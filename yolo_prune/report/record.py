@@ -85,16 +85,21 @@ def add_step(
 
 def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: Size, fitness: float | None) -> None:
     """Set `final`, `removed` and `layers` to what the model is now."""
-    record["final"] = figures(size, fitness, model_size.deployed_size(model, baseline.deployment))
     heads = blocks.heads(model)
-    record["removed"] = {
-        "blocks": widths.removed(model),
-        "heads": {k: [n, heads.get(k, 0)] for k, n in baseline.heads.items() if heads.get(k, 0) < n},
-    }
     now = dict(model.named_modules())
-    record["layers"] = [
-        {"name": name, "before": n, "after": _width(now.get(name))} for name, n in baseline.layers.items()
-    ]
+    built = {
+        "removed": {
+            "blocks": widths.removed(model),
+            "heads": {k: [n, heads.get(k, 0)] for k, n in baseline.heads.items() if heads.get(k, 0) < n},
+        },
+        "layers": [{"name": name, "before": n, "after": _width(now.get(name))} for name, n in baseline.layers.items()],
+    }
+    final = record.get("final")
+    if final is not None and all(record.get(key) == value for key, value in built.items()):
+        deployed = DeployedSize(final["gflops_deployed"], final["size_bytes"])  # counting it copies the model
+    else:
+        deployed = model_size.deployed_size(model, baseline.deployment)
+    record.update(final=figures(size, fitness, deployed), **built)
 
 
 def latency(

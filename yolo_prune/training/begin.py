@@ -76,15 +76,14 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     checkpoint.require_supported(model, str(run.arguments.model))
     teacher.require(model, recipe, str(run.arguments.model))
     optimizer_state.require_steppable(run.optimizer)
-    graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers)
+    graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers).without_trace()
     if not run.is_resumed:
         unmet_requests.require_protected(graph, recipe.protect)
     noted = widths.run_of(model) if run.is_resumed else None
     ddp.by_first(lambda: _make_folder(run))
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
     baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size)
-    avoid = ddp.from_first(lambda: dry_cut.rehearse(model, recipe, baseline, {}, frozen_layers))
-    graph = channel_groups.build(model, recipe.protect, avoid, frozen_layers) if avoid else graph
+    graph, avoid = ddp.from_first(lambda: dry_cut.rehearse(model, graph, recipe, baseline, frozen_layers))
     epochs = schedule.step_epochs(recipe, run.epochs)
     session = Session(recipe, baseline, epochs, {}, OptimizerActions(recipe), avoid=avoid)
     session.size = model_size.size_of(model)
