@@ -6,6 +6,7 @@ Nothing here reaches for the network. Tests on real weights or real data skip, w
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 
@@ -48,6 +49,8 @@ def _host(request: pytest.FixtureRequest) -> None:
 
     torch.set_num_threads(1)
     ultralytics.cfg.TESTS_RUNNING = False
+    gc.collect()
+    gc.freeze()  # the host looks for garbage seven times a training: what was imported by now is none
 
 
 @pytest.fixture(autouse=True)
