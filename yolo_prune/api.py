@@ -55,7 +55,8 @@ def prune(
 
     Args:
         model: an `ultralytics.YOLO` object or a stock detection model (nn.Module).
-        flops, params: upper bounds, "50%" of the model or absolute ("4.0G", "1.5M").
+        flops: upper bound on the FLOPs, "50%" of the model or absolute ("4.0G").
+        params: upper bound on the parameters, "60%" or "1.5M".
         recipe: a Recipe, the name of a shipped recipe or a file; default: `balanced` with your bounds alone.
         data: a data set yaml; with it, a YOLO object's fitness (of a detector, mAP50-95) is measured before and after,
             and the cut is made up for on a few of its training images (reconstruct="weights").

@@ -16,7 +16,6 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.nn.modules import RepConv
 from ultralytics.nn.tasks import yaml_model_load
 
-from tests.helpers.checkout import ROOT
 from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
@@ -109,12 +108,6 @@ def test_a_block_with_an_identity_branch_is_fused_at_its_new_width() -> None:
     cut_channels.apply(model, found, plan)
     for was, now in zip(before, outputs(model.fuse(verbose=False), x, False), strict=True):
         torch.testing.assert_close(now, was, rtol=1e-6, atol=1e-6)
-
-
-def test_the_readme_has_the_table_of_what_is_tested() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    between = text.split("<!-- support -->", 1)[1].split("<!-- /support -->", 1)[0]
-    assert between.strip() == support.table()
 
 
 @pytest.mark.parametrize("row", EVERY)

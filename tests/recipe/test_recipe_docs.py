@@ -31,12 +31,6 @@ def test_the_table_has_a_row_for_every_argument_with_the_default_of_balanced() -
     assert defaults == {key: "" if balanced[key] in (None, []) else str(balanced[key]) for key in defaults}
 
 
-def test_the_readme_has_the_table_of_the_schema() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    between = text.split("<!-- arguments -->", 1)[1].split("<!-- /arguments -->", 1)[0]
-    assert between.strip() == arguments_table()
-
-
 @pytest.mark.parametrize(
     ("wing", "strangers"),
     [("recipe", ["torch", "ultralytics", "numpy", "cv2"]), ("allocation", ["torch", "ultralytics", "cv2"])],

@@ -1,0 +1,60 @@
+# yolo-prune, AGPL-3.0 license
+"""Write the parts of the documentation that follow from the code; the suite compares.
+
+    python docs/site/generate.py
+
+A part stands between `<!-- name -->` and `<!-- /name -->` of a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from yolo_prune.recipe import arguments, support
+from yolo_prune.recipe.settings import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipes() -> str:
+    """The shipped recipes: what each asks for, and for which runtime; a link to the file, which says why."""
+    lines = ["| recipe | at most | steps | runtime | channels in multiples of |", "| --- | --- | --- | --- | --- |"]
+    for name in arguments.shipped():
+        recipe = arguments.load(name)
+        runtime = "" if recipe.format is None else f"{recipe.format}, {recipe.precision or 'fp32'}"
+        file = f"[{name}](../recipes/{name}.yaml)"
+        lines.append(f"| {file} | {asked(recipe)} | {recipe.steps} | {runtime} | {recipe.round or '8'} |")
+    return "\n".join(lines)
+
+
+def asked(recipe: Recipe) -> str:
+    """The goal of a recipe in words."""
+    bounds = [f"{bound} of the FLOPs" for bound in (recipe.flops,) if bound is not None]
+    drop = [] if recipe.max_drop is None else [f"{recipe.max_drop:g} less fitness"]
+    return ", ".join([*bounds, *drop])
+
+
+# Part -> the page that it stands in, and what writes it.
+PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "arguments": ("docs/arguments.md", arguments.arguments_table),
+    "recipes": ("docs/recipes.md", recipes),
+    "support": ("README.md", support.table),
+}
+
+
+def pages() -> dict[Path, str]:
+    """Every page that holds such a part, as it should be."""
+    texts: dict[Path, str] = {}
+    for name, (page, write) in PARTS.items():
+        path = ROOT / page
+        text = texts.get(path) or path.read_text(encoding="utf-8")
+        before, rest = text.split(f"<!-- {name} -->", 1)
+        after = rest.split(f"<!-- /{name} -->", 1)[1]
+        texts[path] = f"{before}<!-- {name} -->\n{write()}\n<!-- /{name} -->{after}"
+    return texts
+
+
+if __name__ == "__main__":
+    for written, content in pages().items():
+        written.write_text(content, encoding="utf-8")

@@ -1,0 +1,77 @@
+# yolo-prune, AGPL-3.0 license
+"""What the documentation says by itself is what there is: generated parts, commands, and how long the README may be."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.helpers.checkout import ROOT
+from yolo_prune import cli
+
+SITE = ROOT / "docs" / "site"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """docs/site/generate.py."""
+    spec = importlib.util.spec_from_file_location("generate", SITE / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_parts_are_those_of_the_code(generate: ModuleType) -> None:
+    pages = generate.pages()
+    assert {path.name for path in pages} == {"README.md", "arguments.md", "recipes.md"}
+    stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "run `python docs/site/generate.py`"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_command_is_on_the_page_of_commands() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    missing = [command for command in (*cli._COMMANDS, "check", "train") if f"`yolo-prune {command}" not in text]
+    assert not missing
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (SITE / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = {word for word in re.findall(r"[\w./-]+\.md", text) if (ROOT / "docs" / word).exists()}
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES[1:] if path.parent.name != "decisions"}
+    assert pages == listed
+
+
+def _links(page: Path) -> list[str]:
+    """What a page links to in this checkout, code left out."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [link for link in _links(page) if not (page.parent / link).exists()] == []
+
+
+def test_the_argument_that_a_word_of_the_commands_names_exists() -> None:
+    """`yolo-prune apply model=... flops=50%` in the docs is an apply that takes these."""
+    seen = 0
+    for page in PAGES:
+        for command, rest in re.findall(r"yolo-prune (\w+) ([^\n`|#]*=[^\n`|#]*)", page.read_text(encoding="utf-8")):
+            if command not in cli._COMMANDS:
+                continue
+            known = cli._parameters(command, cli._function(command))
+            words = re.findall(r"(?:^|\s)(\w+)=", rest.split("  ")[0])
+            assert [word for word in words if word not in known] == [], f"{page.name}: yolo-prune {command} {rest}"
+            seen += len(words)
+    assert seen > 30
