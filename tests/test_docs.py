@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.helpers.checkout import ROOT
-from yolo_prune import cli
+from yolo_prune import __version__, cli
 
 SITE = ROOT / "docs" / "site"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -75,3 +75,8 @@ def test_the_argument_that_a_word_of_the_commands_names_exists() -> None:
             assert [word for word in words if word not in known] == [], f"{page.name}: yolo-prune {command} {rest}"
             seen += len(words)
     assert seen > 30
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in text

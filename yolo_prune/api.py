@@ -197,8 +197,8 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
         settings: plugin arguments without their prefix, such as flops="40%".
 
     Raises:
-        RecipeError: the recipe or a setting is wrong. PruneError: `model` is no YOLO object; in the training, its
-            arguments ask for pruning as well.
+        RecipeError: the recipe or a setting is wrong.
+        PruneError: `model` is no YOLO object; in the training, its arguments ask for pruning as well.
     """
     if not yolo_object.is_yolo(model):
         raise PruneError(f"attach() wants a YOLO object, such as YOLO('best.pt'), given {model!r:.80}")
