@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,27 @@ COMMANDS = {
     "bundle": ("model=best.onnx", "yolo_prune.export.bundle._fill"),
     "demo": ("out=demo", "yolo_prune.demo.dataset.cv2.imencode"),
 }
+# It imports once what the commands do, and for each line that comes in forks a process that runs code in a folder.
+SERVER = """\
+import os, sys, tempfile
+import onnx, onnxruntime, torch, ultralytics, ultralytics.data.build
+from yolo_prune.export import job
+for line in sys.stdin:
+    folder, code = eval(line)
+    child = os.fork()
+    if not child:
+        break
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.chdir(folder)
+os.environ["TMPDIR"], tempfile.tempdir = folder + "/tmp", None
+said = os.open("said", os.O_WRONLY | os.O_CREAT)
+os.dup2(said, 1)
+os.dup2(said, 2)
+exec(code)
+"""
 CODE = """\
 import importlib, sys, time
 from yolo_prune import cli
@@ -58,20 +81,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, code: str) -> subprocess.Popen[str]:
+def start(folder: Path, code: str) -> subprocess.Popen[bytes]:
     """Start Python in a folder whose subfolder `tmp` is for temporary files."""
     (folder / "tmp").mkdir()
     (folder / "settings").mkdir()
     env = {**os.environ, "TMPDIR": str(folder / "tmp"), "YOLO_CONFIG_DIR": str(folder / "settings")}
     env["PYTHONPATH"] = str(ROOT)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=env, stdin=pipe, stdout=pipe, bufsize=0)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that starts others."""
+    process = start(tmp_path_factory.mktemp("server"), SERVER)
+    yield process
+    process.communicate(timeout=60)
 
 
 def left(folder: Path) -> list[str]:
     """What lies there and was not there before the command, but for what the host keeps and what the demo draws."""
-    known = {"tmp", "settings", "there", "best.pt", "best.onnx", "demo"}
+    known = {"tmp", "settings", "there", "said", "best.pt", "best.onnx", "demo"}
     found = [path.name for path in folder.iterdir() if path.name not in known]
     found += [path.name for path in (folder / "tmp").glob("yolo-prune-*")]
     return found + [str(path) for path in folder.rglob(".yolo-prune-*")]
@@ -81,24 +111,32 @@ def left(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("command", "number"), [*((command, signal.SIGTERM) for command in COMMANDS), ("export", signal.SIGINT)]
 )
-def test_a_stopped_command_leaves_nothing(command: str, number: signal.Signals, made: Path, tmp_path: Path) -> None:
+def test_a_stopped_command_leaves_nothing(
+    command: str, number: signal.Signals, made: Path, server: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    assert server.stdin is not None
+    assert server.stdout is not None
     for name in ("best.pt", "best.onnx"):
         shutil.copy(made / name, tmp_path / name)
+    (tmp_path / "tmp").mkdir()
     words, place = COMMANDS[command]
-    process = start(tmp_path, CODE.format(place=place, words=[command.split()[0], *words.split()]))
+    code = CODE.format(place=place, words=[command.split()[0], *words.split()])
+    server.stdin.write(f"{(str(tmp_path), code)!r}\n".encode())
+    process = int(server.stdout.readline())
+    alarm = threading.Timer(150, os.kill, (process, signal.SIGKILL))
+    alarm.start()
     try:
-        deadline = time.monotonic() + 90
         while not (tmp_path / "there").exists():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "it never came there"
-            time.sleep(0.05)
+            over, _, _ = select.select([server.stdout], [], [], 0.05)
+            assert not over, f"it never came there: {(tmp_path / 'said').read_text()}"
         if command != "demo":  # which has drawn nothing yet
             assert left(tmp_path) != [], "nothing to be cleaned up"
-        process.send_signal(number)
-        text = process.communicate(timeout=60)[0]
+        os.kill(process, number)
+        ended = int(server.stdout.readline())
     finally:
-        process.kill()
-    assert process.returncode == CODES[number], text
+        alarm.cancel()
+    text = (tmp_path / "said").read_text()
+    assert ended == CODES[number], text
     assert left(tmp_path) == []
     assert "Traceback" not in text
 
