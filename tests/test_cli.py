@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
 from yolo_prune import __version__, cli
+from yolo_prune.commands import help_text
 from yolo_prune.errors import BoundError, PruneError, VerifyError
+from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 
 
 @pytest.fixture
@@ -106,9 +109,13 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert f"yolo-prune {command}" in text
 
 
-def test_help_of_one_command(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["help", "apply"]) == 0
-    assert capsys.readouterr().out.endswith("\n\nPrune once.\n")
+def test_help_of_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "yaml"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:5] == [
+        "  model=pruned.pt  the pruned checkpoint; needed",
+        "  out=pruned.yaml  the file to write; default: beside the model",
+        "  safe=False       load a file that holds more than classes of torch and ultralytics; trust it first",
+    ]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,9 +125,32 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(cli._COMMANDS))
-def test_every_command_has_its_function(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_is_of_its_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """commands/help_text.py says each argument of the function, in one line; its values and examples can be typed."""
     assert cli.main(["help", command]) == 0
-    assert capsys.readouterr().out.startswith(f"yolo-prune {command}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"yolo-prune {command}: ")
+    assert max(map(len, lines)) <= 120
+    parameters = cli._parameters(command, cli._function(command))
+    told = help_text.COMMANDS[command]
+    assert set(told.arguments) == set(parameters)
+    needed = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
+    assert needed == [name for name, (_, meaning) in told.arguments.items() if meaning.endswith("; needed")]
+    values = cli.parse(command, [f"{name}={value}" for name, (value, _) in told.arguments.items()], list(parameters))
+    given = {name: default for name, default in parameters.items() if isinstance(default, int | str) and default != ""}
+    assert [name for name, default in given.items() if not isinstance(values[name], type(default))] == []
+    for example in told.examples:
+        program, named, *words = example.split()
+        assert (program, named) == ("yolo-prune", command)
+        assert set(needed) <= set(cli.parse(command, words, list(parameters)))
+
+
+def test_the_values_that_the_help_of_apply_shows_are_legal() -> None:
+    files = {"profile", "sensitivity"}
+    for name, (value, _) in help_text.COMMANDS["apply"].arguments.items():
+        setting = f"prune_{name}"
+        if setting in ARGUMENTS and name not in files:
+            assert from_arguments({"prune_flops": "50%", setting: cli.value(value)}) is not None
 
 
 # In environments of their own -----------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ def pruned(wheel_env: Environment, tiny_data: Path, tmp_path_factory: pytest.Tem
     record = json.loads((project / "run" / "pruning" / "record.json").read_text())
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
     assert (project / "run" / "pruning.png").is_file()
+    best = project / "run" / "weights" / "best.pt"
+    assert f"next: yolo-prune export model={best} data={tiny_data} format=onnx" in done.text
     return project / "run" / "weights" / "best.pt"
 
 

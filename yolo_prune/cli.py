@@ -143,7 +143,9 @@ def _help(words: list[str]) -> int:
     if command not in _COMMANDS:
         print(HELP.format(version=__version__), end="")
         return 0 if command in _OTHERS else 1
-    print(f"{_usage(command)}\n\n{inspect.getdoc(_function(command))}")
+    from yolo_prune.commands import help_text
+
+    print(help_text.of(command))
     return 0
 
 

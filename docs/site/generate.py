@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from yolo_prune.commands import help_text
 from yolo_prune.recipe import arguments, support
 from yolo_prune.recipe.settings import Recipe
 
@@ -35,9 +36,15 @@ def asked(recipe: Recipe) -> str:
     return ", ".join([*bounds, *drop])
 
 
+def commands() -> str:
+    """What `yolo-prune help COMMAND` prints, for each."""
+    return "\n\n".join(f"## {name}\n\n```text\n{help_text.of(name)}\n```" for name in help_text.COMMANDS)
+
+
 # Part -> the page that it stands in, and what writes it.
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "arguments": ("docs/arguments.md", arguments.arguments_table),
+    "commands": ("docs/commands.md", commands),
     "recipes": ("docs/recipes.md", recipes),
     "support": ("README.md", support.table),
 }

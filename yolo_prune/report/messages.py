@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,18 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
         f"{_files(record)}fitness "
         f"{of_fitness(before['fitness'])} -> {of_fitness(after['fitness'])}"
     )
+
+
+def what_next(weights: Path, dense: Path | None, data: object, kind: str | None) -> None:
+    """The command that comes after a run: it shows what was gained.
+
+    Args:
+        weights: of the run. dense: the checkpoint that it began with, where it is one. data: of the run.
+        kind: the format that it is for, where that is known.
+    """
+    words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
+    words += [*([] if data is None else [f"data={data}"]), f"format={kind or 'onnx'}"]
+    log.say(f"next: yolo-prune export {shlex.join(words)}")
 
 
 def _files(record: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from yolo_prune import log
 from yolo_prune.cost.model_size import Size
@@ -72,3 +73,12 @@ def finish(run: Run, session: Session) -> None:
     missing = len(session.epochs) - session.done
     messages.ended(record, missing, len(session.epochs), run.last)
     log.say(f"record {run.own_folder / 'record.json'}, picture {path}")
+
+
+def say_next(run: Run, session: Session) -> None:
+    """After a run that came to its end: the command that exports its model, where that was not done at once."""
+    if session.unfinished or session.recipe.deploy:
+        return
+    given = Path(str(run.settings.get("model") or ""))  # a resumed run has its own last.pt there
+    dense = given if given.suffix == ".pt" and given.is_file() and not run.is_resumed else None
+    messages.what_next(run.final_weights, dense, run.settings.get("data"), session.recipe.format)

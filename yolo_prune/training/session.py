@@ -175,6 +175,7 @@ def on_train_end(trainer: Any) -> None:
     teacher.forget(run, session)
     run_record.finish(run, session)
     deployment.at_end(run, session.recipe)
+    run_record.say_next(run, session)
 
 
 HANDLERS: dict[str, Callable[[Any], None]] = {

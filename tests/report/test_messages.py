@@ -1,0 +1,56 @@
+# yolo-prune, AGPL-3.0 license
+"""The command that a run ends with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from yolo_prune import cli, log
+from yolo_prune.host.run import Run
+from yolo_prune.training import run_record
+
+
+def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, resume: bool = False, **session: Any) -> list[str]:
+    """What is said after a run in a folder with a blank in its name, which began with best.pt there."""
+    lines: list[str] = []
+    monkeypatch.setattr(log, "say", lines.append)
+    folder = folder / "my runs"
+    folder.mkdir(exist_ok=True)
+    for name in ("dense.pt", "best.pt"):
+        (folder / name).touch()
+    arguments = SimpleNamespace(model=str(folder / "dense.pt"), data="my data.yaml")
+    trainer = SimpleNamespace(args=arguments, best=folder / "best.pt", last=folder / "last.pt", resume=resume)
+    recipe = SimpleNamespace(deploy=session.pop("deploy", ()), format=session.pop("format", None))
+    run_record.say_next(Run(trainer), SimpleNamespace(unfinished=False, recipe=recipe, **session))  # type: ignore[arg-type]
+    return lines
+
+
+def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (line,) = _said(monkeypatch, tmp_path, format="ncnn")
+    program, command, *words = shlex.split(line.removeprefix("next: "))
+    assert (program, command) == ("yolo-prune", "export")
+    known = list(cli._parameters("export", cli._function("export")))
+    folder = tmp_path / "my runs"
+    assert cli.parse("export", words, known) == {
+        "model": str(folder / "best.pt"),
+        "dense": str(folder / "dense.pt"),
+        "data": "my data.yaml",
+        "format": "ncnn",
+    }
+
+
+def test_a_resumed_run_does_not_take_its_own_checkpoint_for_the_dense_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (line,) = _said(monkeypatch, tmp_path, resume=True)
+    assert "dense=" not in line
+    assert "format=onnx" in line
+
+
+def test_a_run_that_has_exported_says_nothing_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert _said(monkeypatch, tmp_path, deploy=("onnx",)) == []

@@ -1,0 +1,165 @@
+# yolo-prune, AGPL-3.0 license
+"""`yolo-prune help COMMAND`: one line an argument, with a value that is legal, and commands to copy.
+
+docs/commands.md holds the same texts (docs/site/generate.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Help(NamedTuple):
+    """What is told of a command.
+
+    Attributes:
+        purpose: one line. arguments: name -> (a value, what it means), those that are needed first.
+        examples: whole commands.
+    """
+
+    purpose: str
+    arguments: Mapping[str, tuple[str, str]]
+    examples: tuple[str, ...]
+
+
+_SAFE = ("False", "load a file that holds more than classes of torch and ultralytics; trust it first")
+_MODEL = ("best.pt", "the checkpoint; needed")
+_IMGSZ = ("640", "side of the input in pixels; default: what the model was trained with")
+
+_APPLY = Help(
+    "cut a checkpoint once, without training, and write it",
+    {
+        "model": _MODEL,
+        "flops": ("50%", "upper bound on the FLOPs: a share of the model, or 4.0G"),
+        "params": ("60%", "upper bound on the parameters: a share, or 1.5M"),
+        "latency": ("60%", "upper bound on the milliseconds: a share, or 12ms; of profile=, or of this machine"),
+        "size": ("1.5MB", "upper bound on the bytes of the exported file: also 800kB, or a share, 30%"),
+        "recipe": ("gentle", "a shipped recipe, or a .yaml file"),
+        "data": ("my.yaml", "data it was trained on: a better cut, and accuracy before and after"),
+        "out": ("pruned.pt", "the file to write; default: beside the model, with -pruned in its name"),
+        "imgsz": _IMGSZ,
+        "profile": ("device.json", "what latency= is of, as yolo-prune profile writes it"),
+        "format": ("onnx", "the runtime that it is for: onnx, openvino, ncnn, engine"),
+        "precision": ("fp16", "fp32 or fp16; for size= also int8"),
+        "importance": ("obdc", "l1, l2, bn, lamp, fpgm, random; with data= also obdc, fisher, taylor, activation"),
+        "scope": ("global", "how the cut is spread: uniform, global, latency, isomorphic"),
+        "sensitivity": ("sensitivity.json", "measured sensitivity, as yolo-prune inspect data=... writes it"),
+        "round": ("16", "channel counts become multiples of this; default: what the device wants, or 8"),
+        "min_channels": ("16", "no layer falls below so many channels"),
+        "max_cut": ("0.8", "largest share of a layer's channels that may go"),
+        "depth": ("0.25", "largest share of the residual blocks that may go whole"),
+        "heads": ("0.5", "largest share of the heads of each attention that may go whole"),
+        "protect": ("backbone,model.22.*", "modules that stay as they are; also neck, head"),
+        "safe": _SAFE,
+    },
+    (
+        "yolo-prune apply model=best.pt data=my.yaml flops=50%",
+        "yolo-prune apply model=best.pt data=my.yaml size=1.5MB protect=backbone out=small.pt",
+    ),
+)
+
+_EXPORT = Help(
+    "export a checkpoint, prove that each file does what the model does, and time it",
+    {
+        "model": _MODEL,
+        "format": ("onnx,openvino", "onnx, openvino, ncnn, mnn, litert, torchscript, engine; default onnx"),
+        "dense": ("old.pt", "the model it was pruned from, to stand beside it in the table"),
+        "data": ("my.yaml", "for mAP, for the images that outputs are compared on, and to calibrate INT8"),
+        "quantize": ("8", "8 adds INT8 files, 16 adds FP16"),
+        "imgsz": _IMGSZ,
+        "batch": ("1", "images a call"),
+        "threads": ("1", "CPU threads of what is timed"),
+        "images": ("8", "how many images outputs are compared on"),
+        "repeats": ("30", "timed calls of each model, at least"),
+        "seconds": ("20", "of timing for each format, at most; it ends when the speed-up is known to 3%"),
+        "out": ("exported", "folder for the files, export.json and export.png; default: the model's"),
+        "dynamic": ("True", "of the host's exporter: any image size"),
+        "fraction": ("0.5", "of the host's exporter: share of data= that INT8 is calibrated on"),
+        "opset": ("17", "of the host's exporter: of ONNX"),
+        "simplify": ("True", "of the host's exporter: simplify the ONNX graph"),
+        "workspace": ("4", "of the host's exporter: GiB for TensorRT"),
+        "safe": _SAFE,
+    },
+    (
+        "yolo-prune export model=pruned.pt dense=best.pt data=my.yaml format=onnx,ncnn",
+        "yolo-prune export model=pruned.pt dense=best.pt data=my.yaml format=openvino quantize=8",
+    ),
+)
+
+_PROFILE = Help(
+    "measure what each layer of a model costs, on this machine or, with kit=, on another one",
+    {
+        "model": _MODEL,
+        "format": ("ncnn", "the runtime: onnx, openvino, ncnn, engine (TensorRT); default onnx"),
+        "imgsz": _IMGSZ,
+        "out": ("device.json", "the file to write"),
+        "kit": ("profile.pyz", "write a program that measures another device: python3 profile.pyz out=device.json"),
+        "threads": ("4", "CPU threads; default 1"),
+        "precision": ("fp16", "fp32 or fp16; default fp32"),
+        "safe": _SAFE,
+    },
+    (
+        "yolo-prune profile model=best.pt format=onnx imgsz=640 out=device.json",
+        "yolo-prune profile model=best.pt format=ncnn imgsz=640 kit=profile.pyz",
+    ),
+)
+
+_INSPECT = Help(
+    "list every convolution, as prunable or protected and why; with data=, how sensitive each group is",
+    {
+        "model": _MODEL,
+        "data": ("my.yaml", "measure what the loss rises by when each group is cut alone"),
+        "out": ("sensitivity.json", "the file for prune_sensitivity=; default: beside the model"),
+        "images": ("16", "how many training images that is measured on"),
+        "imgsz": _IMGSZ,
+        "importance": ("l2", "how channels are scored for it"),
+        "protect": ("backbone,model.22.*", "what a recipe would protect"),
+        "safe": _SAFE,
+    },
+    (
+        "yolo-prune inspect model=best.pt",
+        "yolo-prune inspect model=best.pt data=my.yaml out=sensitivity.json",
+    ),
+)
+
+COMMANDS: Mapping[str, Help] = {
+    "demo": Help(
+        "do the whole job offline, from nothing to a verified ONNX file",
+        {
+            "out": ("yolo-prune-demo", "a folder for all of it; the next demo uses it again"),
+            "seed": ("0", "of the data and of the trainings"),
+        },
+        ("yolo-prune demo",),
+    ),
+    "apply": _APPLY,
+    "inspect": _INSPECT,
+    "yaml": Help(
+        "write the architecture of a pruned checkpoint to a file that yolo train model= builds from",
+        {
+            "model": ("pruned.pt", "the pruned checkpoint; needed"),
+            "out": ("pruned.yaml", "the file to write; default: beside the model"),
+            "safe": _SAFE,
+        },
+        ("yolo-prune yaml model=pruned.pt",),
+    ),
+    "export": _EXPORT,
+    "bundle": Help(
+        "make a folder of an exported detector, its labels and scripts that needs no torch and no ultralytics",
+        {
+            "model": ("best_ncnn_model", "best.onnx, best_openvino_model or best_ncnn_model; needed"),
+            "out": ("best-bundle", "the folder to write; default: the file's name with -bundle behind it"),
+        },
+        ("yolo-prune bundle model=best_ncnn_model",),
+    ),
+    "profile": _PROFILE,
+}
+
+
+def of(command: str) -> str:
+    """The text of one command: what it does, its arguments, a line each, and examples."""
+    told = COMMANDS[command]
+    rows = [(f"{name}={value}", meaning) for name, (value, meaning) in told.arguments.items()]
+    width = max(len(word) for word, _ in rows)
+    lines = [f"yolo-prune {command}: {told.purpose}", "", *(f"  {word:{width}}  {meaning}" for word, meaning in rows)]
+    return "\n".join([*lines, "", "Examples:", *(f"  {example}" for example in told.examples)])
