@@ -1,0 +1,78 @@
+# yolo-prune, AGPL-3.0 license
+"""What .ci/release looks at itself: versions that agree, and what is in the wheel and the sdist.
+
+python .ci/release_check.py versions
+python .ci/release_check.py contents dist
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = {"yolo_prune": "yolo_prune", "recipes": "yolo_prune/recipes", "datasets": "yolo_prune/datasets"}
+START_UP = ("yolo_prune.pth", "yolo_prune.start")
+IN_SDIST = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "tests/conftest.py", *START_UP)
+LEFT_OVERS = (".pt", ".onnx", ".engine", ".pyc")
+LARGEST = 1_000_000  # bytes of a file in the sdist: data sets and weights are no part of it
+
+
+def versions(root: Path) -> list[str]:
+    """What does not agree about the version, or is not ready."""
+    package = _find(r'^__version__ = "(.+)"$', root / "yolo_prune" / "__init__.py")
+    faults = []
+    cited = _find(r"^version: (.+)$", root / "CITATION.cff")
+    if cited != package:
+        faults.append(f"CITATION.cff is of {cited}, the package of {package}")
+    heading = _find(r"^## (.+)$", root / "CHANGELOG.md")
+    if heading != package:
+        faults.append(f"CHANGELOG.md begins with '{heading}': a release of {package} begins with '## {package}'")
+    return faults
+
+
+def _find(pattern: str, path: Path) -> str:
+    """The first match in a file."""
+    match = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def wheel(path: Path, root: Path) -> list[str]:
+    """What a wheel lacks of the package, recipes, data sets and start-up files of the checkout, and has beside them."""
+    expected = set(START_UP)
+    for folder, place in SHIPPED.items():
+        files = (file for file in (root / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        expected |= {f"{place}/{file.relative_to(root / folder).as_posix()}" for file in files}
+    with zipfile.ZipFile(path) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
+    faults = [f"{path.name} has no {name}" for name in sorted(expected - names)]
+    faults += [f"{path.name} has {name}, which is not part of it" for name in sorted(names - about - expected)]
+    if not any(name.endswith("licenses/LICENSE") for name in about):
+        faults.append(f"{path.name} has no LICENSE")
+    return faults
+
+
+def sdist(path: Path) -> list[str]:
+    """What an sdist lacks, and what must not be in it."""
+    with tarfile.open(path) as archive:
+        sizes = {member.name.partition("/")[2]: member.size for member in archive if member.isfile()}
+    faults = [f"{path.name} has no {name}" for name in IN_SDIST if name not in sizes]
+    faults += [f"{path.name} has {name}, a left-over" for name in sorted(sizes) if name.endswith(LEFT_OVERS)]
+    return faults + [f"{path.name} has {name}, {size:,} bytes" for name, size in sizes.items() if size > LARGEST]
+
+
+def contents(folder: Path, root: Path) -> list[str]:
+    """What is wrong with the one wheel and the one sdist in a folder."""
+    wheels, archives = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
+    if (len(wheels), len(archives)) != (1, 1):
+        return [f"{folder} has {len(wheels)} wheels and {len(archives)} sdists, and should have one of each"]
+    return [*wheel(wheels[0], root), *sdist(archives[0])]
+
+
+if __name__ == "__main__":
+    found = versions(ROOT) if sys.argv[1] == "versions" else contents(Path(sys.argv[2]), ROOT)
+    sys.exit("\n".join(found) if found else 0)
