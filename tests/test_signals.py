@@ -34,6 +34,8 @@ COMMANDS = {
 # It imports once what the commands do, and for each line that comes in forks a process that runs code in a folder.
 SERVER = """\
 import os, sys, tempfile
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what is said at an import is no answer
 import onnx, onnxruntime, torch, ultralytics, ultralytics.data.build
 from yolo_prune.export import job
 for line in sys.stdin:
@@ -41,8 +43,8 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         break
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print(child, file=answers, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 else:
     sys.exit()
 os.chdir(folder)
@@ -50,7 +52,11 @@ os.environ["TMPDIR"], tempfile.tempdir = folder + "/tmp", None
 said = os.open("said", os.O_WRONLY | os.O_CREAT)
 os.dup2(said, 1)
 os.dup2(said, 2)
-exec(code)
+try:
+    exec(code)
+except SystemExit as end:
+    sys.stdout.flush()
+    os._exit(end.code)  # threads of the libraries are not in a fork, so their own ends would fail
 """
 CODE = """\
 import importlib, sys, time
