@@ -80,3 +80,17 @@ def test_the_argument_that_a_word_of_the_commands_names_exists() -> None:
 def test_the_citation_is_of_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in text
+
+
+def test_measured_figures_of_the_pages_stand_in_the_benchmarks() -> None:
+    """mAP, milliseconds and speed-ups are copied from benchmarks/README.md, where the command stands beside them."""
+    held = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    seen = 0
+    for name in ("README.md", "docs/how-much.md", "docs/int8.md", "docs/profiles.md", "docs/faq.md"):
+        rows = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        figures = re.findall(
+            r"(?<![\d.])\d+\.\d{2,4}(?! M)(?![\d%])", " ".join(re.sub(r"`[^`]*`", "", row) for row in rows)
+        )
+        assert [figure for figure in figures if figure not in held and figure != "1.00"] == [], name
+        seen += len(figures)
+    assert seen > 60
