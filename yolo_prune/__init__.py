@@ -13,6 +13,7 @@ from yolo_prune import _startup
 TYPE_CHECKING = False  # typing is not imported here: it would cost more than all the rest
 if TYPE_CHECKING:
     from yolo_prune.api import attach, prune
+    from yolo_prune.commands.sweep import sweep
     from yolo_prune.errors import PruneError
     from yolo_prune.registry import register
 
@@ -22,10 +23,11 @@ _HOME = {
     "prune": "yolo_prune.api",
     "attach": "yolo_prune.api",
     "register": "yolo_prune.registry",
+    "sweep": "yolo_prune.commands.sweep",
     "PruneError": "yolo_prune.errors",
 }
 
-__all__ = ["PruneError", "__version__", "attach", "prune", "register"]
+__all__ = ["PruneError", "__version__", "attach", "prune", "register", "sweep"]
 
 _startup.install()
 

@@ -49,6 +49,7 @@ def prune(
     recipe: str | Path | Recipe | None = None,
     data: str | Path | None = None,
     imgsz: int | None = None,
+    measure: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
     """Prune once, in place, without training.
@@ -62,6 +63,7 @@ def prune(
             and the cut is made up for on a few of its training images (reconstruct="weights").
         imgsz: image size in pixels of that measurement, and of the exported file that size= bounds; default: the one
             the model was trained with.
+        measure: whether fitness is measured before and after, where there is a data set; the cut is the same.
         settings: any other plugin argument without its prefix, such as latency="60%", size="1.5MB", importance="bn"
             or round=16.
 
@@ -73,6 +75,7 @@ def prune(
     """
     wanted = recipe_of(flops, params, recipe, settings)
     value_checks.whole(imgsz=imgsz)
+    value_checks.switch(measure=measure)
     data = None if data is None else value_checks.path("data", data, "my.yaml")
     network = yolo_object.network_of(model)
     _require_prunable(model, network, data)
@@ -81,7 +84,7 @@ def prune(
         wanted = choice.by_weights(wanted)
     with undo.all_or_nothing() as back:
         back.model(model)  # of a YOLO object its attributes too: the host's Model is a module that holds the network
-        return _cut(model, network, wanted, data, imgsz, batches, back)
+        return _cut(model, network, wanted, data if measure else None, imgsz, batches, back)
 
 
 def _require_prunable(model: Any, network: Any, data: Path | None) -> None:
@@ -245,7 +248,7 @@ def recipe_of(flops: Any, params: Any, given: str | Path | Recipe | None, settin
     wanted = _arguments(
         {**argument, **{key: value for key, value in bounds.items() if value is not None}},
         settings,
-        ("flops", "params", "recipe", "data", "imgsz"),
+        ("flops", "params", "recipe", "data", "imgsz", "measure"),
     )
     _no_max_drop(wanted)
     _nothing_of_a_training(settings)

@@ -18,6 +18,7 @@ from typing import Any
 
 from yolo_prune import __version__, scratch
 from yolo_prune.errors import HostError, NoisyError, PruneError, VerifyError
+from yolo_prune.sweeps.request import PRUNE_ARGUMENTS, TRAIN_ARGUMENTS
 
 HELP = """\
 yolo-prune {version}: prune YOLO models while they train.
@@ -32,6 +33,9 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune profile model=best.pt format=onnx   measure this device, for prune_profile= and prune_latency=
   yolo-prune yaml model=pruned.pt                its architecture as a file that `yolo train model=` builds from
   yolo-prune export model=best.pt format=onnx,openvino,ncnn    export, then prove parity, mAP and latency
+  yolo-prune sweep model=best.pt data=my.yaml flops=70%,50%,35% baselines=yolo11n.pt imgsz=640,512
+                                                 what to deploy: mAP over milliseconds of pruned models, other models
+                                                 and smaller images; epochs=0 for what each cut leaves, in minutes
   yolo-prune bundle model=best.onnx              what a Raspberry Pi needs to run it, in one folder, without torch
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
   yolo-prune help [command]                      this text, or a command's arguments
@@ -47,6 +51,7 @@ _COMMANDS = {
     "inspect": ("yolo_prune.commands.inspect", "inspect"),
     "yaml": ("yolo_prune.commands.write_yaml", "write_yaml"),
     "export": ("yolo_prune.export.job", "export"),
+    "sweep": ("yolo_prune.commands.sweep", "sweep"),
     "bundle": ("yolo_prune.export.bundle", "bundle"),
     "profile": ("yolo_prune.device.profile", "profile"),
 }
@@ -58,9 +63,13 @@ _KEYWORDS = {
     ),
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
+_PASSED_ON = {"sweep": (*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS)}  # to trainings: too many for a line of usage
 _OTHERS = ("check", "train", "help", "version")
 # Arguments that name something, whose text is no Python literal whatever it looks like.
-_NAMES = {"model", "out", "kit", "data", "dense", "protect", "profile", "sensitivity", "importance", "scope"}
+_NAMES = {
+    *("model", "out", "kit", "data", "dense", "protect", "profile", "sensitivity", "importance", "scope", "baselines"),
+    *("prune_protect", "prune_sensitivity", "prune_scope"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,7 +116,7 @@ def _run(words: list[str]) -> int:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
     function = _function(command)
     parameters = _parameters(command, function)
-    arguments = parse(command, rest, list(parameters))
+    arguments = parse(command, rest, [*parameters, *_PASSED_ON.get(command, ())])
     missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
         raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")

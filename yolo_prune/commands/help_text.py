@@ -15,12 +15,13 @@ class Help(NamedTuple):
 
     Attributes:
         purpose: one line. arguments: name -> (a value, what it means), those that are needed first.
-        examples: whole commands.
+        examples: whole commands. more: a line on arguments that are handed on.
     """
 
     purpose: str
     arguments: Mapping[str, tuple[str, str]]
     examples: tuple[str, ...]
+    more: str = ""
 
 
 _SAFE = ("False", "load a file that holds more than classes of torch and ultralytics; trust it first")
@@ -123,6 +124,41 @@ _INSPECT = Help(
     ),
 )
 
+_SWEEP = Help(
+    "what to deploy: pruned models, other models and smaller images, trained alike, timed beside one another",
+    {
+        "model": ("best.pt", "the trained model; needed"),
+        "data": ("my.yaml", "the data that it was trained on; needed"),
+        "epochs": ("60", "of every training, default 100; 0 shows what each cut leaves before any, in minutes"),
+        "flops": ("70%,50%,35%", "bounds on the FLOPs: a pruned model for each"),
+        "params": ("60%", "bounds on the parameters, likewise"),
+        "latency": ("50%,12ms", "bounds on the milliseconds; within the first, the most accurate is recommended"),
+        "size": ("1.5MB", "bounds on the bytes of the exported file"),
+        "recipe": ("gentle,mine.yaml", "recipes that the cuts are made by, each with each bound"),
+        "importance": ("obdc,l2", "importances, each with each bound"),
+        "baselines": ("yolo11n.pt", "other models, trained for as long: a .pt, published weights, or a yaml"),
+        "teacher": ("True", "train each of these a second time with the model as teacher"),
+        "imgsz": ("640,512", "image sizes, each for every model; the model's own first"),
+        "quantize": ("8", "8 adds INT8 of everything, 16 adds FP16"),
+        "format": ("onnx", "the runtime of all: onnx, openvino, ncnn, mnn, litert, torchscript, engine"),
+        "profile": ("device.json", "of another device, one for each image size: milliseconds are predicted"),
+        "threads": ("1", "CPU threads of what is timed"),
+        "seconds": ("5", "of timing for each model, at most"),
+        "max_drop": ("0.01", "what the fastest recommended model may lose"),
+        "train": ("all", "all: also cuts that another one of their size beats clearly; default promising"),
+        "jobs": ("2", "trainings at a time"),
+        "devices": ("0,1", "of the host; each training gets one"),
+        "engine": ("local", "where trainings run: processes on this machine"),
+        "out": ("runs/sweep", "the folder; the same command goes on in it"),
+        "safe": _SAFE,
+    },
+    (
+        "yolo-prune sweep model=best.pt data=my.yaml epochs=60 flops=70%,50%,35% baselines=yolo11n.pt imgsz=640,512",
+        "yolo-prune sweep model=best.pt data=my.yaml epochs=0 flops=70%,50%,35%",
+    ),
+    "All others are arguments of yolo train, for every training: batch=8, seed=1, prune_scope=global.",
+)
+
 COMMANDS: Mapping[str, Help] = {
     "demo": Help(
         "do the whole job offline, from nothing to a verified ONNX file",
@@ -153,6 +189,7 @@ COMMANDS: Mapping[str, Help] = {
         ("yolo-prune bundle model=best_ncnn_model",),
     ),
     "profile": _PROFILE,
+    "sweep": _SWEEP,
 }
 
 
@@ -162,4 +199,5 @@ def of(command: str) -> str:
     rows = [(f"{name}={value}", meaning) for name, (value, meaning) in told.arguments.items()]
     width = max(len(word) for word, _ in rows)
     lines = [f"yolo-prune {command}: {told.purpose}", "", *(f"  {word:{width}}  {meaning}" for word, meaning in rows)]
+    lines += ["", told.more] if told.more else []
     return "\n".join([*lines, "", "Examples:", *(f"  {example}" for example in told.examples)])

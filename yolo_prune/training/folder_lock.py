@@ -20,25 +20,41 @@ def hold(save_dir: Path) -> None:
         PruneError: another process holds it, or it cannot be written.
     """
     path = Path(save_dir).resolve() / "pruning" / _NAME
-    if path in _held:
-        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
+        free = try_to_hold(path)
     except OSError as error:
         raise PruneError(f"{path.parent} cannot be written, which is to hold the record: {error.strerror}") from None
-    if not _lock(stream):
-        stream.close()
+    if not free:
         raise PruneError(
             f"another run is training in {Path(save_dir)}: wait for it, or give this one another name= (or leave "
             "exist_ok= out)"
         )
+
+
+def try_to_hold(path: Path) -> bool:
+    """Lock a file for this process, until its end; it is made. False where another process holds it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if path in _held:
+        return True
+    stream = path.open("a")
+    if not _lock(stream):
+        stream.close()
+        return False
     _held[path] = stream
+    return True
 
 
 def release(save_dir: Path) -> None:
     """Let others have the folder."""
-    path = Path(save_dir).resolve() / "pruning" / _NAME
+    let_go(Path(save_dir).resolve() / "pruning" / _NAME)
+
+
+def let_go(path: Path) -> None:
+    """Let others have a file that this process holds; it is removed."""
     stream = _held.pop(path, None)
     if stream is not None:
         path.unlink(missing_ok=True) if os.name != "nt" else None

@@ -1,0 +1,193 @@
+# yolo-prune, AGPL-3.0 license
+"""What a sweep is asked for: how it is read, what is refused in one line, and when a folder is of the same sweep."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolo_prune.commands.sweep import sweep
+from yolo_prune.errors import PruneError
+from yolo_prune.sweeps import folder, points, request
+from yolo_prune.sweeps.request import Request
+
+DEFAULTS = {
+    name: one.default
+    for name, one in inspect.signature(sweep).parameters.items()
+    if name not in ("model", "data", "more")
+}
+
+
+def read(**given: Any) -> Request:
+    """A request as the command reads it."""
+    own = {name: value for name, value in given.items() if name in {"model", "data", *DEFAULTS}}
+    more = {name: value for name, value in given.items() if name not in own}
+    return request.read({"model": "best.pt", "data": "my.yaml", **DEFAULTS, **own}, more)
+
+
+def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
+    asked = read(flops="70%, 50%", params=("1.5M",), imgsz=(640, 512), devices=0, baselines=["a.pt", Path("b.pt")])
+    assert asked.bounds == (("flops", "70%"), ("flops", "50%"), ("params", "1.5M"))
+    assert (asked.imgsz, asked.devices, asked.baselines) == ((640, 512), ("0",), ("a.pt", "b.pt"))
+    assert read(imgsz="640,512,640").imgsz == (640, 512)
+    assert read(latency="12ms,8ms").latency == "12ms"
+    assert read(quantize=8).precisions == ("fp32", "int8")
+    assert read(batch=8, prune_scope="global").settings == {"batch": 8, "prune_scope": "global"}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"epochs": "sixty"}, "epochs=sixty: a whole number of 1 or more is needed"),
+        ({"epochs": -1}, "epochs=-1: a whole number of 1 or more is needed"),
+        ({"epochs": False}, "epochs=False: a whole number"),
+        ({"flop": "50%"}, "unknown argument flop (did you mean flops?)"),
+        ({"bach": 8}, "unknown argument bach (did you mean batch?)"),
+        ({"project": "x"}, "unknown argument project"),
+        ({"prune_flops": "50%"}, "unknown argument prune_flops"),
+        ({"engine": "ray"}, "engine=ray: there is local"),
+        ({"train": "some"}, "train=some: promising or all is needed"),
+        ({"max_drop": "1%"}, "max_drop=1%: a drop of mAP"),
+        ({"quantize": 4}, "quantize=4: 8 (INT8) or 16 (FP16) is needed"),
+        ({"format": "onx"}, "format=onx (did you mean onnx?): one of onnx,"),
+        ({"imgsz": "640,big"}, "imgsz=big: a whole number of 1 or more is needed"),
+        ({"flops": [None]}, "values with commas between them are needed, such as flops=70%,50%"),
+        ({"baselines": ","}, "baselines=,: values with commas"),
+        ({"teacher": True}, "teacher=True is for baselines="),
+        ({"jobs": 0}, "jobs=0: a whole number of 1 or more is needed"),
+        ({"model": ""}, "model= is no name of a file"),
+    ],
+)
+def test_what_is_wrong_is_one_line(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(PruneError) as caught:
+        read(**given)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Points ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_points_of_the_example() -> None:
+    asked = replace(read(flops="50%", baselines="yolo11n.pt"), imgsz=(640, 512))
+    every = points.of(asked)
+    assert [point.name for point in every] == [
+        *("dense-640", "flops50-640", "yolo11n-640"),
+        *("dense-512", "flops50-512", "yolo11n-512"),
+    ]
+    assert [point.small for point in every] == [False] * 3 + [True] * 3
+    assert [point.label for point in every][:2] == ["dense at 640", "pruned flops=50% at 640"]
+    assert points.command(every[4], asked) == (
+        "yolo train model=best.pt data=my.yaml epochs=100 imgsz=512 prune_flops=50%"
+    )
+    longer = replace(asked, epochs=101)
+    assert points.command(every[4], longer).endswith(" patience=101")
+    assert points.command(every[4], replace(longer, settings={"patience": 7})).endswith(" patience=7")
+
+
+def test_cuts_are_every_recipe_with_every_bound_and_importance_and_teachers_are_points_of_their_own() -> None:
+    asked = replace(
+        read(flops="50%,4.0G", recipe="gentle", importance="l2,bn", prune_scope="global", epochs=0), imgsz=(64,)
+    )
+    every = points.of(asked)
+    assert [point.name for point in every] == [
+        "dense-64",
+        *("gentle-flops50-l2-64", "gentle-flops50-bn-64", "gentle-flops4.0G-l2-64", "gentle-flops4.0G-bn-64"),
+    ]
+    expected = {"prune": "gentle", "prune_flops": "50%", "prune_importance": "l2", "prune_scope": "global"}
+    assert every[1].cut == expected
+    assert points.command(every[1], asked) == (
+        "yolo-prune apply model=best.pt data=my.yaml imgsz=64 recipe=gentle flops=50% importance=l2 scope=global"
+    )
+    taught = points.of(replace(read(baselines="a.pt", teacher=True), imgsz=(64,)))
+    assert [point.teacher for point in taught] == [None, None, "best.pt"]
+    assert "distill_model=best.pt" in points.words(taught[2], read(), Path("/runs"), "0")
+    assert "device=0" in points.words(taught[2], read(), Path("/runs"), "0")
+
+
+def test_names_of_folders_are_safe_and_each_stands_once() -> None:
+    asked = replace(read(baselines="x/a b.pt,y/a b.pt,z/A b.pt"), imgsz=(64,))
+    assert [point.name for point in points.of(asked)] == ["dense-64", "a-b-64", "a-b-64-2", "A-b-64-3"]
+
+
+def test_a_bound_on_latency_has_the_profile_of_its_image_size() -> None:
+    asked = replace(read(latency="50%", out="runs/x"), imgsz=(64, 32), profile_at={64: "board.json"})
+    cuts = [point.cut for point in points.of(asked) if point.cut]
+    assert [cut["prune_profile"] for cut in cuts] == ["board.json", str(Path("runs/x/device-32.json"))]
+
+
+# The folder -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, None),
+        ({"jobs": 2, "devices": "0,1", "max_drop": 0.02, "seconds": 9}, None),
+        ({"flops": "40%"}, "(bounds= was flops=50% and is flops=40%)"),
+        ({"epochs": 9}, "(epochs= was 60 and is 9)"),
+        ({"batch": 4}, "settings= was not given and is {'batch': 4}"),
+        ({"baselines": "a.yaml"}, "(baselines= was not given and is a.yaml)"),
+    ],
+)
+def test_a_folder_is_of_the_same_request_or_says_in_what_it_differs(
+    changed: dict[str, Any], words: str | None, tmp_path: Path
+) -> None:
+    base: dict[str, Any] = {"flops": "50%", "epochs": 60, "out": str(tmp_path)}
+    folder.note(tmp_path, read(**base))
+    if words is None:
+        folder.require_same(tmp_path, read(**{**base, **changed}))
+    else:
+        with pytest.raises(PruneError) as caught:
+            folder.require_same(tmp_path, read(**{**base, **changed}))
+        assert words in str(caught.value)
+        assert f"such as out={tmp_path}2" in str(caught.value)
+    assert folder.read(tmp_path / "sweep.json")["request"]["epochs"] == 60
+
+
+def test_trainings_may_follow_a_sweep_of_cuts_and_a_model_of_another_content_may_not(tmp_path: Path) -> None:
+    model = tmp_path / "best.pt"
+    model.write_bytes(b"one")
+    (tmp_path / "out").mkdir()
+    given = {"model": str(model), "flops": "50%", "out": str(tmp_path / "out")}
+    folder.note(tmp_path / "out", read(epochs=0, **given))
+    folder.require_same(tmp_path / "out", read(epochs=60, **given))
+    model.write_bytes(b"two")
+    with pytest.raises(PruneError, match=r"best\.pt is another file now"):
+        folder.require_same(tmp_path / "out", read(epochs=60, **given))
+
+
+def test_one_sweep_at_a_time_and_no_other_files(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from yolo_prune.sweeps import folder, request\n"
+        "folder.take(request.Request('best.pt', 'my.yaml', 1, out=sys.argv[1]))\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(PruneError, match="another sweep is at work in"):
+            folder.take(read(out=str(tmp_path / "out")))
+        holder.kill()
+    held = folder.take(read(out=str(tmp_path / "out")))  # a killed one holds nothing
+    folder.give_back(held)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(PruneError, match="holds other files and no sweep"):
+        folder.take(read(out=str(tmp_path / "mine")))
+
+
+def test_what_a_kill_left_half_written_is_not_finished(tmp_path: Path) -> None:
+    folder.finish(tmp_path, "dense-64", "cut", {"params": 1})
+    assert folder.outcome(tmp_path, "dense-64", "cut") == {"params": 1}
+    for content in ("", "{", "[1]", "null", "\0"):
+        (tmp_path / "dense-64" / "cut.json").write_text(content)
+        assert folder.outcome(tmp_path, "dense-64", "cut") is None

@@ -1,0 +1,157 @@
+# yolo-prune, AGPL-3.0 license
+"""What the models of a sweep are once they are deployed: exported, proven against torch, and timed beside one another.
+
+All of them are timed in turns in one run, so that the machine was the same to all; or their milliseconds are what the
+profile of a board predicts, and then they are marked as predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo_prune import log, scratch
+from yolo_prune.cost import model_size, profile_file
+from yolo_prune.device import runtimes, timing
+from yolo_prune.errors import PruneError
+from yolo_prune.export import artifact_files, results, subjects, verdict
+from yolo_prune.export.results import Effort
+from yolo_prune.host import exporter, samples
+from yolo_prune.recipe import formats
+from yolo_prune.sweeps import folder as folders
+from yolo_prune.sweeps.points import Point
+from yolo_prune.sweeps.request import Request
+
+_IMAGES = 4  # that outputs are compared on
+_ROUNDS = 10  # of timing, at least
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One deployed model: which point's, in which precision, its file, and what was found of it, as plain data."""
+
+    point: Point
+    precision: str
+    file: Path
+    content: Mapping[str, Any]
+
+
+def of_point(request: Request, folder: Path, point: Point, stage: str, outcome: Mapping[str, Any]) -> list[Artifact]:
+    """The artifacts of a point, exported and proven, or as an earlier part of the sweep left them.
+
+    Args:
+        stage: of folders.STAGES. outcome: what the point came to in it.
+
+    Raises:
+        PruneError: one cannot be made, run or validated.
+    """
+    noted = folders.read(folder / point.name / f"artifacts-{stage}.json")
+    made = []
+    for precision in request.precisions if stage == "trained" or not request.epochs else ("fp32",):
+        content = noted.get(precision)
+        if not (isinstance(content, dict) and Path(str(content.get("file"))).exists()):
+            content = _make(request, folder, point, stage, outcome, precision)
+            noted[precision] = content
+            folders.write(folder / point.name / f"artifacts-{stage}.json", noted)
+        made.append(Artifact(point, precision, Path(content["file"]), content))
+    return made
+
+
+def _make(
+    request: Request, folder: Path, point: Point, stage: str, outcome: Mapping[str, Any], precision: str
+) -> dict[str, Any]:
+    """Export and prove one artifact; its content says file, bytes, faults, and metrics where they are its own."""
+    effort = Effort(1, request.threads, _IMAGES, _ROUNDS, request.seconds)
+    options: dict[str, Any] = {"imgsz": point.imgsz}
+    if precision == "int8" and formats.FORMATS[request.format].calibrated:
+        options["data"] = request.data
+    with scratch.folder() as place, exporter.restrained(request.safe):
+        subject = subjects.load(Path(str(outcome["weights"])), None, request.safe)
+        subject.staged = subjects.stage(subject, place / subject.role)
+        result = results.make(subject, request.format, precision, place, options)
+        if stage == "trained" or not request.epochs:  # else its speed alone is needed
+            with exporter.quiet():
+                images = samples.from_data(subject.network, request.data, point.imgsz, _IMAGES).images
+            results.compare_with_torch([result], images, effort)
+            verdict.judge(result)
+            if precision != "fp32" and outcome["metrics"] is not None:
+                results.validate(result, request.data, point.imgsz, place)
+        suffix = formats.FORMATS[request.format].suffix
+        name = results.file_name(Path(("best" if stage == "trained" else "cut") + suffix), request.format, precision)
+        target = folder / point.name / ("weights" if stage == "trained" else "") / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        artifact_files.place(result.file, target)
+    size = sum(file.stat().st_size for file in artifact_files.files(target))
+    return {
+        "file": str(target),
+        "bytes": size,
+        "channels": subject.image_channels,
+        "faults": result.faults,
+        "metrics": result.metrics,
+    }
+
+
+def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Time all artifacts in turns on this machine.
+
+    Returns:
+        (point, precision) -> `ms`, its `low` and `high`, whether it is `steady`, known to timing.NARROW, and
+        `speedup`, over the first artifact, by the rounds in which both ran.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.threads)
+    try:
+        calls: dict[str, Callable[[], object]] = {}
+        for number, one in enumerate(artifacts):
+            opened = exporter.opened(one.file, request.format)
+            shape = (1, int(one.content["channels"]), one.point.imgsz, one.point.imgsz)
+            calls[str(number)] = runtimes.load(opened, request.format, request.threads, one.precision, shape)
+        most = request.seconds * len(artifacts)
+        words = f"{len(artifacts)} models in {request.format}, {request.threads} thread(s)"
+        log.show(f"timing {words}, in turns, at most {most} s")
+        turns = timing.in_turns(calls, _ROUNDS, most)
+    finally:
+        torch.set_num_threads(before)
+    times = {}
+    for number, one in enumerate(artifacts):
+        told = turns.timing(str(number))
+        low, high = (round(end, 4) if end not in (0.0, float("inf")) else None for end in (told.low, told.high))
+        row = {"ms": round(told.median, 4), "low": low, "high": high, "steady": told.steady, "predicted": False}
+        speed = turns.ratio("0", str(number))
+        times[one.point.name, one.precision] = {**row, "speedup": speed.as_dict()}
+    return times
+
+
+def predict_all(
+    request: Request, artifacts: Sequence[tuple[Point, str, Path]]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Milliseconds as the device profiles of the request predict them.
+
+    Args:
+        artifacts: point, precision and checkpoint of each.
+
+    Returns:
+        As `time_all`; of what no profile knows, `ms` is None and `note` says why.
+    """
+    times: dict[tuple[str, str], dict[str, Any]] = {}
+    for point, precision, weights in artifacts:
+        row: dict[str, Any] = {"ms": None, "low": None, "high": None, "steady": True, "predicted": True}
+        path = request.profile_at.get(point.imgsz)
+        if path is None:
+            row["note"] = f"no profile at {point.imgsz} pixels"
+        else:
+            device = profile_file.read(path)
+            if device.precision != precision:
+                row["note"] = f"the profile is of {device.precision}"
+            else:
+                try:
+                    network = subjects.load(weights, None, request.safe).network
+                    row["ms"] = round(model_size.latency_of(network, device), 4)
+                except PruneError as error:
+                    row["note"] = str(error)
+        times[point.name, precision] = row
+    return times

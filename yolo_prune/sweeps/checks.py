@@ -1,0 +1,203 @@
+# yolo-prune, AGPL-3.0 license
+"""What a sweep is refused for before any work: its model, data, baselines and profiles, and each point's arguments.
+
+One line says what is wrong. What cannot be known so early, such as a training that fails, is a line of its point.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from yolo_prune import log
+from yolo_prune.cost import profile_file
+from yolo_prune.device import profile as profiles
+from yolo_prune.device import runtimes
+from yolo_prune.errors import HostError, PruneError
+from yolo_prune.export import variants
+from yolo_prune.graph import image_shape
+from yolo_prune.host import baselines, checkpoint, dataset_check, trainable_check
+from yolo_prune.recipe import arguments, formats
+from yolo_prune.recipe.bounds import BOUNDS
+from yolo_prune.sweeps import points
+from yolo_prune.sweeps.points import Point
+from yolo_prune.sweeps.request import Request
+from yolo_prune.training import preflight
+
+_DEFAULT_SIZE = 640
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request that can be begun: its image sizes and profiles are known, its baselines are files or yamls.
+
+    `measured` are the names of models, as points name them, that know the classes of the data set before any training.
+    """
+
+    request: Request
+    task: str
+    network: nn.Module
+    measured: frozenset[str]
+
+
+def check(request: Request) -> Checked:
+    """Check what can be known before the folder is looked at.
+
+    Raises:
+        PruneError: the model, the data set, a baseline, a profile or the format will not do.
+    """
+    if os.environ.get("YOLO_PRUNE") == "0":
+        raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, for the trainings of a sweep need it")
+    network, ckpt = checkpoint.load(request.model, safe=request.safe)
+    checkpoint.require_supported(network, request.model)
+    trainable_check.require(network, request.model)
+    if ckpt.get("modelopt"):
+        raise PruneError(f"model={request.model} was trained with quantize=8: name the model that it was trained from")
+    task = str(getattr(network, "task", "detect"))
+    _require_data(network, request)
+    own = (ckpt.get("train_args") or {}).get("imgsz") or _DEFAULT_SIZE
+    sizes = request.imgsz or (max(own) if isinstance(own, (list, tuple)) else int(own),)
+    request = replace(request, imgsz=tuple(dict.fromkeys(image_shape.rounded(network, size) for size in sizes)))
+    found, measured = [], {request.model}
+    for name in request.baselines:
+        path, model = baselines.find(name, "baselines", request.safe)
+        found.append(path)
+        _require_alike(name, model, network, task)
+        if Path(path).suffix == ".pt" and _names(model) == _names(network):
+            measured.add(path)
+    request = replace(request, baselines=tuple(found), profile_at=_profiles(request))
+    _require_format(request)
+    return Checked(request, task, network, frozenset(measured))
+
+
+def _require_data(network: nn.Module, request: Request) -> None:
+    try:
+        dataset_check.require(network, request.data)
+    except PruneError as error:
+        if "and the model" not in str(error):
+            raise
+        raise PruneError(
+            f"{error}; or train it there first, and sweep what that leaves: yolo train model={request.model} "
+            f"data={request.data}"
+        ) from None
+
+
+def _require_alike(name: str, model: nn.Module, network: nn.Module, task: str) -> None:
+    """Raise unless a baseline does the task of the model, on images of as many channels."""
+    checkpoint.require_supported(model, name)
+    own = str(getattr(model, "task", "detect"))
+    if own != task:
+        raise PruneError(f"baselines={name} is of task {own} and the model of {task}: name one of the same task")
+    channels = image_shape.channels(network), image_shape.channels(model)
+    if channels[0] != channels[1]:
+        raise PruneError(f"baselines={name} takes images of {channels[1]} channels and the model of {channels[0]}")
+
+
+def _names(model: nn.Module) -> list[str]:
+    names: Any = getattr(model, "names", None) or {}
+    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+
+
+def _profiles(request: Request) -> dict[int, str]:
+    """The device profiles by the size that they were measured at."""
+    by_size: dict[int, str] = {}
+    for path in request.profile:
+        with _named_as_given():
+            device = profile_file.read(path)
+        if device.imgsz in by_size:
+            raise PruneError(f"profile={path} and {by_size[device.imgsz]} are both of {device.imgsz} pixels: give one")
+        if device.imgsz not in request.imgsz:
+            sizes = ", ".join(map(str, request.imgsz))
+            raise PruneError(
+                f"profile={path} was measured at {device.imgsz} pixels and the models are of {sizes}: measure the "
+                f"device at that, or say imgsz={device.imgsz}"
+            )
+        by_size[device.imgsz] = path
+    missing = [size for size in request.imgsz if by_size and size not in by_size]
+    if missing:
+        log.warn(
+            f"no profile= is of {', '.join(map(str, missing))} pixels: these points have no milliseconds; profile= "
+            "takes several files, one a size"
+        )
+    return by_size
+
+
+def _require_format(request: Request) -> None:
+    """Raise where artifacts cannot be made and timed here, unless a profile predicts their milliseconds."""
+    if request.profile:
+        return
+    if formats.FORMATS[request.format].gpu:
+        runtimes.require(request.format)
+    made, skipped = variants.possible([request.format], list(request.precisions))
+    if len(made) < len(request.precisions):
+        raise PruneError(" | ".join(skipped.values()))
+
+
+def check_points(checked: Checked, folder: Path) -> list[Point]:
+    """The points of a request, each with arguments that a training would begin with.
+
+    Args:
+        folder: of the sweep; where a latency is bound and no profile given, this machine is measured into it.
+
+    Raises:
+        PruneError: an argument of a training is wrong, or a bound is out of reach.
+    """
+    request = checked.request
+    every = points.of(request)
+    with _named_as_given():
+        for point in every:
+            if point.cut is not None:
+                _require_cut(checked, point, folder)
+    own = dict(word.split("=", 1) for word in points.words(every[0], request))
+    settings = {**own, **request.settings, "epochs": max(request.epochs, 1), "imgsz": request.imgsz[0]}
+    settings["patience"] = request.settings.get("patience", 100)
+    baselines.require_settings({key: value for key, value in settings.items() if not key.startswith("prune_")})
+    if any(point.teacher for point in every):
+        baselines.require_settings({"distill_model": request.model})
+    return every
+
+
+@contextmanager
+def _named_as_given() -> Iterator[None]:
+    """Call what a sweep varies as its own arguments are called: flops=, and not prune_flops=."""
+    try:
+        yield
+    except PruneError as error:
+        text = re.sub(rf"\bprune_({'|'.join((*BOUNDS, 'importance', 'profile'))})\b", r"\1", str(error))
+        raise type(error)(text) from None
+
+
+def _require_cut(checked: Checked, point: Point, folder: Path) -> None:
+    request = checked.request
+    assert point.cut is not None
+    profile = point.cut.get("prune_profile")
+    if profile and not Path(profile).exists() and profile not in request.profile:
+        _measure(checked, point.imgsz, Path(profile), folder)
+    wanted = arguments.from_arguments({**point.cut, "epochs": request.epochs or None})
+    assert wanted is not None
+    if request.epochs:
+        arguments.check_epochs(wanted, request.epochs)
+        preflight.max_drop({}, wanted)
+    preflight.model(checked.network, wanted, request.model, 1.0, request.settings.get("freeze"), point.imgsz)
+
+
+def _measure(checked: Checked, imgsz: int, target: Path, folder: Path) -> None:
+    """Measure this machine at one image size, for the bounds on latency."""
+    request = checked.request
+    log.show(f"no profile= is given: measuring this machine at {imgsz} pixels for latency=, a minute or two")
+    folder.mkdir(parents=True, exist_ok=True)
+    profiles.profile(
+        request.model,
+        request.format,
+        imgsz,
+        str(target),
+        threads=request.threads,
+        safe=request.safe,
+    )

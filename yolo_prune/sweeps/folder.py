@@ -1,0 +1,129 @@
+# yolo-prune, AGPL-3.0 license
+"""The folder of a sweep: one sweep at a time, of one request; and what its points have come to, which survives a kill.
+
+    sweep.json              the request, and what makes it the one that it is
+    train.json              the points that are trained, decided once
+    NAME/                   the run folder of a point, as the host leaves it
+    NAME/cut.json           what it is after the cut alone; NAME/cut.pt, its model
+    NAME/trained.json       what it is after its training
+    NAME/cut.log, train.log what the host said
+
+A point is finished where its file is there: each is written whole, by the process that did the work, as its last act.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolo_prune import files
+from yolo_prune.errors import PruneError
+from yolo_prune.sweeps import request as requests
+from yolo_prune.sweeps.request import Request
+from yolo_prune.training import folder_lock
+
+_REQUEST = "sweep.json"
+STAGES = ("cut", "trained")
+
+
+def take(asked: Request) -> Path:
+    """Take the folder of a request for this process.
+
+    Raises:
+        PruneError: it cannot be written, another sweep is at work in it, or the results of another one lie there.
+    """
+    folder = Path(asked.out)
+    try:
+        foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / _REQUEST).exists()
+    except OSError:
+        foreign = False  # said below
+    if foreign and not all(item.name.startswith(".") for item in folder.iterdir()):
+        raise PruneError(
+            f"out={folder} holds other files and no sweep; name a new folder, such as out={_next_to(folder)}"
+        )
+    files.require_folder("out", folder)
+    folder = folder.resolve()
+    try:
+        free = folder_lock.try_to_hold(folder / ".running")
+    except OSError as error:
+        raise PruneError(f"out={asked.out}: nothing can be written there: {files.reason(error)}") from None
+    if not free:
+        raise PruneError(
+            f"another sweep is at work in {asked.out}: wait for it, or name another folder, such as "
+            f"out={_next_to(Path(asked.out))}"
+        )
+    files.sweep(folder)
+    return folder
+
+
+def give_back(folder: Path) -> None:
+    """Let another sweep have the folder."""
+    folder_lock.let_go(folder / ".running")
+
+
+def require_same(folder: Path, asked: Request) -> None:
+    """Raise unless the results that lie in a folder are of this request.
+
+    Raises:
+        PruneError: they are of another one; the line says in what.
+    """
+    old = read(folder / _REQUEST)
+    if not old:
+        return
+    before = int(old.get("request", {}).get("epochs") or 0)
+    words = requests.differences(old.get("identity", {}), requests.identity(asked), (before, asked.epochs))
+    if words:
+        raise PruneError(
+            f"out={asked.out} holds another sweep ({'; '.join(words)}); name another folder, such as "
+            f"out={_next_to(Path(asked.out))}, or give the same arguments to go on with it"
+        )
+
+
+def note(folder: Path, asked: Request) -> None:
+    """Write down whose folder it is."""
+    write(folder / _REQUEST, {"request": asked.as_dict(), "identity": requests.identity(asked)})
+
+
+def outcome(folder: Path, name: str, stage: str) -> dict[str, Any] | None:
+    """What a point came to in a stage of `STAGES`; None where it is not finished."""
+    found = read(folder / name / f"{stage}.json")
+    return found or None
+
+
+def finish(folder: Path, name: str, stage: str, content: Mapping[str, Any]) -> None:
+    """Write down what a point came to: from here on it is finished."""
+    write(folder / name / f"{stage}.json", content)
+
+
+def decided(folder: Path) -> list[str] | None:
+    """The points that are trained, where that was decided in an earlier part of this sweep."""
+    names = read(folder / "train.json").get("train")
+    return names if isinstance(names, list) else None
+
+
+def decide(folder: Path, names: list[str]) -> None:
+    """Write down which points are trained: what is timed once more must not change it."""
+    write(folder / "train.json", {"train": names})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none, or nothing that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step."""
+    files.replace(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _next_to(folder: Path) -> Path:
+    number = 2
+    while (folder.parent / f"{folder.name}{number}").exists():
+        number += 1
+    return folder.parent / f"{folder.name}{number}"

@@ -1,0 +1,143 @@
+# yolo-prune, AGPL-3.0 license
+"""Which points are worth a training, which are on the Pareto front, and what is recommended of them. No torch.
+
+A row is plain data: `name`, `kind`, `small` and `own_size` of its point, `precision`, `label`, `metric` (mAP50-95 of a
+detector; None where it is not known) and `ms` (None where it is not known), whether they are `steady` or `predicted`,
+and `speedup` over the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yolo_prune.recipe.bounds import read_bound
+
+Row = Mapping[str, Any]
+
+BETTER = 0.02  # by how much more another cut must keep for a point not to be trained
+AS_FAST = 0.03  # milliseconds that differ by less than this share count as the same
+
+
+def promising(rows: Sequence[Row], families: Mapping[str, object]) -> list[str]:
+    """The points that are trained: all but those that another cut of the same model at the same size beats clearly.
+
+    Beaten is a point where another one of its family is no slower (within `AS_FAST`) and keeps at least `BETTER` more
+    before any training. Families are not compared: a training gives a cut model back far more than it gives a dense
+    one, and a stock model whose classes are others has no figure yet. What has no figure is trained.
+
+    Args:
+        rows: of all points after the cut alone, FP32. families: name of a point -> its family.
+    """
+
+    def beaten(row: Row) -> bool:
+        if row["metric"] is None or row["ms"] is None:
+            return False
+        return any(
+            other["metric"] is not None
+            and other["ms"] is not None
+            and families[other["name"]] == families[row["name"]]
+            and other["ms"] <= row["ms"] * (1 + AS_FAST)
+            and other["metric"] >= row["metric"] + BETTER
+            for other in rows
+            if other["name"] != row["name"]
+        )
+
+    return [row["name"] for row in rows if not beaten(row)]
+
+
+def pareto(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other row beats (as fast or faster, and as good or better, and one of the two), fastest first.
+
+    Of several with equal figures the first stands.
+    """
+    known = [row for row in rows if row["metric"] is not None and row["ms"] is not None]
+    front: list[Row] = []
+    for row in sorted(known, key=lambda one: (one["ms"], -one["metric"])):
+        if not front or row["metric"] > front[-1]["metric"]:
+            front.append(row)
+    return front
+
+
+def limit_of(latency: str | None, dense: Row | None) -> float | None:
+    """Milliseconds of a bound on latency: "12ms", or "60%" of the dense model's; None where that is not known."""
+    if latency is None:
+        return None
+    bound: Any = read_bound("latency", latency)
+    if bound.kind == "absolute":
+        return float(bound.value)
+    return None if dense is None or dense["ms"] is None else float(bound.limit(dense["ms"]))
+
+
+def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_name: str) -> list[str]:
+    """Two sentences: the fastest within `max_drop` of the dense model, and the most accurate within `latency`.
+
+    Args:
+        rows: all that was measured; the first dense one at its own size, in FP32, is what others are compared with.
+        latency: a bound such as "12ms" or "60%"; None: of any speed.
+    """
+    known = [row for row in rows if row["metric"] is not None and row["ms"] is not None]
+    dense = next((row for row in known if is_reference(row)), None)
+    if dense is None:
+        return [
+            "No recommendation: the model itself has no figures to compare with.",
+            "See what failed, and run the same command again.",
+        ]
+    return [_fastest(known, dense, max_drop, metric_name), _most_accurate(known, dense, latency, metric_name)]
+
+
+def is_reference(row: Row) -> bool:
+    """Whether this is the model itself, at its own image size, in FP32."""
+    return (
+        row["kind"] == "dense" and not row["small"] and row["precision"] == "fp32" and bool(row.get("own_size", True))
+    )
+
+
+def _fastest(known: Sequence[Row], dense: Row, max_drop: float, metric_name: str) -> str:
+    able = [row for row in known if row["metric"] >= dense["metric"] - max_drop - 1e-12]
+    best = min(able, key=lambda row: (row["ms"], -row["metric"]))
+    head = f"Fastest with at most {max_drop:g} {metric_name} less than the model itself ({dense['metric']:.3f})"
+    if best is dense:
+        return (
+            f"{head}: the model itself, {_figures(dense, metric_name)}; nothing that was tried is faster and as good."
+        )
+    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}."
+
+
+def _most_accurate(known: Sequence[Row], dense: Row, latency: str | None, metric_name: str) -> str:
+    limit = limit_of(latency, dense)
+    able = [row for row in known if limit is None or row["ms"] <= limit]
+    head = "Most accurate of all" if latency is None else f"Most accurate within latency={latency}"
+    if limit is not None and latency is not None and "%" in latency:
+        head += f" ({limit:.3g} ms)"
+    if not able:
+        quickest = min(known, key=lambda row: row["ms"])
+        return f"{head}: none; the fastest is {quickest['label']}, {_figures(quickest, metric_name)}."
+    best = max(able, key=lambda row: (row["metric"], -row["ms"]))
+    if best is dense:
+        return f"{head}: the model itself, {_figures(dense, metric_name)}."
+    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}."
+
+
+def _figures(row: Row, metric_name: str) -> str:
+    """ "4.10 ms, mAP50-95 0.602"."""
+    doubt = " (predicted)" if row["predicted"] else "" if row["steady"] else " (on a machine too busy to be sure)"
+    return f"{row['ms']:.2f} ms{doubt}, {metric_name} {row['metric']:.3f}"
+
+
+def _times(dense: Row, row: Row) -> str:
+    """How many times as fast, by rounds in which both ran where there were such."""
+    times = row["speedup"]["median"] if row["speedup"] else dense["ms"] / row["ms"]
+    return f"{times:.2f} times as fast as the model itself"
+
+
+def _nature(row: Row) -> str:
+    """Whether pruning won, or what won without it: that must be said."""
+    precision = "" if row["precision"] == "fp32" else f", in {row['precision'].upper()}"
+    if row["kind"] == "pruned":
+        return f"this is a pruned model{' on a smaller image' if row['small'] else ''}{precision}"
+    if row["kind"] == "baseline":
+        return f"this is another model and no pruned one{', on a smaller image' if row['small'] else ''}{precision}"
+    if row["small"]:
+        return f"this is the same model on a smaller image, not pruned{precision}"
+    return f"this is the same model, not pruned{precision}"

@@ -1,0 +1,246 @@
+# yolo-prune, AGPL-3.0 license
+"""A sweep from its request to its recommendation: all cuts, the trainings, then all artifacts beside one another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yolo_prune
+from yolo_prune import log
+from yolo_prune.cost import profile_file
+from yolo_prune.device import runtimes
+from yolo_prune.errors import PruneError
+from yolo_prune.host import releases, validation
+from yolo_prune.sweeps import artifacts, checks, front, local, page, points, progress, results
+from yolo_prune.sweeps import folder as folders
+from yolo_prune.sweeps.artifacts import Artifact
+from yolo_prune.sweeps.checks import Checked
+from yolo_prune.sweeps.points import Point
+from yolo_prune.sweeps.request import Request
+
+Outcomes = dict[str, dict[str, Any]]  # name of a point -> what it came to
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Carry out a request, or go on with it.
+
+    Returns:
+        The content of front.json.
+
+    Raises:
+        PruneError: the request cannot be begun; see checks.py and folder.py.
+    """
+    folder = folders.take(request)
+    try:
+        checked = checks.check(request)
+        folders.require_same(folder, checked.request)
+        every = checks.check_points(checked, folder)
+        folders.note(folder, checked.request)
+        return _carry_out(checked, every, folder)
+    finally:
+        folders.give_back(folder)
+        _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """A request that was refused leaves no folder."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _carry_out(checked: Checked, every: Sequence[Point], folder: Path) -> dict[str, Any]:
+    request = checked.request
+    name = validation.names(checked.task)[0]
+    cut = _stage(checked, every, folder, "cut", name)
+    rows = _rows(checked, every, cut, folder, "cut")
+    if not request.epochs:
+        return _tell(checked, rows, [], folder)
+    chosen = _chosen(request, every, rows, folder)
+    log.show(f"\nafter the cut alone:\n{results.table(rows, name)}")
+    left_out = [point.label for point in every if point.name not in chosen]
+    if left_out:
+        log.show(f"not trained, another cut at its size is as fast and keeps more: {', '.join(left_out)}")
+    trained_points = [point for point in every if point.name in chosen]
+    outcomes = _stage(checked, trained_points, folder, "trained", name)
+    trained = _rows(checked, trained_points, outcomes, folder, "trained")
+    return _tell(checked, trained, rows, folder)
+
+
+# The stages -----------------------------------------------------------------------------------------------------------
+
+
+def _stage(checked: Checked, every: Sequence[Point], folder: Path, stage: str, metric_name: str) -> Outcomes:
+    """Take all points through a stage, those that are finished left as they are; a failed one is tried again."""
+    request = checked.request
+    outcomes: Outcomes = {}
+    for point in every:
+        found = folders.outcome(folder, point.name, stage)
+        if found is not None and not found.get("failed"):
+            outcomes[point.name] = found
+    by_name = {point.name: point for point in every}
+    waiting = [point for point in every if point.name not in outcomes]
+    title = "training" if stage == "trained" else "cutting"
+    if outcomes and waiting:
+        log.show(f"{title}: going on; {len(outcomes)} of {len(every)} points are finished")
+    if not waiting:
+        return outcomes
+    log.show(f"\n{title} {len(waiting)} points, {len(_devices(request))} at a time\n{progress.head(metric_name)}")
+    costs = _costs(every, outcomes, folder) if stage == "trained" else {point.name: 1.0 for point in every}
+
+    def share(name: str) -> float:
+        return progress.share_of(folder / name, request.epochs) if stage == "trained" else 0.0
+
+    told = progress.Progress(title, costs, set(outcomes), share)
+
+    def done(job: local.Job, outcome: dict[str, Any]) -> None:
+        outcomes[job["name"]] = outcome
+        log.show(progress.line(by_name[job["name"]].label, outcome))
+        told.finish(job["name"])
+
+    jobs = [_job(checked, point, folder, stage) for point in waiting]
+    local.run(jobs, _devices(request), stage == "trained", done, told.tick)
+    return outcomes
+
+
+def _devices(request: Request) -> list[str | None]:
+    """A device for each job that runs at a time."""
+    count = max(request.jobs, len(request.devices), 1)
+    return [request.devices[i % len(request.devices)] if request.devices else None for i in range(count)]
+
+
+def _job(checked: Checked, point: Point, folder: Path, stage: str) -> local.Job:
+    """What a worker is told of a point."""
+    request = checked.request
+    val = {key: request.settings[key] for key in ("workers", "single_cls") if key in request.settings}
+    batch = request.settings.get("batch", 16)
+    val["batch"] = batch if isinstance(batch, int) and batch > 0 else 16
+    return {
+        "folder": str(folder),
+        "stage": stage,
+        "name": point.name,
+        "point": asdict(point),
+        "model": point.model,
+        "data": request.data,
+        "imgsz": point.imgsz,
+        "cut": None if point.cut is None else dict(point.cut),
+        "measured": point.model in checked.measured,
+        "val": val,
+        "safe": request.safe,
+        "words": points.words(point, request, folder) if stage == "trained" else [],
+        "command": points.command(point, request),
+    }
+
+
+def _costs(every: Sequence[Point], outcomes: Outcomes, folder: Path) -> dict[str, float]:
+    """How much work each training is, by FLOPs at its image size."""
+    costs = {}
+    for point in every:
+        cut = folders.outcome(folder, point.name, "cut") or {}
+        costs[point.name] = float(cut.get("gflops") or 1.0)
+    return costs
+
+
+def _chosen(request: Request, every: Sequence[Point], rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
+    """The points that are trained: decided once, so that a sweep that goes on trains the same."""
+    names = [point.name for point in every if not next(r for r in rows if r["name"] == point.name)["failed"]]
+    earlier = folders.decided(folder)
+    if request.train == "all":
+        chosen = names
+    elif earlier is not None:
+        chosen = [name for name in names if name in earlier]
+    else:
+        best = front.promising(rows, {point.name: point.family for point in every})
+        chosen = [name for name in names if name in best]
+    folders.decide(folder, chosen)
+    return chosen
+
+
+# What they are once they are deployed ---------------------------------------------------------------------------------
+
+
+def _rows(
+    checked: Checked, every: Sequence[Point], outcomes: Outcomes, folder: Path, stage: str
+) -> list[dict[str, Any]]:
+    """The rows of a stage, with milliseconds: of all points at the end; of cuts that compete before a training."""
+    request = checked.request
+    good = [point for point in every if not outcomes[point.name].get("failed")]
+    if stage == "cut" and request.epochs:
+        families = [point.family for point in good]
+        good = [point for point in good if families.count(point.family) > 1 and request.train != "all"]
+    made: list[Artifact] = []
+    times: dict[tuple[str, str], dict[str, Any]] = {}
+    if request.profile:
+        of_all = [(p, precision, Path(outcomes[p.name]["weights"])) for p in good for precision in request.precisions]
+        times = artifacts.predict_all(request, of_all)
+    for point in good:
+        try:
+            made += artifacts.of_point(request, folder, point, stage, outcomes[point.name])
+        except PruneError as error:
+            outcomes[point.name] = {**outcomes[point.name], "failed": str(error)}
+            log.warn(f"{point.label}: {error}")
+    if not request.profile and made:
+        times = artifacts.time_all(request, made)
+    contents = {(one.point.name, one.precision): one.content for one in made}
+    precisions = request.precisions if stage == "trained" or not request.epochs else ("fp32",)
+    return [
+        results.row(request, point, stage, precision, outcomes[point.name], contents.get(key, {}), times.get(key, {}))
+        for point in every
+        for precision in precisions
+        for key in [(point.name, precision)]
+    ]
+
+
+def _tell(checked: Checked, rows: list[dict[str, Any]], earlier: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Write everything, print the table and the recommendation."""
+    request = checked.request
+    name = validation.names(checked.task)[0]
+    best = results.mark_front(rows)
+    usable = [row for row in rows if not row["failed"]]
+    sentences = front.recommend(usable, request.max_drop, request.latency, name)
+    record = {
+        "yolo_prune": yolo_prune.__version__,
+        "versions": {"ultralytics": releases.version()},
+        "model": Path(request.model).name,
+        "data": Path(request.data).name,
+        "metric": name,
+        "epochs": request.epochs,
+        "max_drop": request.max_drop,
+        "latency": request.latency,
+        "device": _device(request),
+        "predicted": bool(request.profile),
+        "steady": all(row["steady"] for row in usable),
+        "recommendation": sentences,
+        "front": best,
+        "rows": rows,
+        "after_cut": earlier,
+        "folder": str(folder),
+    }
+    results.write_csv([*earlier, *rows], folder / "sweep.csv")
+    results.write_front(record, folder / "front.json")
+    results.write_picture(record, folder / "front.png")
+    written = ["sweep.csv", "front.json", "front.png"]
+    if page.write(record, folder / "report.html"):
+        written.append("report.html")
+    log.show(f"\n{results.table(rows, name)}\n\n* on the front: nothing is both faster and better")
+    if request.profile:
+        log.show("~ milliseconds that a profile predicts")
+    if not record["steady"]:
+        log.warn("the machine was too busy: some milliseconds are not known to 3%, see low and high in sweep.csv")
+    log.show(f"saved {', '.join(written)} in {folder}\n")
+    for sentence in sentences:
+        log.show(sentence)
+    if not request.epochs:
+        log.show("This is before any training, which gives back most of what a cut costs: add epochs= to go on.")
+    return record
+
+
+def _device(request: Request) -> str:
+    """What the milliseconds are of."""
+    if request.profile:
+        return f"predicted for {profile_file.read(request.profile[0])}"
+    machine: Mapping[str, Any] = runtimes.machine()
+    return f"{request.format} on {machine['name']}, {request.threads} thread{'s' * (request.threads > 1)}"

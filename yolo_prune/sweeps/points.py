@@ -1,0 +1,137 @@
+# yolo-prune, AGPL-3.0 license
+"""The points of a sweep: each is one model at one image size, trained by one command. No torch.
+
+A worked example: model=best.pt flops=50% baselines=yolo11n.pt imgsz=640,512 has six points,
+
+    dense-640  flops50-640  yolo11n-640  dense-512  flops50-512  yolo11n-512
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yolo_prune.sweeps.request import Request
+
+_HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
+KINDS = {"dense": "the model itself", "pruned": "pruned", "baseline": "another model"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model at one image size.
+
+    Attributes:
+        name: of its folder. kind: a key of `KINDS`. label: what tables call it. model: what it is trained from.
+        imgsz: pixels. small: whether that is a smaller image than the model's own. cut: the arguments of `yolo train`
+            that cut it, None for a model that is not. teacher: the model that it learns from as well.
+    """
+
+    name: str
+    kind: str
+    label: str
+    model: str
+    imgsz: int
+    small: bool = False
+    cut: Mapping[str, str] | None = None
+    teacher: str | None = None
+
+    @property
+    def family(self) -> tuple[str, str, int]:
+        """Points of one family differ in how they are cut alone, so that their figures before a training compare."""
+        return self.kind, self.model if self.kind == "baseline" else "", self.imgsz
+
+
+@dataclass
+class _Names:
+    """Names of folders, each once."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def of(self, *parts: str) -> str:
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(part for part in parts if part)).strip("-.")[:80]
+        new, number = name, 2
+        while new.lower() in self.taken:  # of file systems that know no case
+            new, number = f"{name}-{number}", number + 1
+        self.taken.add(new.lower())
+        return new
+
+
+def of(request: Request) -> list[Point]:
+    """The points of a request whose `imgsz` is known, the model's own size first."""
+    names = _Names()
+    points = []
+    for number, imgsz in enumerate(request.imgsz):
+        size, small = str(imgsz), number > 0 and imgsz < request.imgsz[0]
+        at = f" at {imgsz}" if len(request.imgsz) > 1 else ""
+        points.append(Point(names.of("dense", size), "dense", f"dense{at}", request.model, imgsz, small))
+        for short, words, cut in cuts(request, imgsz):
+            name = names.of(short, size)
+            points.append(Point(name, "pruned", f"pruned {words}{at}", request.model, imgsz, small, cut))
+        for baseline in request.baselines:
+            stem = Path(baseline).stem
+            points.append(Point(names.of(stem, size), "baseline", f"{stem}{at}", baseline, imgsz, small))
+            if request.teacher:
+                name = names.of(stem, "taught", size)
+                label = f"{stem} taught by the model{at}"
+                points.append(Point(name, "baseline", label, baseline, imgsz, small, None, request.model))
+    return points
+
+
+def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, str]]]:
+    """Every way in which the model is cut: a short name, words for a table, and the arguments of `yolo train`."""
+    ways = []
+    shared = {key: str(value) for key, value in request.settings.items() if key.startswith("prune_")}
+    for recipe in request.recipe or ("",):
+        for cost, text in request.bounds or ((("", ""),) if request.recipe else ()):
+            for importance in request.importance or ("",):
+                arguments = {"prune": recipe, f"prune_{cost}": text if cost else "", "prune_importance": importance}
+                arguments = {key: value for key, value in arguments.items() if value} | shared
+                stem = Path(recipe).stem
+                short = "-".join(part for part in (stem, f"{cost}{text.rstrip('%')}", importance) if part)
+                words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
+                if cost == "latency":
+                    arguments["prune_profile"] = profile_of(request, imgsz)
+                ways.append((short, words, arguments))
+    return ways
+
+
+def profile_of(request: Request, imgsz: int) -> str:
+    """The device profile of one image size: of the request, or the one that the sweep measures itself."""
+    return request.profile_at.get(imgsz, str(Path(request.out) / f"device-{imgsz}.json"))
+
+
+def words(point: Point, request: Request, folder: Path | None = None, device: str | None = None) -> list[str]:
+    """The words after `yolo train` that make a point.
+
+    Args:
+        folder: of the sweep, into which the run goes; None for the command that a user is shown.
+    """
+    arguments: dict[str, Any] = {"model": point.model, "data": request.data, "epochs": request.epochs}
+    arguments |= {"imgsz": point.imgsz, **(point.cut or {})}
+    if point.teacher:
+        arguments["distill_model"] = point.teacher
+    own = {key: value for key, value in request.settings.items() if not key.startswith("prune_")}
+    if request.epochs > _HOST_PATIENCE:  # equal epochs for all: none stops early
+        arguments["patience"] = request.epochs
+    arguments |= own
+    if folder is not None:
+        arguments |= {"project": str(folder), "name": point.name, "exist_ok": True}
+    if device is not None:
+        arguments["device"] = device
+    return [f"{key}={value}" for key, value in arguments.items()]
+
+
+def command(point: Point, request: Request) -> str:
+    """What a user types to make a point alone; without training, the cut."""
+    if request.epochs:
+        return shlex.join(["yolo", "train", *words(point, request)])
+    if point.cut is None:
+        return shlex.join(["yolo", "val", f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}"])
+    own = [f"{key.removeprefix('prune_') if key != 'prune' else 'recipe'}={value}" for key, value in point.cut.items()]
+    arguments = [f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}", *own]
+    return shlex.join(["yolo-prune", "apply", *arguments])

@@ -1,0 +1,240 @@
+# yolo-prune, AGPL-3.0 license
+"""What a sweep is asked for, read and checked; and whether a folder holds the results of the same request. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yolo_prune.errors import PruneError
+from yolo_prune.recipe import formats, value_checks
+from yolo_prune.recipe.arguments import ARGUMENTS
+from yolo_prune.recipe.bounds import BOUNDS, is_figure
+
+ENGINES = ("local",)
+# Arguments of `yolo train` that are the same for every point. What a point differs in, and where it goes, is ours.
+TRAIN_ARGUMENTS = (
+    *("batch", "nbs", "workers", "optimizer", "lr0", "lrf", "momentum", "weight_decay", "cos_lr", "patience", "freeze"),
+    *("warmup_epochs", "warmup_momentum", "warmup_bias_lr", "seed", "deterministic", "amp", "cache", "fraction"),
+    *("single_cls", "rect", "multi_scale", "close_mosaic", "dropout", "box", "cls", "dfl", "pose", "kobj"),
+    *("overlap_mask", "mask_ratio", "hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear"),
+    *("perspective", "flipud", "fliplr", "bgr", "mosaic", "mixup", "cutmix", "copy_paste", "auto_augment", "erasing"),
+    *("plots", "channels_last"),
+)
+# Settings of the plugin that hold for every cut; what a sweep varies, or fills in itself, is no such.
+_VARIED = {
+    "prune",
+    "prune_importance",
+    "prune_profile",
+    "prune_format",
+    "prune_deploy",
+    *(f"prune_{b}" for b in BOUNDS),
+}
+PRUNE_ARGUMENTS = tuple(name for name in ARGUMENTS if name not in _VARIED)
+# What may change while a sweep goes on in its folder: how it is run and told, not what its points are.
+_FREE = {"out", "epochs", "jobs", "devices", "seconds", "max_drop", "safe", "engine", "profile_at"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; see `commands.sweep.sweep` for what each means.
+
+    Lists are tuples of texts as they were given; `imgsz` has the size of the model itself first, once it is known.
+    `bounds` are pairs of a cost and a text, such as ("flops", "50%"). `settings` go to every training.
+    `profile_at` are the device profiles by the image size that they were measured at, once they have been read.
+    """
+
+    model: str
+    data: str
+    epochs: int
+    bounds: tuple[tuple[str, str], ...] = ()
+    recipe: tuple[str, ...] = ()
+    importance: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    teacher: bool = False
+    imgsz: tuple[int, ...] = ()
+    quantize: int | None = None
+    format: str = "onnx"
+    profile: tuple[str, ...] = ()
+    threads: int = 1
+    seconds: int = 5
+    train: str = "promising"
+    max_drop: float = 0.01
+    jobs: int = 1
+    devices: tuple[str, ...] = ()
+    engine: str = "local"
+    out: str = "runs/sweep"
+    safe: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    profile_at: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What each trained model is exported in."""
+        return ("fp32",) if self.quantize is None else ("fp32", formats.QUANTIZE[self.quantize])
+
+    @property
+    def latency(self) -> str | None:
+        """The first bound on latency: within it the most accurate model is looked for."""
+        return next((text for cost, text in self.bounds if cost == "latency"), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as sweep.json holds it."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
+    """Check a request.
+
+    Args:
+        given: the arguments of `commands.sweep.sweep` by name. more: arguments of `yolo train`.
+
+    Raises:
+        PruneError: the first that is wrong, with what would be right.
+    """
+    own = [*given, "engine"]
+    value_checks.known(more, [*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS], "argument", own)
+    if given["engine"] not in ENGINES:
+        raise PruneError(f"engine={value_checks.shown(given['engine'])}: there is {' and '.join(ENGINES)}")
+    epochs = given["epochs"]
+    if epochs != 0 or isinstance(epochs, bool):
+        value_checks.whole(epochs=epochs)
+    value_checks.whole(threads=given["threads"], seconds=given["seconds"], jobs=given["jobs"])
+    value_checks.switch(teacher=given["teacher"], safe=given["safe"])
+    if given["train"] not in ("promising", "all"):
+        raise PruneError(f"train={value_checks.shown(given['train'])}: promising or all is needed")
+    max_drop = given["max_drop"]
+    if not is_figure(max_drop) or not 0 <= max_drop < 1:
+        raise PruneError(f"max_drop={value_checks.shown(max_drop)}: a drop of mAP from 0 to below 1, such as 0.01")
+    bounds = tuple((cost, text) for cost in BOUNDS for text in texts(cost, given[cost], "70%,50%"))
+    if given["teacher"] and given["baselines"] is None:
+        raise PruneError("teacher=True is for baselines=, which learn from the model: name one, baselines=yolo11n.pt")
+    return Request(
+        model=str(value_checks.path("model", given["model"], "best.pt")),
+        data=str(value_checks.path("data", given["data"], "my.yaml")),
+        epochs=int(epochs),
+        bounds=bounds,
+        recipe=texts("recipe", given["recipe"], "balanced"),
+        importance=texts("importance", given["importance"], "obdc,l2"),
+        baselines=texts("baselines", given["baselines"], "yolo11n.pt"),
+        teacher=given["teacher"],
+        imgsz=_sizes(given["imgsz"]),
+        quantize=_quantize(given["quantize"]),
+        format=_format(given["format"]),
+        profile=texts("profile", given["profile"], "device.json"),
+        threads=int(given["threads"]),
+        seconds=int(given["seconds"]),
+        train=given["train"],
+        max_drop=float(max_drop),
+        jobs=int(given["jobs"]),
+        devices=texts("devices", given["devices"], "0,1"),
+        engine=given["engine"],
+        out=str(value_checks.path("out", given["out"], "runs/sweep")),
+        safe=given["safe"],
+        settings=dict(more),
+    )
+
+
+def texts(name: str, given: object, example: str) -> tuple[str, ...]:
+    """A list: text with commas between, a list or tuple, or one value; None is empty. Each stands once.
+
+    Raises:
+        PruneError: something in it is no text and no number.
+    """
+    if given is None:
+        return ()
+    items = given.split(",") if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]
+    words = [str(item).strip() for item in items if isinstance(item, (str, Path)) or is_figure(item)]
+    if len(words) < len(items) or not all(words):
+        raise PruneError(
+            f"{name}={value_checks.shown(given)}: values with commas between them are needed, such as {name}={example}"
+        )
+    return tuple(dict.fromkeys(words))
+
+
+def _sizes(given: object) -> tuple[int, ...]:
+    """imgsz=: one size or several."""
+    words = texts("imgsz", given, "640,512")
+    for word in words:
+        value_checks.whole(imgsz=int(word) if word.isdecimal() else word)
+    return tuple(int(word) for word in words)
+
+
+def _quantize(given: object) -> int | None:
+    if given is None or given == 32:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int) or given not in formats.QUANTIZE:
+        raise PruneError(f"quantize={value_checks.shown(given)}: 8 (INT8) or 16 (FP16) is needed")
+    return given
+
+
+def _format(given: object) -> str:
+    aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
+    name = aliases.get(str(given).lower(), str(given).lower())
+    if name not in formats.FORMATS:
+        near = value_checks.nearest(name, formats.FORMATS)
+        raise PruneError(
+            f"format={value_checks.shown(given)}{near}: one of {', '.join(formats.FORMATS)} is needed; all models are "
+            "timed in it"
+        )
+    return name
+
+
+# The folder of a sweep ------------------------------------------------------------------------------------------------
+
+
+def identity(request: Request) -> dict[str, Any]:
+    """What makes a sweep the one that it is; files by their content, so that a model trained anew is another one."""
+    plain = {key: value for key, value in request.as_dict().items() if key not in _FREE}
+    files = [request.model, request.data, *request.baselines, *request.recipe, *request.profile]
+    return {**plain, "files": {name: content for name in files if (content := _content(Path(name))) is not None}}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], epochs: tuple[int, int]) -> list[str]:
+    """How a request differs from the one whose results lie in a folder, in words; empty where it goes on with them.
+
+    Args:
+        old, new: of `identity`. epochs: of the old one and the new one: trainings may follow a sweep of cuts alone.
+    """
+    words = [
+        f"{key}= was {_words(old.get(key))} and is {_words(new.get(key))}"
+        for key in dict.fromkeys([*old, *new])
+        if key != "files" and old.get(key) != new.get(key)
+    ]
+    before, after = old.get("files", {}), new.get("files", {})
+    words += [f"{name} is another file now" for name in before if name in after and before[name] != after[name]]
+    if epochs[0] != epochs[1] and epochs[0]:
+        words.append(f"epochs= was {epochs[0]} and is {epochs[1]}")
+    return words
+
+
+def _words(value: object) -> str:
+    if value in (None, [], {}):
+        return "not given"
+    if isinstance(value, list):
+        return ",".join("=".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
+    return value_checks.shown(value)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _content(path: Path) -> str | None:
+    """A digest of a file; None of what is no file."""
+    try:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()[:16]
+    except OSError:
+        return None

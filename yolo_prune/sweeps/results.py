@@ -1,0 +1,161 @@
+# yolo-prune, AGPL-3.0 license
+"""What a sweep found, as plain data, and as sweep.csv, front.json and front.png.
+
+A row is one model in one precision: a point after the cut alone (`stage` "cut") or after its training ("trained").
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolo_prune import files
+from yolo_prune.report import pictures, text
+from yolo_prune.sweeps import front
+from yolo_prune.sweeps.points import Point, command
+from yolo_prune.sweeps.request import Request
+
+COLUMNS = (
+    *("name", "stage", "precision", "kind", "label", "imgsz", "metric", "metric2", "ms", "low", "high", "predicted"),
+    *("gflops", "params", "bytes", "on_front", "failed", "note", "weights", "artifact", "command"),
+)
+# What tells the kinds apart beside colour: the marker of matplotlib, the symbol of plotly, the colour in both.
+STYLES = {
+    "dense": ("o", "circle", "#8250df", "the model itself"),
+    "pruned": ("^", "triangle-up", "#1f6feb", "pruned"),
+    "baseline": ("s", "square", "#d1570a", "other models"),
+}
+
+
+def row(
+    request: Request,
+    point: Point,
+    stage: str,
+    precision: str,
+    outcome: Mapping[str, Any],
+    artifact: Mapping[str, Any],
+    timed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One row. outcome: of the point. artifact: of artifacts.py, empty where there is none. timed: its milliseconds."""
+    metrics = artifact.get("metrics") if precision != "fp32" else outcome.get("metrics")
+    first, second = metrics or (None, None)
+    faults = list(artifact.get("faults") or [])
+    return {
+        "name": point.name,
+        "stage": stage,
+        "precision": precision,
+        "kind": point.kind,
+        "label": point.label + ("" if precision == "fp32" else f" {precision.upper()}"),
+        "imgsz": point.imgsz,
+        "small": point.small,
+        "own_size": point.imgsz == request.imgsz[0],
+        "metric": first,
+        "metric2": second,
+        "ms": timed.get("ms"),
+        "low": timed.get("low"),
+        "high": timed.get("high"),
+        "steady": timed.get("steady", True),
+        "speedup": timed.get("speedup"),
+        "predicted": bool(timed.get("predicted")),
+        "gflops": outcome.get("gflops"),
+        "params": outcome.get("params"),
+        "bytes": artifact.get("bytes"),
+        "on_front": False,
+        "failed": outcome.get("failed") or ("; ".join(faults) if faults else None),
+        "note": timed.get("note"),
+        "weights": outcome.get("weights"),
+        "artifact": artifact.get("file"),
+        "command": outcome.get("command") or command(point, request),
+    }
+
+
+def mark_front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows on the Pareto front, fastest first; each is marked. A row that failed its proof is on none."""
+    best = front.pareto([one for one in rows if not one["failed"]])
+    names = {(one["name"], one["precision"]) for one in best}
+    for one in rows:
+        one["on_front"] = (one["name"], one["precision"]) in names
+    return [one for one in sorted(rows, key=lambda r: r["ms"] or 0) if one["on_front"]]
+
+
+def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
+    """The table for the screen, fastest first; what failed at its end."""
+    shown = sorted(rows, key=lambda one: (bool(one["failed"]), one["ms"] is None, one["ms"] or 0))
+    cells = [
+        {
+            "": "*" if one["on_front"] else "",
+            "model": one["label"],
+            metric_name: _figure(one["metric"], ".4f"),
+            "ms": _figure(one["ms"], ".2f") + ("~" if one["predicted"] and one["ms"] is not None else ""),
+            "MB": "-" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
+            "GFLOPs": _figure(one["gflops"], ".2f"),
+            "params": "-" if one["params"] is None else f"{one['params']:,}",
+        }
+        for one in shown
+    ]
+    lines = [text.table(cells)]
+    lines += [f"{one['label']} failed: {one['failed']}" for one in shown if one["failed"]]
+    lines += [f"{one['label']}: {one['note']}" for one in shown if one["note"]]
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, how: str) -> str:
+    return "-" if value is None else f"{value:{how}}"
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """sweep.csv: every row of both stages."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.replace(path, content.getvalue())
+
+
+def write_front(record: Mapping[str, Any], path: Path) -> None:
+    """front.json: all that was found, the front first, each row with its command and its files."""
+    files.replace(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def write_picture(record: Mapping[str, Any], path: Path) -> None:
+    """front.png: the metric over milliseconds; kinds by shape and colour, smaller images hollow, the front drawn."""
+    figure = pictures.new_figure(10, 6)
+    axes = figure.subplots()
+    known = [one for one in record["rows"] if one["ms"] is not None and one["metric"] is not None and not one["failed"]]
+    line = record["front"]
+    if line:
+        axes.step([one["ms"] for one in line], [one["metric"] for one in line], where="post", color="#8b949e", lw=1.2)
+    for kind, (marker, _, color, name) in STYLES.items():
+        for small in (False, True):
+            own = [one for one in known if one["kind"] == kind and one["small"] == small]
+            if own:
+                axes.scatter(
+                    [one["ms"] for one in own],
+                    [one["metric"] for one in own],
+                    marker=marker,
+                    s=52,
+                    facecolors="none" if small else color,
+                    edgecolors=color,
+                    linewidths=1.4,
+                    label=name + (", smaller image" if small else ""),
+                    zorder=3,
+                )
+    for one in line:
+        axes.annotate(one["label"], (one["ms"], one["metric"]), xytext=(5, -11), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1")
+    axes.set_ylabel(record["metric"])
+    axes.set_title(title(record), fontsize=10)
+    if known:
+        axes.legend(frameon=False, loc="lower right", fontsize=8)
+    axes.grid(alpha=0.25)
+    files.replace(path, pictures.png(figure))
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """What was measured where: the device and the runtime."""
+    trained = f"{record['epochs']} epochs" if record["epochs"] else "after the cut alone, no training"
+    return f"{record['model']} on {record['data']}, {trained}; {record['device']}"
