@@ -125,7 +125,7 @@ _INSPECT = Help(
 )
 
 _SWEEP = Help(
-    "what to deploy: pruned models, other models and smaller images, trained alike, timed beside one another",
+    "what to deploy: pruned models, other models and smaller images, trained alike and timed together",
     {
         "model": ("best.pt", "the trained model; needed"),
         "data": ("my.yaml", "the data that it was trained on; needed"),
