@@ -14,8 +14,9 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
+from yolo_prune.cost.channel_steps import OPEN
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.device import profile
+from yolo_prune.device import profile, quick_look
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
@@ -156,7 +157,8 @@ def _choose(
         log.say(text.untaught(graph.untaught, graph.operations))
     weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
     deployment = deployment_of(wanted, device, imgsz)
-    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
+    multiple = quick_look.of_deployment(wanted, log.say) if device is None else OPEN
+    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment, multiple)
     bounds = choice.step_bounds(wanted, baseline)
     if bounds and baseline.meets(bounds):
         log.warn("the model already meets every bound; nothing is cut")

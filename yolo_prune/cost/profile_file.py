@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from yolo_prune.cost import latency_model, measured_file, profile_format
+from yolo_prune.cost.channel_steps import FINEST
 from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.cost.measured_file import ProfileFile
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe.value_checks import shown
 
 _LEAST = 1e-6  # ms; a call of the smallest network takes more
-_FINEST = 8  # chunks of fewer channels would make the search long and save little
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Profile:
     @property
     def multiple(self) -> int:
         """The channel multiple that fits the device."""
-        return max(self.steps.out, self.steps.inp, _FINEST)
+        return max(self.steps.out, self.steps.inp, FINEST)
 
     def __str__(self) -> str:
         return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from yolo_prune.cost import model_size
+from yolo_prune.cost.channel_steps import OPEN, ChannelMultiple
 from yolo_prune.cost.file_size import DEFAULT, Deployment
 from yolo_prune.cost.model_size import UNKNOWN, DeployedSize, Size
 from yolo_prune.cost.profile_file import Profile
@@ -28,6 +29,7 @@ class Baseline:
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
         largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
         deployment: what it is exported as. deployed: GFLOPs and bytes of it then, each None where that is not known.
+        multiple: what counts that change become multiples of, where neither a recipe nor a profile says it.
         least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
     """
 
@@ -43,6 +45,7 @@ class Baseline:
     largest_cuts: Mapping[str, float] = field(default_factory=dict)
     deployment: Deployment = DEFAULT
     deployed: DeployedSize = UNKNOWN
+    multiple: ChannelMultiple = OPEN
 
     @classmethod
     def of(
@@ -53,6 +56,7 @@ class Baseline:
         weights: Mapping[str, float] | None = None,
         largest_cuts: Mapping[str, float] | None = None,
         deployment: Deployment = DEFAULT,
+        multiple: ChannelMultiple = OPEN,
     ) -> Baseline:
         """Measure a model. Arguments are as the attributes.
 
@@ -71,6 +75,7 @@ class Baseline:
             largest_cuts=largest_cuts or {},
             deployment=deployment,
             deployed=model_size.deployed_size(model, deployment),
+            multiple=multiple,
         )
 
     def figures(self) -> dict[str, float]:

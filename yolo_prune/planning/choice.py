@@ -13,7 +13,7 @@ from torch import nn
 from yolo_prune.allocation import allocate, costs
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import model_size
-from yolo_prune.cost.profile_file import Profile
+from yolo_prune.cost.channel_steps import FINEST
 from yolo_prune.errors import BoundError, PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
@@ -25,7 +25,6 @@ from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
 _MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
-CHUNK = 8  # channels: what counts become multiples of where neither the recipe nor a profile says another
 
 
 def wants_latency(recipe: Recipe) -> bool:
@@ -75,14 +74,20 @@ def least_flops(
     flat = {name: np.ones(size) for name, size in original.items()}
     cuttable = candidates.units(channel_graph, flat, original, lowest)
     cost = model_size.flops_cost(channel_graph, cuttable, model_size.size_of(model), math.inf)
-    step_of = multiple(recipe, None)
-    narrowest = np.array([legal(unit.lowest, unit, step_of) for unit in cuttable], dtype=float)
+    finest = recipe.round or FINEST
+    narrowest = np.array([legal(unit.lowest, unit, finest) for unit in cuttable], dtype=float)
     return cost(narrowest) * (1 + 1e-6)
 
 
-def multiple(recipe: Recipe, profile: Profile | None) -> int:
-    """What channel counts become multiples of: the recipe's, else the device's, else CHUNK."""
-    return recipe.round or (CHUNK if profile is None else profile.multiple)
+def multiples(recipe: Recipe, baseline: Baseline) -> list[int]:
+    """What channel counts become multiples of: the recipe's, else the profile's, else what is known of the deployment.
+
+    Where a recipe leaves it open, finer ones follow, for a bound that only they reach.
+    """
+    if recipe.round:
+        return [recipe.round]
+    first = baseline.multiple.channels if baseline.profile is None else baseline.profile.multiple
+    return [first, *(finer for finer in (16, FINEST) if finer < first)]
 
 
 def plan(
@@ -130,18 +135,22 @@ def plan(
     }
     gone = baseline.blocks - len(channel_graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
-    try:
-        return allocate.allocate(
-            cuttable,
-            [makers[key](bound) for key, bound in bounds.items()],
-            scope=recipe.scope,
-            multiple=multiple(recipe, profile),
-            parts=parts,
-            most_blocks=max(most, 0),
-            guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
-        )
-    except BoundError as error:
-        raise _because(error, channel_graph) from error
+    among = multiples(recipe, baseline)
+    for multiple in among:
+        try:
+            return allocate.allocate(
+                cuttable,
+                [makers[key](bound) for key, bound in bounds.items()],
+                scope=recipe.scope,
+                multiple=multiple,
+                parts=parts,
+                most_blocks=max(most, 0),
+                guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
+            )
+        except BoundError as error:
+            if multiple == among[-1]:
+                raise _because(error, channel_graph) from error
+    raise AssertionError("there is always a multiple")
 
 
 def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> BoundError:

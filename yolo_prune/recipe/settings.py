@@ -160,7 +160,8 @@ class Settings(BaseModel):
     )
     round: Annotated[int | None, Field(ge=1, le=4096)] = _setting(
         None,
-        "channel counts that change become multiples of this; left out, of what the device profile found, or of 8",
+        "channel counts that change become multiples of this; left out, of what `prune_profile` found, `prune_format` "
+        "is known for, or a look of seconds at this machine finds",
         "1 to 4096",
         "must be a whole number from 1 to 4096, for example 8",
     )

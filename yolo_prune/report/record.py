@@ -6,6 +6,7 @@ recipe, bounds          what was asked for; bounds in FLOPs, parameters, millise
 baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
                         branch of an end-to-end head), size_bytes (of the file that it is exported as), fitness or None,
                         latency_ms or None: measured, side by side
+channel_multiple        what counts that changed are multiples of: channels, and why
 deployment              what size_bytes is of: format, precision, imgsz
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
@@ -44,12 +45,22 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
         "yolo_prune": yolo_prune.__version__,
         "recipe": recipe.as_dict(),
         "bounds": choice.step_bounds(recipe, baseline),
+        "channel_multiple": _multiple(recipe, baseline),
         "deployment": asdict(baseline.deployment),
         "baseline": figures(baseline.size, fitness, baseline.deployed),
         "steps": [],
         "history": [],
         "versions": {"ultralytics": releases.version(), "torch": str(torch.__version__)},
     }
+
+
+def _multiple(recipe: Recipe, baseline: Baseline) -> dict[str, Any]:
+    """What counts become multiples of, and what says so."""
+    if recipe.round:
+        return {"channels": recipe.round, "why": "round of the recipe"}
+    if baseline.profile is not None:
+        return {"channels": baseline.profile.multiple, "why": f"the profile {baseline.profile}"}
+    return baseline.multiple.as_dict()
 
 
 def add_step(

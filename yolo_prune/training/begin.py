@@ -10,6 +10,8 @@ from typing import Any
 
 from yolo_prune import files, log
 from yolo_prune.cost import model_size
+from yolo_prune.cost.channel_steps import OPEN
+from yolo_prune.device import quick_look
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import atomic_saving, checkpoint, trainable_check
@@ -82,7 +84,9 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     noted = widths.run_of(model) if run.is_resumed else None
     ddp.by_first(lambda: _make_folder(run))
     device = ddp.from_first(lambda: latency_of_run.profile_of_run(run, model, recipe, log.say))
-    baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size)
+    known = device is not None or noted  # a profile, or the earlier part of a resumed run, says it
+    multiple = ddp.from_first(lambda: OPEN if known else quick_look.of_deployment(recipe, log.say))
+    baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size, multiple)
     graph, avoid = ddp.from_first(lambda: dry_cut.rehearse(model, graph, recipe, baseline, frozen_layers))
     epochs = schedule.step_epochs(recipe, run.epochs)
     session = Session(recipe, baseline, epochs, {}, OptimizerActions(recipe), avoid=avoid)

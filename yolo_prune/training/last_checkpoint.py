@@ -54,5 +54,6 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "weights": dict(base.weights),
         "limits": dict(base.largest_cuts),  # the name that checkpoints have it under
         "least": base.least,
+        "multiple": base.multiple.as_dict(),
         "max_drop": record.get("max_drop"),
     }

@@ -15,6 +15,7 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.cost import model_size
+from yolo_prune.cost.channel_steps import ChannelMultiple
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.errors import PruneError, first_line
@@ -94,20 +95,21 @@ def baseline(
     wanted: Recipe,
     device: Profile | None,
     imgsz: int,
+    multiple: ChannelMultiple,
 ) -> Baseline:
     """The model before its first cut: as the checkpoint of a resumed run says, or as it is now.
 
     Args:
         noted: what `last_checkpoint.note` gave when the checkpoint was written; None where nothing has been cut.
         model: a stock model. graph: its groups. wanted: the recipe. device: the profile that latencies are of, or None.
-        imgsz: pixels of the run.
+        imgsz: pixels of the run. multiple: what counts that change become multiples of, where `noted` does not say.
     """
     deployment = deployment_of(wanted, device, imgsz)
     if noted:
         base = _baseline_from(noted, device, deployment)
     else:
         weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-        base = Baseline.of(model, graph, device, weights, largest_cuts, deployment)
+        base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
     return replace(
         base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts)
     )
@@ -128,6 +130,7 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None, deployment:
         largest_cuts=dict(noted.get("limits", {})),
         deployment=deployment,
         deployed=model_size.DeployedSize(noted.get("deployed_gflops"), noted.get("deployed_bytes")),
+        multiple=ChannelMultiple(**noted.get("multiple", {})),
     )
 
 
