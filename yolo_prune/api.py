@@ -121,6 +121,8 @@ def _cut(
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
     baseline, graph, plan = _choose(network, wanted, device, batches, _side(model, imgsz))
+    if plan.note:
+        log.warn(plan.note)
     dense = None if device is None else copy_of(network)
     cut_models.note(back, (network,), graph, plan)
     _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)

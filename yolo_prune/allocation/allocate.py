@@ -14,7 +14,7 @@ a head's of its attention.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,11 +32,16 @@ class PrunePlan:
         keep: group name -> sorted kept channel indices. Groups that are not named stay whole.
         blocks: residual blocks that are removed. heads: attention -> numbers of the heads that are removed; the groups
             of these heads keep nothing.
+        lost: importance that goes, in the currency of units.loss. predicted: ms of what stays, where that is known.
+        note: what is to be said of it in the log; mostly nothing.
     """
 
     keep: dict[str, np.ndarray] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
     heads: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    lost: float = 0.0
+    predicted: float | None = None
+    note: str = ""
 
 
 def allocate(
@@ -48,6 +53,7 @@ def allocate(
     parts: Sequence[Part] = (),
     most_blocks: int = 0,
     guide: Costing | None = None,
+    forecast: Costing | None = None,
 ) -> PrunePlan:
     """Choose what stays.
 
@@ -55,7 +61,7 @@ def allocate(
         units: what can be cut. costs: every cost with its bound; all bounds hold in the result.
         scope: a name in `SCOPES`. multiple: counts that change become multiples of it.
         parts: what may go whole. most_blocks: how many blocks of them at most.
-        guide: the latency of the model, for the latency scope.
+        guide: the latency of the model, for the latency scope. forecast: the same, to say what the plan takes.
 
     Returns:
         A plan under every bound, with counts >= `lowest` and no bound undershot by more than the smallest chunk that
@@ -92,8 +98,11 @@ def allocate(
     if best is None:
         _refuse(units, costs, multiple)
     assert best is not None
-    _, n, gone, live = best
-    return _plan(units, np.where(live, n, sizes).astype(int), gone)
+    lost, n, gone, live = best
+    plan = _plan(units, np.where(live, n, sizes).astype(int), gone)
+    for part in gone:
+        forecast = forecast and forecast.without(part.name)
+    return replace(plan, lost=lost, predicted=None if forecast is None else forecast(n))
 
 
 _MISSES = 3  # so many longer lists of parts that lose more end the search

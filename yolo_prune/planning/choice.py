@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
-from yolo_prune.allocation import allocate, costs
+from yolo_prune.allocation import allocate, costs, not_slower
 from yolo_prune.allocation.scopes import legal
+from yolo_prune.allocation.units import Part, Unit
 from yolo_prune.cost import model_size
 from yolo_prune.cost.channel_steps import FINEST
 from yolo_prune.errors import BoundError, PruneError
@@ -119,13 +121,49 @@ def plan(
         *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),
         *candidates.blocks(channel_graph, recipe.depth),
     ]
+    profile, forecast = baseline.profile, None
+    if profile is not None:
+        forecast = model_size.latency_cost(channel_graph, cuttable, model, profile, math.inf, parts)
+    limited = _costs(model, channel_graph, cuttable, parts, baseline, bounds, forecast)
+    gone = baseline.blocks - len(channel_graph.blocks)
+    most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
+
+    def allocated(scope: str, multiple: int) -> allocate.PrunePlan:
+        return allocate.allocate(
+            cuttable,
+            limited,
+            scope=scope,
+            multiple=multiple,
+            parts=parts,
+            most_blocks=max(most, 0),
+            guide=forecast if scope == "latency" else None,
+            forecast=forecast,
+        )
+
+    chosen, multiple = _first_in_reach(allocated, recipe.scope, multiples(recipe, baseline), channel_graph)
+    if profile is None or forecast is None or chosen.predicted is None:
+        return chosen
+    now = forecast(np.array([unit.size for unit in cuttable], dtype=float))
+    dense = now if baseline.latency is None else min(baseline.latency, now)
+    return _not_slower(chosen, dense, allocated, recipe.scope, multiple, math.lcm(multiple, profile.multiple))
+
+
+def _costs(
+    model: nn.Module,
+    channel_graph: channel_groups.ChannelGraph,
+    cuttable: Sequence[Unit],
+    parts: Sequence[Part],
+    baseline: Baseline,
+    bounds: Mapping[str, float],
+    forecast: costs.Latency | None,
+) -> list[costs.Costing]:
+    """What is bounded, each with its bound. forecast: the latency, without one."""
     size = model_size.size_of(model)
-    profile = baseline.profile
 
     def latency(limit: float) -> costs.Latency:
-        if profile is None:
+        if forecast is None:
             raise PruneError("a bound on latency, or the latency scope, needs a device profile")
-        return model_size.latency_cost(channel_graph, cuttable, model, profile, limit, parts)
+        return replace(forecast, limit=limit)
 
     makers: dict[str, Callable[[float], costs.Costing]] = {
         "flops": lambda limit: model_size.flops_cost(channel_graph, cuttable, size, limit, parts),
@@ -133,24 +171,51 @@ def plan(
         "latency": latency,
         "size": lambda limit: model_size.size_cost(channel_graph, cuttable, model, baseline.deployment, limit, parts),
     }
-    gone = baseline.blocks - len(channel_graph.blocks)
-    most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
-    among = multiples(recipe, baseline)
-    for multiple in among:
-        try:
-            return allocate.allocate(
-                cuttable,
-                [makers[key](bound) for key, bound in bounds.items()],
-                scope=recipe.scope,
-                multiple=multiple,
-                parts=parts,
-                most_blocks=max(most, 0),
-                guide=latency(math.inf) if recipe.scope == "latency" and profile is not None else None,
-            )
-        except BoundError as error:
-            if multiple == among[-1]:
-                raise _because(error, channel_graph) from error
-    raise AssertionError("there is always a multiple")
+    return [makers[key](bound) for key, bound in bounds.items()]
+
+
+Allocated = Callable[[str, int], allocate.PrunePlan]  # scope, channel multiple -> a plan under every bound
+
+
+def _first_in_reach(
+    allocated: Allocated, scope: str, among: Sequence[int], channel_graph: channel_groups.ChannelGraph
+) -> tuple[allocate.PrunePlan, int]:
+    """The plan of the first multiple that reaches every bound, and that multiple."""
+    for multiple in among[:-1]:
+        with suppress(BoundError):
+            return allocated(scope, multiple), multiple
+    try:
+        return allocated(scope, among[-1]), among[-1]
+    except BoundError as error:
+        raise _because(error, channel_graph) from error
+
+
+def _not_slower(
+    plan: allocate.PrunePlan, dense: float, allocated: Allocated, scope: str, multiple: int, coarser: int
+) -> allocate.PrunePlan:
+    """A plan, or another one under the same bounds where it is predicted slower than that or than the dense model.
+
+    Args:
+        plan: of a scope and a multiple. dense: ms of the model before any cut, or as it is now.
+        coarser: a multiple of both, the plan's and the device's.
+    """
+    plans = [plan]
+
+    def taken(other: str) -> int | None:
+        with suppress(BoundError):
+            if (other, coarser) != (scope, multiple):
+                plans.append(allocated(other, coarser))
+        return not_slower.first([not_slower.Forecast(one.predicted or 0.0, one.lost) for one in plans], dense)
+
+    number = taken(scope)
+    if number is not None:
+        return plans[number]
+    number = taken("latency")
+    fastest = min(plans, key=lambda one: one.predicted or 0.0)
+    words = f"by scope {scope} the model is predicted at {plan.predicted:.2f} ms, slower than the dense {dense:.2f}; "
+    if number is None:
+        return replace(fastest, note=f"{words}the fastest plan under these bounds takes {fastest.predicted:.2f} ms")
+    return replace(plans[number], note=f"{words}scope latency is taken, with {plans[number].predicted:.2f} ms")
 
 
 def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> BoundError:

@@ -134,6 +134,8 @@ def cut_training(
         graph, plan, failures = ddp.from_first(
             lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers), avoid)
         )
+        if plan.note:
+            log.warn(plan.note)
         if avoid is not None:
             avoid.update(failures or {})
         if undo is not None and number == 0:
