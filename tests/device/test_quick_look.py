@@ -17,6 +17,7 @@ from yolo_prune.device import quick_look, runtimes, timing
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.training import last_checkpoint, resume
 
 
 @pytest.fixture
@@ -141,3 +142,14 @@ def test_a_bound_that_only_a_finer_multiple_reaches_is_reached() -> None:
     assert all(count % 8 == 0 for count in kept)
     assert any(count % 32 for count in kept)
     assert choice.multiples(asked(flops="30%", round=32), baseline) == [32]
+
+
+def test_a_resumed_run_keeps_its_multiple() -> None:
+    model, found, _ = dense("n")
+    first = Baseline.of(model, found, multiple=ChannelMultiple(16, "another machine"))
+    noted = last_checkpoint.note(first, {"steps": [], "history": [], "baseline": {"fitness": None}}, 1)
+    again = resume.baseline(noted, model, found, asked(flops="50%"), None, 640, OPEN)
+    assert again.multiple == first.multiple
+    assert again.deployed == first.deployed
+    del noted["multiple"]  # as a checkpoint of an earlier version
+    assert resume.baseline(noted, model, found, asked(flops="50%"), None, 640, OPEN).multiple.channels == 8

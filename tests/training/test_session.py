@@ -65,6 +65,8 @@ def test_the_record_tells_the_run(run: Path) -> None:
     gflops = [record["baseline"]["gflops"], *(row["gflops"] for row in record["steps"])]
     assert gflops == sorted(gflops, reverse=True)
     assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]
+    assert record["channel_multiple"]["channels"] == 8
+    assert "as measured before" in record["channel_multiple"]["why"]
     assert record["recipe"]["steps"] == 2
     assert record["versions"]["torch"] == str(torch.__version__)
 
