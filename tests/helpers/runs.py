@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from ultralytics import YOLO
 
+from tests.helpers.small_models import untrained
+
 SMALL: dict[str, Any] = {
     "imgsz": 64,
     "batch": 4,
@@ -24,8 +26,8 @@ SMALL: dict[str, Any] = {
 
 
 def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any) -> YOLO:
-    """Train into folder/run, yolov8n from random weights unless a model is given."""
-    yolo = model or YOLO("yolov8n.yaml")
+    """Train into folder/run, the small model from random weights unless a model is given."""
+    yolo = model or untrained()
     yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
     return yolo
 

@@ -98,7 +98,7 @@ def test_depth_and_heads_that_removed_nothing_are_said(
 def test_in_a_training_too_and_not_where_something_went(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
     asked: dict[str, Any] = {"prune": 0.5, "prune_depth": 1.0, "prune_heads": 0.5, "prune_schedule": "oneshot"}
     with caplog.at_level("INFO", logger="ultralytics"):
-        train(tiny_data, tmp_path, epochs=1, **asked)
+        train(tiny_data, tmp_path, YOLO("yolov8n.yaml"), epochs=1, **asked)
     assert record_of(tmp_path / "run")["removed"]["blocks"]
     assert "heads=0.5 removed nothing" in caplog.text
     assert "depth=1 removed nothing" not in caplog.text

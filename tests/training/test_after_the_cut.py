@@ -15,6 +15,7 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers.runs import train
+from tests.helpers.small_models import untrained
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
 from yolo_prune.training import recovery, session
@@ -102,7 +103,7 @@ def check(seen: dict[int, dict[str, Any]], epochs: range, first: int = 3) -> Non
 
 
 def test_a_run_trains_on_as_asked_and_so_it_does_when_resumed_and_recovered(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     seen = watch(yolo)
 
     def stop(trainer: Any) -> None:

@@ -15,10 +15,11 @@ from ultralytics.utils.torch_utils import get_num_params
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Done, Environment
 from tests.helpers.runs import SMALL, record_of
+from tests.helpers.small_models import SMALL_MODEL
 
 WORDS: dict[str, Any] = {
     **SMALL,
-    "model": "yolov8n.yaml",
+    "model": str(SMALL_MODEL),
     "epochs": 4,
     "nbs": 4,
     "name": "run",
@@ -39,7 +40,7 @@ import yolo_prune
 if __name__ == "__main__":
     from gloo import GlooTrainer
     from ultralytics import YOLO
-    yolo = YOLO("yolov8n.yaml")
+    yolo = YOLO({str(SMALL_MODEL)!r})
     yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0.5, distill_outputs=1.0, nbs=2, ema=0.1)
     yolo.train(trainer=GlooTrainer, **json.loads(sys.argv[1]))
 """

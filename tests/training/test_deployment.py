@@ -8,10 +8,10 @@ import logging
 from pathlib import Path
 
 import pytest
-from ultralytics import YOLO
 
 from tests.helpers.foreign import plant
 from tests.helpers.runs import train
+from tests.helpers.small_models import untrained
 from yolo_prune.errors import PruneError
 from yolo_prune.training import deployment
 
@@ -50,7 +50,7 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
 
     mark = tmp_path / "ran"
     monkeypatch.setattr(deployment.job, "export", fails)
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_fit_epoch_end", lambda _: plant(tmp_path / "run" / "pruning" / "dense-trained.pt", mark))
     with caplog.at_level(logging.WARNING, "ultralytics"):
         train(tiny_data, tmp_path, yolo, epochs=2, prune=str(recipe))

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ultralytics import YOLO
 
 from tests.helpers.runs import SMALL
+from tests.helpers.small_models import untrained
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
 from yolo_prune.host.run import Run
@@ -27,7 +27,7 @@ def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
         if trainer.epoch == 1:
             raise error
 
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback(event, stop)
     words = {**SMALL, "data": str(data), "project": str(folder), "name": "run", "epochs": 3, "prune": 0.5}
     return yolo.train(**words, prune_start=0.7)

@@ -19,6 +19,7 @@ import yolo_prune
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment, make_environment
 from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.errors import HostError
 
 
@@ -52,7 +53,7 @@ def _replace(yolo: YOLO) -> None:
 def test_callbacks_that_were_taken_away_are_back_in_a_run_that_asks(
     take_away: Any, tiny_data: Path, tmp_path: Path
 ) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     take_away(yolo)
     train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5)
     record = record_of(tmp_path / "run")
@@ -68,13 +69,13 @@ def test_callbacks_that_were_taken_away_are_back_in_a_run_that_asks(
 
 def test_a_trainer_that_replaces_callbacks_prunes(tiny_data: Path, tmp_path: Path) -> None:
     arguments = {"data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 1, "prune": 0.5, **SMALL}
-    YOLO("yolov8n.yaml").train(trainer=OwnTrainer, **arguments)
+    untrained().train(trainer=OwnTrainer, **arguments)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
 
 
 def test_a_plain_run_gets_nothing_back(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.reset_callbacks()
     train(tiny_data, tmp_path, yolo, epochs=1)
     ours = [f for known in yolo.trainer.callbacks.values() for f in known if f.__module__.startswith("yolo_prune")]
@@ -83,7 +84,7 @@ def test_a_plain_run_gets_nothing_back(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_reset_callbacks_says_that_it_takes_what_attach_put(caplog: pytest.LogCaptureFixture) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
         yolo.reset_callbacks()
         assert "attach" not in caplog.text
@@ -94,7 +95,7 @@ def test_reset_callbacks_says_that_it_takes_what_attach_put(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("use_ray", [False, True])
 def test_tune_after_attach_is_refused(use_ray: bool, tiny_data: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo_prune.attach(yolo, 0.5)
     with pytest.raises(HostError, match=r"tune\(\) after attach\(\).*such as prune=0.5"):
         yolo.tune(data=str(tiny_data), use_ray=use_ray, iterations=1)
@@ -104,7 +105,7 @@ TUNE = """
 import json, sys
 from ultralytics import YOLO
 if __name__ == "__main__":
-    YOLO("yolov8n.yaml").tune(**json.loads(sys.argv[1]))
+    YOLO(sys.argv[2]).tune(**json.loads(sys.argv[1]))
 """
 ONE_TRIAL = {"prune": 0.5, "epochs": 1, "plots": False, "val": True, "save": True, "imgsz": 64, "batch": 4}
 
@@ -116,7 +117,7 @@ def records_below(folder: Path) -> list[dict[str, Any]]:
 def test_tune_prunes_in_each_of_its_processes(wheel_env: Environment, tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "tune.py").write_text(TUNE)
     words = {**ONE_TRIAL, "data": str(tiny_data), "project": str(tmp_path / "runs"), "device": "cpu", "iterations": 1}
-    done = wheel_env.run("python", "tune.py", json.dumps(words), cwd=tmp_path)
+    done = wheel_env.run("python", "tune.py", json.dumps(words), SMALL_MODEL, cwd=tmp_path)
     assert done.code == 0, done.text[-3000:]
     (record,) = records_below(tmp_path)
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]

@@ -14,6 +14,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import ModelEMA
 
+from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
@@ -44,7 +45,7 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> N
 
 def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    model = DetectionModel(str(SMALL_MODEL), nc=3, verbose=False).train()
     model.model[-1].dfl.requires_grad_(False)
     optimizer = host_optimizer(model, name)
     for seed in range(2):
@@ -69,7 +70,7 @@ def test_the_next_step_is_the_step_of_a_model_built_small(name: str) -> None:
     assert set(optimizer.state) <= set(model.parameters())
 
     widths.stamp(model, found.native)
-    small = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    small = DetectionModel(str(SMALL_MODEL), nc=3, verbose=False).train()
     stock = getattr(tasks.parse_model, "__wrapped__", tasks.parse_model)
     small.model, _ = widths.build(stock, deepcopy(model.yaml), 3, False)
     for block in small.modules():
@@ -100,7 +101,7 @@ def test_state_follows_its_own_weights(name: str) -> None:
             if isinstance(value, torch.Tensor) and value.ndim:
                 assert torch.equal(value, p.detach()), key
                 tagged += 1
-    assert tagged >= 100
+    assert tagged >= 80
 
 
 def test_the_ema_is_cut_by_the_same_plan_and_keeps_its_own_values() -> None:
@@ -179,7 +180,7 @@ def test_a_projector_keeps_the_columns_of_the_channels_that_stay() -> None:
 
 
 def test_an_optimizer_without_state_is_carried() -> None:
-    model = DetectionModel("yolov8n.yaml", nc=3, verbose=False).train()
+    model = DetectionModel(str(SMALL_MODEL), nc=3, verbose=False).train()
     optimizer = host_optimizer(model, "AdamW")
     cut(model, ModelEMA(model).ema, optimizer)
     one_step(model, optimizer, 0)

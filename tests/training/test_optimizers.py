@@ -13,6 +13,7 @@ import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
 from yolo_prune.recipe.arguments import ARGUMENTS
@@ -39,7 +40,7 @@ def test_an_optimizer_of_ones_own_trains_on_after_a_cut(
 
     arguments = {**SMALL, "data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 2, "nbs": 4}
     arguments |= {"prune": 0.5, "prune_schedule": "oneshot", "prune_start": 0.5}
-    trainer = Own(overrides={"model": "yolov8n.yaml", **arguments})
+    trainer = Own(overrides={"model": str(SMALL_MODEL), **arguments})
     trainer.add_callback("on_train_epoch_end", after)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):
         trainer.train()
@@ -59,7 +60,7 @@ def test_an_optimizer_that_the_host_cannot_step_is_refused_before_the_first_epoc
             return getattr(torch.optim, kind)([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 
     arguments = {**SMALL, "data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 2, "prune": 0.5}
-    trainer = Own(overrides={"model": "yolov8n.yaml", **arguments})
+    trainer = Own(overrides={"model": str(SMALL_MODEL), **arguments})
     with pytest.raises(PruneError, match=f"^{CANNOT[kind]}.*such as torch.optim.AdamW") as caught:
         trainer.train()
     assert "\n" not in str(caught.value)

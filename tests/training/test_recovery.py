@@ -18,6 +18,7 @@ from ultralytics.nn.tasks import load_checkpoint
 
 from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
+from tests.helpers.small_models import untrained
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
@@ -87,7 +88,7 @@ def of_epoch(seen: list[tuple[int, float]], epoch: int) -> list[float]:
 
 
 def test_a_run_warms_up_again_and_goes_through_the_schedule_once_more(tiny_data: Path, tmp_path: Path) -> None:
-    stock, pruned = YOLO("yolov8n.yaml"), YOLO("yolov8n.yaml")
+    stock, pruned = untrained(), untrained()
     plain, again = seen_rates(stock), seen_rates(pruned)
     settings = {"epochs": 8, "nbs": 4, "warmup_epochs": 0, "val": False}
     train(tiny_data, tmp_path / "a", stock, **settings)
@@ -217,7 +218,7 @@ def test_layers_are_not_cut_below_what_was_measured(tmp_path: Path) -> None:
 
     import yolo_prune
 
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     found = channel_groups.build(yolo.model)
     spared = "model.4.m.0.cv1.conv"
     rows = {
@@ -236,7 +237,7 @@ def test_layers_are_not_cut_below_what_was_measured(tmp_path: Path) -> None:
     after = yolo.model.get_submodule(spared).out_channels
     assert after >= before * 0.9  # 0.1 of 2.0 is 0.2: two fifths of the way to a quarter
     assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"] * 1.001
-    other = YOLO("yolov8n.yaml")
+    other = untrained()
     yolo_prune.prune(other, flops="40%", sensitivity=str(path))
     assert other.model.get_submodule(spared).out_channels < after
 

@@ -12,6 +12,7 @@ import torch
 from ultralytics import YOLO
 
 from tests.helpers.runs import SMALL, record_of, train, widths
+from tests.helpers.small_models import untrained
 from yolo_prune.host import cadence
 from yolo_prune.host.run import Run
 
@@ -49,7 +50,7 @@ def killed(data: Path, folder: Path, at_epoch: int, at_batch: int, **arguments: 
         if (trainer.epoch, count["batch"]) == (at_epoch, at_batch):
             raise KilledError
 
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_train_epoch_start", begin)
     yolo.add_callback("on_train_batch_end", kill)
     with pytest.raises(KilledError):

@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 from tests.helpers import task_data
 from tests.helpers.foreign import RunsCode
 from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.small_models import small_with, untrained
 from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
@@ -90,11 +91,11 @@ def test_a_kept_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["yolo26n-pose", "yolov10n"])
+@pytest.mark.parametrize("name", ["Pose26", "v10Detect"])
 def test_what_trains_after_going_back_is_the_new_model_alone(
     name: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = task_data.make(tmp_path / "data", "pose") if name.endswith("pose") else tiny_data
+    data = task_data.make(tmp_path / "data", "pose") if name == "Pose26" else tiny_data
     monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == 2)
     seen: dict[str, Any] = {}
 
@@ -115,17 +116,21 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
         now = dict(trainer.model.named_parameters())
         seen["still"] = [name for name, was in seen["flow"].items() if torch.equal(was, now[name])]
 
-    yolo = YOLO(f"{name}.yaml")
+    yolo = YOLO(
+        small_with(tmp_path / "p.yaml", name, "kpt_shape", kpt_shape=[17, 3], end2end=True, reg_max=1)
+        if name == "Pose26"
+        else small_with(tmp_path / "v10.yaml", name)
+    )
     yolo.add_callback("on_train_batch_end", after)
     yolo.add_callback("on_train_end", last)
     arguments = {"epochs": 5, "nbs": 4, **MAX_DROP, "prune_steps": 2, "prune_end": 0.6}
-    taught = name == "yolo26n-pose"
+    taught = name == "Pose26"
     train(data, tmp_path, yolo, prune_distill_outputs=float(taught), **arguments)
     assert seen["taught"] == taught, "the first step stays, so the dense model goes on as its teacher"
     assert "undone" in record_of(tmp_path / "run")["steps"][1]
     assert not seen["strangers"]
     assert seen["updates"] == seen["epoch"], "an end-to-end loss goes on where it was"
-    assert bool(seen["flow"]) == name.endswith("pose")
+    assert bool(seen["flow"]) == (name == "Pose26")
     assert not [name for name in seen["still"] if name.endswith("weight")]
 
 
@@ -220,7 +225,7 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
         if trainer.epoch == 7:
             raise KilledError
 
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_train_epoch_end", kill)
     arguments = {**SMALL, **MAX_DROP, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
     with pytest.raises(KilledError):
@@ -279,4 +284,4 @@ def test_what_does_not_go_with_max_drop(arguments: dict[str, Any], words: str, t
 
 def test_one_cut_has_no_max_drop() -> None:
     with pytest.raises(PruneError, match=r"max_drop=0.01 is kept by a training .* one cut wants a bound"):
-        api.prune(YOLO("yolov8n.yaml"), flops="50%", max_drop=0.01)
+        api.prune(untrained(), flops="50%", max_drop=0.01)

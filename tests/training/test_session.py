@@ -17,6 +17,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 import yolo_prune
 from tests.helpers.checkout import needs
 from tests.helpers.runs import record_of, train
+from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe.arguments import load
 from yolo_prune.training import session
@@ -41,7 +42,7 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_best_and_last_have_half_the_flops(run: Path) -> None:
     record = record_of(run)
-    dense = YOLO("yolov8n.yaml").model
+    dense = untrained().model
     for name in ("best.pt", "last.pt"):
         model, _ = load_checkpoint(run / "weights" / name)
         gflops = get_flops(model, 640)
@@ -76,7 +77,7 @@ def test_the_layers_of_the_record_are_those_of_the_checkpoint(run: Path) -> None
     found = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     layers = record_of(run)["layers"]
     assert {row["name"]: row["after"] for row in layers} == found
-    assert sum(row["after"] < row["before"] for row in layers) > 40
+    assert sum(row["after"] < row["before"] for row in layers) > len(layers) / 2
     for row in layers:
         assert row["after"] == row["before"] or row["after"] % 8 == 0, row
 
@@ -109,7 +110,7 @@ def test_the_hosts_loggers_see_params_and_gflops(tiny_data: Path, tmp_path: Path
             scalars[name, epoch] = float(value)
 
     monkeypatch.setattr(tensorboard, "WRITER", Writer(), raising=False)  # absent without tensorboard
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
 
     def integrate(trainer: Any) -> None:  # where the host adds its integrations: behind the default callbacks
         trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
@@ -131,7 +132,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
 
     def kill(trainer: Any) -> None:
         if trainer.epoch == killed_in:
@@ -170,7 +171,7 @@ def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_
 
 
 def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
 
     def level(trainer: Any) -> None:  # a fitness that never improves: patience=1 would stop in the second epoch
         validate = trainer.validate
@@ -186,7 +187,7 @@ def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_pat
 
 def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
     seen: dict[int, float | None] = {}
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_train_epoch_end", lambda trainer: seen.update({trainer.epoch: trainer.best_fitness}))
 
     def claim(trainer: Any) -> None:  # a dense epoch so good that no pruned one can beat it
@@ -223,11 +224,11 @@ def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, m
 
 
 def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
     train(tiny_data, tmp_path / "a", yolo, epochs=1)
     train(tiny_data, tmp_path / "b", epochs=1)
-    yolo.overrides.setdefault("model", "yolov8n.yaml")  # the lowest host forgets it in a training
+    yolo.overrides.setdefault("model", str(SMALL_MODEL))  # the lowest host forgets it in a training
     train(tiny_data, tmp_path / "c", yolo, epochs=1)
     assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
     assert (
@@ -253,7 +254,7 @@ def test_what_cannot_be_served_is_refused_before_training(
     arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     started = []
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_train_start", started.append)
     with pytest.raises(PruneError) as caught:
         train(tiny_data, tmp_path, yolo, **{"epochs": 6, "prune": 0.5, **arguments})
@@ -278,15 +279,15 @@ def test_a_met_bound_trains_on_and_says_so(tiny_data: Path, tmp_path: Path, capl
 
 
 def test_prune_in_python_without_training() -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     record = yolo_prune.prune(yolo, flops="50%")
     assert 0.48 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.5
     assert get_num_params(yolo.model) == record["final"]["params"]
     assert len(yolo.predict(torch.zeros(1, 3, 64, 64), verbose=False)) == 1
     with pytest.raises(PruneError, match="nothing to aim at"):
-        yolo_prune.prune(YOLO("yolov8n.yaml"))
+        yolo_prune.prune(untrained())
     with pytest.raises(PruneError, match="unknown setting"):
-        yolo_prune.prune(YOLO("yolov8n.yaml"), flops="50%", colour="red")
+        yolo_prune.prune(untrained(), flops="50%", colour="red")
 
 
 def test_the_session_is_only_on_the_trainer(run: Path) -> None:

@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import RTDETRDetectionModel, load_checkpoint
 
 from tests.helpers.foreign import plant
 from tests.helpers.runs import train
+from tests.helpers.small_models import small_with
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.host import detection_head
 from yolo_prune.host.run import Run
@@ -43,11 +44,17 @@ def be_sure(trainer: Any) -> None:
                 torch.nn.init.zeros_(level[-1].bias)
 
 
-@pytest.mark.parametrize("name", ["yolov8n", "yolo26n"])
+def model_with(folder: Path, branches: int) -> YOLO:
+    """The small model with one branch in its head as yolov8, or two as yolo26."""
+    more = {"end2end": True, "reg_max": 1} if branches == 2 else {}
+    return YOLO(small_with(folder / "model.yaml", "Detect", **more))
+
+
+@pytest.mark.parametrize("branches", [1, 2])
 def test_a_run_learns_what_it_put_out_before_its_cut(
-    name: str, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    branches: int, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    yolo, seen = YOLO(f"{name}.yaml"), {}
+    yolo, seen = model_with(tmp_path, branches), {}
 
     def end(trainer: Any) -> None:
         loss = trainer.model.criterion
@@ -94,18 +101,18 @@ def test_a_run_learns_what_it_put_out_before_its_cut(
     resumed.train(resume=True)
     assert again["teacher"].keys() == seen["teacher"].keys()
     assert all(torch.equal(value, again["teacher"][key]) for key, value in seen["teacher"].items())
-    if name == "yolo26n":
+    if branches == 2:
         assert again["updates"] == 2, "the weights of the two branches go on where they were"
     assert type(resumed.trainer.model.criterion) is not TaughtLoss
     assert not kept.exists()
     assert session.of(resumed.trainer).teacher is None
 
 
-@pytest.fixture(scope="module", params=["yolov8n", "yolo26n"])
-def pair(request: pytest.FixtureRequest) -> tuple[Any, Any, dict[str, Any]]:
+@pytest.fixture(scope="module", params=[1, 2])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, dict[str, Any]]:
     """A student, its copy as a teacher, and a batch."""
     torch.manual_seed(0)
-    student: Any = YOLO(f"{request.param}.yaml").model
+    student: Any = model_with(tmp_path_factory.mktemp("pair"), request.param).model
     student.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=3)
     be_sure(SimpleNamespace(model=student, ema=SimpleNamespace(ema=student)))
     dense = deepcopy(student).eval().requires_grad_(False)
