@@ -29,6 +29,34 @@ _SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
 os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
 
 
+# A worker is handed whole files. The longest come first, or one worker ends with a long one while the others wait.
+LONGEST = (
+    "test_lowest_host.py",
+    "training/test_tasks.py",
+    "test_wheel.py",
+    "training/test_kill.py",
+    "training/test_roll_back.py",
+    "training/test_ddp.py",
+    "surgery/test_undo.py",
+    "training/test_session.py",
+    "training/test_turns.py",
+    "export/test_formats.py",
+    "training/test_again.py",
+    "training/test_latency_run.py",
+    "surgery/test_whole_parts.py",
+    "device/test_latency.py",
+    "training/test_resumed_widths.py",
+    "host/test_platform.py",
+    "graph/test_families.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others stay in their order."""
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
 
 
