@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {"yolo_prune": "yolo_prune", "recipes": "yolo_prune/recipes", "datasets": "yolo_prune/datasets"}
 START_UP = ("yolo_prune.pth", "yolo_prune.start")
 IN_SDIST = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "tests/conftest.py", *START_UP)
+FOLDERS = {".ci", "benchmarks", "datasets", "docs", "recipes", "tests", "yolo_prune"}
 LEFT_OVERS = (".pt", ".onnx", ".engine", ".pyc")
 LARGEST = 1_000_000  # bytes of a file in the sdist: data sets and weights are no part of it
 
@@ -62,6 +63,8 @@ def sdist(path: Path) -> list[str]:
         sizes = {member.name.partition("/")[2]: member.size for member in archive if member.isfile()}
     faults = [f"{path.name} has no {name}" for name in IN_SDIST if name not in sizes]
     faults += [f"{path.name} has {name}, a left-over" for name in sorted(sizes) if name.endswith(LEFT_OVERS)]
+    strange = {name.partition("/")[0] for name in sizes if "/" in name} - FOLDERS
+    faults += [f"{path.name} has a folder {name}, which is no part of the project" for name in sorted(strange)]
     return faults + [f"{path.name} has {name}, {size:,} bytes" for name, size in sizes.items() if size > LARGEST]
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +55,21 @@ def test_what_is_wrong_with_a_wheel_is_named(check: ModuleType, wheel: Path, tmp
         f"{wheel.name} has tests/conftest.py, which is not part of it",
     ]
     assert check.contents(tmp_path, ROOT) == [f"{tmp_path} has 1 wheels and 0 sdists, and should have one of each"]
+
+
+def test_what_is_wrong_with_an_sdist_is_named(check: ModuleType, tmp_path: Path) -> None:
+    names = [name for name in check.IN_SDIST if name != "LICENSE"]
+    path = tmp_path / "yolo_prune-0.1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in [*names, "shared/weights/best.pt"]:
+            (tmp_path / "one").write_bytes(bytes(1_000_001 if name == "README.md" else 1))
+            archive.add(tmp_path / "one", f"yolo_prune-0.1.0/{name}")
+    assert check.sdist(path) == [
+        f"{path.name} has no LICENSE",
+        f"{path.name} has shared/weights/best.pt, a left-over",
+        f"{path.name} has a folder shared, which is no part of the project",
+        f"{path.name} has README.md, 1,000,001 bytes",
+    ]
 
 
 def test_versions_that_do_not_agree_are_named(check: ModuleType, tmp_path: Path) -> None:
