@@ -17,8 +17,9 @@ ROWS = st.lists(st.tuples(FIGURES, FIGURES), max_size=8)
 
 def row(name: str, ms: float | None, metric: float | None, kind: str = "pruned", **more: Any) -> dict[str, Any]:
     """A row of a sweep."""
-    plain = {"small": False, "own_size": True, "precision": "fp32", "label": name, "steady": True, "predicted": False}
-    return {"name": name, "kind": kind, "ms": ms, "metric": metric, "speedup": None, **plain, **more}
+    plain = {"small": False, "own_size": True, "precision": "fp32", "base": "precision" not in more, "label": name}
+    known = {"steady": True, "predicted": False, "speedup": None}
+    return {"name": name, "kind": kind, "ms": ms, "metric": metric, **plain, **known, **more}
 
 
 @given(ROWS)

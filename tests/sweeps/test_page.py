@@ -24,6 +24,7 @@ def row(label: str, kind: str, ms: float | None, metric: float | None, **more: A
     plain = {
         "small": False,
         "own_size": True,
+        "base": True,
         "precision": "fp32",
         "steady": True,
         "predicted": False,

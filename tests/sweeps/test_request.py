@@ -23,10 +23,10 @@ DEFAULTS = {
 
 
 def read(**given: Any) -> Request:
-    """A request as the command reads it."""
+    """A request as the command reads it; of one cut, where nothing else is given to compare."""
     own = {name: value for name, value in given.items() if name in {"model", "data", *DEFAULTS}}
     more = {name: value for name, value in given.items() if name not in own}
-    return request.read({"model": "best.pt", "data": "my.yaml", **DEFAULTS, **own}, more)
+    return request.read({"model": "best.pt", "data": "my.yaml", **DEFAULTS, "flops": "50%", **own}, more)
 
 
 def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
@@ -36,6 +36,7 @@ def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
     assert read(imgsz="640,512,640").imgsz == (640, 512)
     assert read(latency="12ms,8ms").latency == "12ms"
     assert read(quantize=8).precisions == ("fp32", "int8")
+    assert replace(read(quantize=16), base="fp16").precisions == ("fp16",)
     assert read(batch=8, prune_scope="global").settings == {"batch": 8, "prune_scope": "global"}
 
 
@@ -58,6 +59,9 @@ def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
         ({"flops": [None]}, "values with commas between them are needed, such as flops=70%,50%"),
         ({"baselines": ","}, "baselines=,: values with commas"),
         ({"teacher": True}, "teacher=True is for baselines="),
+        ({"flops": None}, "nothing to compare the model with: add flops=70%,50% (pruned models)"),
+        ({"flops": None, "imgsz": 64, "importance": "l2"}, "importance=: nothing is pruned; add a bound"),
+        ({"flops": None, "imgsz": 64, "prune_scope": "global"}, "prune_scope=: nothing is pruned; add a bound"),
         ({"jobs": 0}, "jobs=0: a whole number of 1 or more is needed"),
         ({"model": ""}, "model= is no name of a file"),
     ],
@@ -103,20 +107,22 @@ def test_cuts_are_every_recipe_with_every_bound_and_importance_and_teachers_are_
     assert points.command(every[1], asked) == (
         "yolo-prune apply model=best.pt data=my.yaml imgsz=64 recipe=gentle flops=50% importance=l2 scope=global"
     )
-    taught = points.of(replace(read(baselines="a.pt", teacher=True), imgsz=(64,)))
+    taught = points.of(replace(read(baselines="a.pt", teacher=True, flops=None), imgsz=(64,)))
     assert [point.teacher for point in taught] == [None, None, "best.pt"]
     assert "distill_model=best.pt" in points.words(taught[2], read(), Path("/runs"), "0")
     assert "device=0" in points.words(taught[2], read(), Path("/runs"), "0")
 
 
 def test_names_of_folders_are_safe_and_each_stands_once() -> None:
-    asked = replace(read(baselines="x/a b.pt,y/a b.pt,z/A b.pt"), imgsz=(64,))
+    asked = replace(read(baselines="x/a b.pt,y/a b.pt,z/A b.pt", flops=None), imgsz=(64,))
     assert [point.name for point in points.of(asked)] == ["dense-64", "a-b-64", "a-b-64-2", "A-b-64-3"]
 
 
 def test_a_bound_on_latency_has_the_profile_of_its_image_size() -> None:
-    asked = replace(read(latency="50%", out="runs/x"), imgsz=(64, 32), profile_at={64: "board.json"})
+    asked = replace(read(latency="50%", out="runs/x", flops=None), imgsz=(64, 32), profile_at={64: "board.json"})
     cuts = [point.cut for point in points.of(asked) if point.cut]
+    sized = replace(read(size="1MB", format="ncnn", flops=None), imgsz=(64,))
+    assert points.of(sized)[1].cut == {"prune_size": "1MB", "prune_format": "ncnn"}
     assert [cut["prune_profile"] for cut in cuts] == ["board.json", str(Path("runs/x/device-32.json"))]
 
 

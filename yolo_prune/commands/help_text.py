@@ -140,7 +140,7 @@ _SWEEP = Help(
         "teacher": ("True", "train each of these a second time with the model as teacher"),
         "imgsz": ("640,512", "image sizes, each for every model; the model's own first"),
         "quantize": ("8", "8 adds INT8 of everything, 16 adds FP16"),
-        "format": ("onnx", "the runtime of all: onnx, openvino, ncnn, mnn, litert, torchscript, engine"),
+        "format": ("onnx", "the runtime of all, default onnx: openvino, ncnn, mnn, litert, torchscript, engine"),
         "profile": ("device.json", "of another device, one for each image size: milliseconds are predicted"),
         "threads": ("1", "CPU threads of what is timed"),
         "seconds": ("5", "of timing for each model, at most"),

@@ -25,7 +25,7 @@ def sweep(
     teacher: bool = False,
     imgsz: int | Sequence[int] | str | None = None,
     quantize: int | None = None,
-    format: str = "onnx",  # noqa: A002 (the host's name for it)
+    format: str | None = None,  # noqa: A002 (the host's name for it)
     profile: Texts = None,
     threads: int = 1,
     seconds: int = 5,
@@ -52,8 +52,9 @@ def sweep(
         baselines: other models, trained for as long: a .pt, weights that Ultralytics publishes, or a yaml.
         teacher: train each of these a second time, with the model as teacher (the host's distill_model).
         imgsz: image sizes in pixels, that of the model first. quantize: 8 adds INT8 of everything, 16 FP16.
-        format: the runtime in which all are timed. profile: of another device (yolo-prune profile), one for each image
-            size: milliseconds are then predicted, and marked so. threads: of the runtime.
+        format: the runtime in which all are timed; default: the profile's, or onnx.
+        profile: of another device (yolo-prune profile), one for each image size: milliseconds are then predicted, and
+            marked so. threads: of the runtime.
         seconds: of timing for each model, at most.
         max_drop: what the fastest recommended model may lose of the metric.
         train: "promising" leaves out a cut that another of its size beats clearly before training; "all" trains all.

@@ -51,7 +51,7 @@ def of_point(request: Request, folder: Path, point: Point, stage: str, outcome: 
     """
     noted = folders.read(folder / point.name / f"artifacts-{stage}.json")
     made = []
-    for precision in request.precisions if stage == "trained" or not request.epochs else ("fp32",):
+    for precision in request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]:
         content = noted.get(precision)
         if not (isinstance(content, dict) and Path(str(content.get("file"))).exists()):
             content = _make(request, folder, point, stage, outcome, precision)
@@ -67,21 +67,21 @@ def _make(
     """Export and prove one artifact; its content says file, bytes, faults, and metrics where they are its own."""
     effort = Effort(1, request.threads, _IMAGES, _ROUNDS, request.seconds)
     options: dict[str, Any] = {"imgsz": point.imgsz}
-    if precision == "int8" and formats.FORMATS[request.format].calibrated:
+    if precision == "int8" and formats.FORMATS[request.kind].calibrated:
         options["data"] = request.data
     with scratch.folder() as place, exporter.restrained(request.safe):
         subject = subjects.load(Path(str(outcome["weights"])), None, request.safe)
         subject.staged = subjects.stage(subject, place / subject.role)
-        result = results.make(subject, request.format, precision, place, options)
+        result = results.make(subject, request.kind, precision, place, options)
         if stage == "trained" or not request.epochs:  # else its speed alone is needed
             with exporter.quiet():
                 images = samples.from_data(subject.network, request.data, point.imgsz, _IMAGES).images
             results.compare_with_torch([result], images, effort)
             verdict.judge(result)
-            if precision != "fp32" and outcome["metrics"] is not None:
+            if precision == "int8" and outcome["metrics"] is not None:
                 results.validate(result, request.data, point.imgsz, place)
-        suffix = formats.FORMATS[request.format].suffix
-        name = results.file_name(Path(("best" if stage == "trained" else "cut") + suffix), request.format, precision)
+        suffix = formats.FORMATS[request.kind].suffix
+        name = results.file_name(Path(("best" if stage == "trained" else "cut") + suffix), request.kind, precision)
         target = folder / point.name / ("weights" if stage == "trained" else "") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         artifact_files.place(result.file, target)
@@ -100,20 +100,22 @@ def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str,
 
     Returns:
         (point, precision) -> `ms`, its `low` and `high`, whether it is `steady`, known to timing.NARROW, and
-        `speedup`, over the first artifact, by the rounds in which both ran.
+        `speedup`, over the model itself, by the rounds in which both ran; None where that is not among them.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(request.threads)
     try:
         calls: dict[str, Callable[[], object]] = {}
         for number, one in enumerate(artifacts):
-            opened = exporter.opened(one.file, request.format)
+            opened = exporter.opened(one.file, request.kind)
             shape = (1, int(one.content["channels"]), one.point.imgsz, one.point.imgsz)
-            calls[str(number)] = runtimes.load(opened, request.format, request.threads, one.precision, shape)
+            calls[str(number)] = runtimes.load(opened, request.kind, request.threads, one.precision, shape)
         most = request.seconds * len(artifacts)
-        words = f"{len(artifacts)} models in {request.format}, {request.threads} thread(s)"
+        words = f"{len(artifacts)} models in {request.kind}, {request.threads} thread(s)"
         log.show(f"timing {words}, in turns, at most {most} s")
-        turns = timing.in_turns(calls, _ROUNDS, most)
+        reference = next((str(n) for n, one in enumerate(artifacts) if is_reference(request, one)), None)
+        pairs = None if reference is None else [(reference, name) for name in calls if name != reference]
+        turns = timing.in_turns(calls, _ROUNDS, most, pairs)
     finally:
         torch.set_num_threads(before)
     times = {}
@@ -121,9 +123,15 @@ def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str,
         told = turns.timing(str(number))
         low, high = (round(end, 4) if end not in (0.0, float("inf")) else None for end in (told.low, told.high))
         row = {"ms": round(told.median, 4), "low": low, "high": high, "steady": told.steady, "predicted": False}
-        speed = turns.ratio("0", str(number))
-        times[one.point.name, one.precision] = {**row, "speedup": speed.as_dict()}
+        speed = None if reference is None else turns.ratio(reference, str(number)).as_dict()
+        times[one.point.name, one.precision] = {**row, "speedup": speed}
     return times
+
+
+def is_reference(request: Request, artifact: Artifact) -> bool:
+    """Whether this is the model itself at its own size, in the first precision."""
+    point = artifact.point
+    return point.kind == "dense" and point.imgsz == request.imgsz[0] and artifact.precision == request.base
 
 
 def predict_all(

@@ -72,7 +72,7 @@ def check(request: Request) -> Checked:
         _require_alike(name, model, network, task)
         if Path(path).suffix == ".pt" and _names(model) == _names(network):
             measured.add(path)
-    request = replace(request, baselines=tuple(found), profile_at=_profiles(request))
+    request = _with_profiles(replace(request, baselines=tuple(found)))
     _require_format(request)
     return Checked(request, task, network, frozenset(measured))
 
@@ -105,9 +105,10 @@ def _names(model: nn.Module) -> list[str]:
     return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
 
 
-def _profiles(request: Request) -> dict[int, str]:
-    """The device profiles by the size that they were measured at."""
+def _with_profiles(request: Request) -> Request:
+    """The request with its device profiles by the size that they were measured at; they are of one runtime."""
     by_size: dict[int, str] = {}
+    kinds: dict[tuple[str, str], str] = {}
     for path in request.profile:
         with _named_as_given():
             device = profile_file.read(path)
@@ -120,22 +121,30 @@ def _profiles(request: Request) -> dict[int, str]:
                 f"device at that, or say imgsz={device.imgsz}"
             )
         by_size[device.imgsz] = path
+        kinds[device.format, device.precision] = path
+    if len(kinds) > 1:
+        raise PruneError(f"profile={','.join(kinds.values())}: they are of several runtimes or precisions: give one's")
     missing = [size for size in request.imgsz if by_size and size not in by_size]
     if missing:
         log.warn(
             f"no profile= is of {', '.join(map(str, missing))} pixels: these points have no milliseconds; profile= "
             "takes several files, one a size"
         )
-    return by_size
+    if not kinds:
+        return request
+    ((kind, precision),) = kinds
+    if request.format not in (None, kind):
+        raise PruneError(f"format={request.format} and profile={request.profile[0]}, which is of {kind}: give one")
+    return replace(request, profile_at=by_size, format=kind, base=precision)
 
 
 def _require_format(request: Request) -> None:
     """Raise where artifacts cannot be made and timed here, unless a profile predicts their milliseconds."""
     if request.profile:
         return
-    if formats.FORMATS[request.format].gpu:
-        runtimes.require(request.format)
-    made, skipped = variants.possible([request.format], list(request.precisions))
+    if formats.FORMATS[request.kind].gpu:
+        runtimes.require(request.kind)
+    made, skipped = variants.possible([request.kind], list(request.precisions))
     if len(made) < len(request.precisions):
         raise PruneError(" | ".join(skipped.values()))
 
@@ -195,7 +204,7 @@ def _measure(checked: Checked, imgsz: int, target: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     profiles.profile(
         request.model,
-        request.format,
+        request.kind,
         imgsz,
         str(target),
         threads=request.threads,

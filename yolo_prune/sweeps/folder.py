@@ -39,7 +39,7 @@ def take(asked: Request) -> Path:
         foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / _REQUEST).exists()
     except OSError:
         foreign = False  # said below
-    if foreign and not all(item.name.startswith(".") for item in folder.iterdir()):
+    if foreign and not all(item.name.startswith((".", "device-")) for item in folder.iterdir()):
         raise PruneError(
             f"out={folder} holds other files and no sweep; name a new folder, such as out={_next_to(folder)}"
         )

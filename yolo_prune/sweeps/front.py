@@ -1,9 +1,9 @@
 # yolo-prune, AGPL-3.0 license
 """Which points are worth a training, which are on the Pareto front, and what is recommended of them. No torch.
 
-A row is plain data: `name`, `kind`, `small` and `own_size` of its point, `precision`, `label`, `metric` (mAP50-95 of a
-detector; None where it is not known) and `ms` (None where it is not known), whether they are `steady` or `predicted`,
-and `speedup` over the model itself.
+A row is plain data: `name`, `kind`, `small` and `own_size` of its point, `precision` and whether that is `base`, which
+all have, `label`, `metric` (mAP50-95 of a detector; None where it is not known) and `ms` (None where it is not known),
+whether they are `steady` or `predicted`, and `speedup` over the model itself.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_
     """Two sentences: the fastest within `max_drop` of the dense model, and the most accurate within `latency`.
 
     Args:
-        rows: all that was measured; the first dense one at its own size, in FP32, is what others are compared with.
+        rows: all that was measured; the dense one at its own size, in the first precision, is what others are compared
+            with.
         latency: a bound such as "12ms" or "60%"; None: of any speed.
     """
     known = [row for row in rows if row["metric"] is not None and row["ms"] is not None]
@@ -87,10 +88,8 @@ def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_
 
 
 def is_reference(row: Row) -> bool:
-    """Whether this is the model itself, at its own image size, in FP32."""
-    return (
-        row["kind"] == "dense" and not row["small"] and row["precision"] == "fp32" and bool(row.get("own_size", True))
-    )
+    """Whether this is the model itself, at its own image size, in the precision that all have."""
+    return bool(row["kind"] == "dense" and row["base"] and row["own_size"])
 
 
 def _fastest(known: Sequence[Row], dense: Row, max_drop: float, metric_name: str) -> str:
@@ -133,7 +132,7 @@ def _times(dense: Row, row: Row) -> str:
 
 def _nature(row: Row) -> str:
     """Whether pruning won, or what won without it: that must be said."""
-    precision = "" if row["precision"] == "fp32" else f", in {row['precision'].upper()}"
+    precision = "" if row["base"] else f", in {row['precision'].upper()}"
     if row["kind"] == "pruned":
         return f"this is a pruned model{' on a smaller image' if row['small'] else ''}{precision}"
     if row["kind"] == "baseline":

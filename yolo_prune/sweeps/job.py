@@ -41,6 +41,9 @@ def run(request: Request) -> dict[str, Any]:
         every = checks.check_points(checked, folder)
         folders.note(folder, checked.request)
         return _carry_out(checked, every, folder)
+    except (KeyboardInterrupt, SystemExit):
+        log.show(f"stopped: what is finished is kept in {folder}, and the same command goes on")
+        raise
     finally:
         folders.give_back(folder)
         _remove_empty(folder)
@@ -67,6 +70,7 @@ def _carry_out(checked: Checked, every: Sequence[Point], folder: Path) -> dict[s
     trained_points = [point for point in every if point.name in chosen]
     outcomes = _stage(checked, trained_points, folder, "trained", name)
     trained = _rows(checked, trained_points, outcomes, folder, "trained")
+    trained += [row for row in rows if row["failed"]]  # what could not be cut is a line at the end as well
     return _tell(checked, trained, rows, folder)
 
 
@@ -180,12 +184,15 @@ def _rows(
         try:
             made += artifacts.of_point(request, folder, point, stage, outcomes[point.name])
         except PruneError as error:
+            if request.profile:  # its milliseconds are known without
+                log.warn(f"{point.label}: not exported here, so its bytes are not known. {error}")
+                continue
             outcomes[point.name] = {**outcomes[point.name], "failed": str(error)}
             log.warn(f"{point.label}: {error}")
     if not request.profile and made:
         times = artifacts.time_all(request, made)
     contents = {(one.point.name, one.precision): one.content for one in made}
-    precisions = request.precisions if stage == "trained" or not request.epochs else ("fp32",)
+    precisions = request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]
     return [
         results.row(request, point, stage, precision, outcomes[point.name], contents.get(key, {}), times.get(key, {}))
         for point in every
@@ -243,4 +250,4 @@ def _device(request: Request) -> str:
     if request.profile:
         return f"predicted for {profile_file.read(request.profile[0])}"
     machine: Mapping[str, Any] = runtimes.machine()
-    return f"{request.format} on {machine['name']}, {request.threads} thread{'s' * (request.threads > 1)}"
+    return f"{request.kind} on {machine['name']}, {request.threads} thread{'s' * (request.threads > 1)}"

@@ -18,6 +18,7 @@ from typing import Any
 from yolo_prune.sweeps.request import Request
 
 _HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
+_SIZED = ("openvino", "ncnn", "engine")  # formats other than ONNX that prune_format= knows
 KINDS = {"dense": "the model itself", "pruned": "pruned", "baseline": "another model"}
 
 
@@ -96,6 +97,8 @@ def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, str]]]:
                 words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
                 if cost == "latency":
                     arguments["prune_profile"] = profile_of(request, imgsz)
+                elif cost == "size" and request.kind in _SIZED:
+                    arguments["prune_format"] = request.kind
                 ways.append((short, words, arguments))
     return ways
 

@@ -35,7 +35,7 @@ _VARIED = {
 }
 PRUNE_ARGUMENTS = tuple(name for name in ARGUMENTS if name not in _VARIED)
 # What may change while a sweep goes on in its folder: how it is run and told, not what its points are.
-_FREE = {"out", "epochs", "jobs", "devices", "seconds", "max_drop", "safe", "engine", "profile_at"}
+_FREE = {"out", "epochs", "jobs", "devices", "seconds", "max_drop", "safe", "engine", "profile_at", "base"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Request:
 
     Lists are tuples of texts as they were given; `imgsz` has the size of the model itself first, once it is known.
     `bounds` are pairs of a cost and a text, such as ("flops", "50%"). `settings` go to every training.
-    `profile_at` are the device profiles by the image size that they were measured at, once they have been read.
+    `profile_at` are the device profiles by the image size that they were measured at, and `base` the precision that
+    they are of, once they have been read; `format` is then known as well.
     """
 
     model: str
@@ -57,7 +58,7 @@ class Request:
     teacher: bool = False
     imgsz: tuple[int, ...] = ()
     quantize: int | None = None
-    format: str = "onnx"
+    format: str | None = None
     profile: tuple[str, ...] = ()
     threads: int = 1
     seconds: int = 5
@@ -70,11 +71,18 @@ class Request:
     safe: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     profile_at: Mapping[int, str] = field(default_factory=dict)
+    base: str = "fp32"
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """What each trained model is exported in."""
-        return ("fp32",) if self.quantize is None else ("fp32", formats.QUANTIZE[self.quantize])
+        added = () if self.quantize is None else (formats.QUANTIZE[self.quantize],)
+        return tuple(dict.fromkeys((self.base, *added)))
+
+    @property
+    def kind(self) -> str:
+        """The runtime that all are deployed with."""
+        return self.format or "onnx"
 
     @property
     def latency(self) -> str | None:
@@ -109,9 +117,8 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
     max_drop = given["max_drop"]
     if not is_figure(max_drop) or not 0 <= max_drop < 1:
         raise PruneError(f"max_drop={value_checks.shown(max_drop)}: a drop of mAP from 0 to below 1, such as 0.01")
+    _require_something(given, more)
     bounds = tuple((cost, text) for cost in BOUNDS for text in texts(cost, given[cost], "70%,50%"))
-    if given["teacher"] and given["baselines"] is None:
-        raise PruneError("teacher=True is for baselines=, which learn from the model: name one, baselines=yolo11n.pt")
     return Request(
         model=str(value_checks.path("model", given["model"], "best.pt")),
         data=str(value_checks.path("data", given["data"], "my.yaml")),
@@ -136,6 +143,22 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
         safe=given["safe"],
         settings=dict(more),
     )
+
+
+def _require_something(given: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    """Raise where there is nothing to compare, or a setting of cuts and no cut."""
+    cut = any(given[name] is not None for name in (*BOUNDS, "recipe"))
+    idle = [name for name in ("importance",) if given[name] is not None]
+    idle += [name for name in more if name.startswith("prune_")]
+    if idle and not cut:
+        raise PruneError(f"{', '.join(f'{name}=' for name in idle)}: nothing is pruned; add a bound, such as flops=50%")
+    if given["teacher"] and given["baselines"] is None:
+        raise PruneError("teacher=True is for baselines=, which learn from the model: name one, baselines=yolo11n.pt")
+    if not cut and all(given[name] is None for name in ("baselines", "imgsz", "quantize")):
+        raise PruneError(
+            "nothing to compare the model with: add flops=70%,50% (pruned models), baselines=yolo11n.pt (other models) "
+            "or imgsz=640,512 (smaller images)"
+        )
 
 
 def texts(name: str, given: object, example: str) -> tuple[str, ...]:
@@ -171,7 +194,9 @@ def _quantize(given: object) -> int | None:
     return given
 
 
-def _format(given: object) -> str:
+def _format(given: object) -> str | None:
+    if given is None:
+        return None
     aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
     name = aliases.get(str(given).lower(), str(given).lower())
     if name not in formats.FORMATS:

@@ -41,7 +41,7 @@ def row(
     timed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One row. outcome: of the point. artifact: of artifacts.py, empty where there is none. timed: its milliseconds."""
-    metrics = artifact.get("metrics") if precision != "fp32" else outcome.get("metrics")
+    metrics = artifact.get("metrics") if precision == "int8" else outcome.get("metrics")
     first, second = metrics or (None, None)
     faults = list(artifact.get("faults") or [])
     return {
@@ -49,10 +49,11 @@ def row(
         "stage": stage,
         "precision": precision,
         "kind": point.kind,
-        "label": point.label + ("" if precision == "fp32" else f" {precision.upper()}"),
+        "label": point.label + ("" if precision == request.base else f" {precision.upper()}"),
         "imgsz": point.imgsz,
         "small": point.small,
         "own_size": point.imgsz == request.imgsz[0],
+        "base": precision == request.base,
         "metric": first,
         "metric2": second,
         "ms": timed.get("ms"),
