@@ -1,0 +1,58 @@
+# yolo-prune, AGPL-3.0 license
+"""What a process of a sweep does of one point: where a training goes on, and what a baseline is before any."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers.untrained import save
+from yolo_prune.host import checkpoint
+from yolo_prune.sweeps import worker
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as the host leaves it when all epochs are done: it names no epoch to go on from."""
+    return save(tmp_path_factory.mktemp("weights") / "best.pt", 0)
+
+
+def job(folder: Path, **more: Any) -> dict[str, Any]:
+    """What a worker is told."""
+    plain = {"folder": str(folder), "name": "a", "imgsz": 64, "safe": True, "cut": None, "measured": False}
+    return {**plain, "data": "none.yaml", "val": {}, "device": "cpu", "words": ["model=a.pt", "epochs=3"], **more}
+
+
+def test_a_training_begins_goes_on_or_is_done(weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    (run / "weights").mkdir(parents=True)
+    last, told = run / "weights" / "last.pt", job(tmp_path)
+    assert worker._words(told, run) == told["words"]
+    torch.save({**torch.load(weights, weights_only=False), "epoch": 1}, last)
+    assert worker._words(told, run) == ["resume", f"model={last}"]
+    last.write_bytes(last.read_bytes()[:1000])  # the host was killed while it wrote
+    assert worker._words(told, run) == told["words"]
+    shutil.copy(weights, last)
+    assert worker._words(told, run) == told["words"], "there is no best.pt"
+    shutil.copy(weights, run / "weights" / "best.pt")
+    assert worker._words(told, run) == []
+
+
+def test_a_baseline_of_a_yaml_is_a_model_of_random_weights_without_a_figure(tmp_path: Path) -> None:
+    outcome = worker._cut(job(tmp_path, model="yolov8n.yaml"))
+    assert outcome["metrics"] is None
+    assert Path(outcome["weights"]) == tmp_path / "a" / "cut.pt"
+    network, content = checkpoint.load(outcome["weights"])
+    assert content["train_args"] == {"imgsz": 64, "task": "detect"}
+    assert outcome["params"] == sum(one.numel() for one in network.parameters())
+    assert outcome["gflops"] == pytest.approx(8.9 / 100, rel=0.05), "at its own image size"
+
+
+def test_a_recipe_that_only_a_training_can_keep_is_not_cut_before(weights: Path, tmp_path: Path) -> None:
+    outcome = worker._cut(job(tmp_path, model=str(weights), cut={"prune_max_drop": 0.1, "prune_flops": "50%"}))
+    network, _ = checkpoint.load(weights)
+    assert outcome["params"] == sum(one.numel() for one in network.parameters())
