@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from yolo_prune.commands import help_text
+from yolo_prune.cost import channel_steps
 from yolo_prune.recipe import arguments, support
 from yolo_prune.recipe.settings import Recipe
 
@@ -25,7 +26,8 @@ def recipes() -> str:
         recipe = arguments.load(name)
         runtime = "" if recipe.format is None else f"{recipe.format}, {recipe.precision or 'fp32'}"
         file = f"[{name}](../recipes/{name}.yaml)"
-        lines.append(f"| {file} | {asked(recipe)} | {recipe.steps} | {runtime} | {recipe.round or '8'} |")
+        multiple = recipe.round or "what the machine wants"
+        lines.append(f"| {file} | {asked(recipe)} | {recipe.steps} | {runtime} | {multiple} |")
     return "\n".join(lines)
 
 
@@ -46,6 +48,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "arguments": ("docs/arguments.md", arguments.arguments_table),
     "commands": ("docs/commands.md", commands),
     "recipes": ("docs/recipes.md", recipes),
+    "steps": ("docs/profiles.md", channel_steps.table),
     "support": ("README.md", support.table),
 }
 

@@ -37,9 +37,3 @@ def test_each_row_stands_once_and_names_its_source() -> None:
     keys = [(step.format, step.precision, step.processor) for step in channel_steps.KNOWN]
     assert len(set(keys)) == len(keys) > 10
     assert all(len(step.source) > 10 for step in channel_steps.KNOWN)
-
-
-def test_the_docs_have_the_table() -> None:
-    text = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
-    between = text.split("<!-- steps -->", 1)[1].split("<!-- /steps -->", 1)[0]
-    assert between.strip() == channel_steps.table()
