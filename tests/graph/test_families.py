@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn.modules import RepConv
-from ultralytics.nn.tasks import yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from tests.helpers.oracle import flat, kill, lively, random_plan
 from yolo_prune.cost import model_size
@@ -30,8 +28,11 @@ from yolo_prune.surgery import cut_channels, widths
 def model_of(name: str) -> tuple[nn.Module, channel_groups.ChannelGraph]:
     """A stock model in float64 with lively BatchNorms, and its groups."""
     torch.manual_seed(0)
-    yolo = (RTDETR if "rtdetr" in name else YOLO)(name)
-    model = lively(yolo.model.double().eval())
+    if name == "yolov3u.yaml":  # it has no smaller scale, and 100 million weights are slow
+        network = DetectionModel({**yaml_model_load(name), "width_multiple": 0.25}, verbose=False)
+    else:
+        network = (RTDETR if "rtdetr" in name else YOLO)(name).model
+    model = lively(network.double().eval())
     return model, channel_groups.build(model).without_trace()
 
 
@@ -65,22 +66,28 @@ def outputs(model: nn.Module, x: torch.Tensor, training: bool) -> list[torch.Ten
         return list(flat(model(x)))
 
 
+# (seed, the largest share of a group that goes, how likely a block goes, and the share of heads that may go)
+PLANS = ((1, 0.9, 0.0), (2, 0.5, 0.5))
+
+
 @pytest.mark.parametrize("row", EVERY)
-@settings(max_examples=3, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32 - 1), hardest=st.floats(0.1, 1.0), whole=st.sampled_from([0.0, 0.5]))
-def test_pruning_what_is_dead_changes_nothing(row: support.Row, seed: int, hardest: float, whole: float) -> None:
+def test_pruning_what_is_dead_changes_nothing(row: support.Row) -> None:
     model, found = model_of(row.file)
-    plan = random_plan(found, seed, hardest, whole)
-    dead = deepcopy(model)
-    kill(dead, found, plan)
-    x = torch.rand(1, 3, 128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(seed % 2**31))
+    assert found.groups
     modes = (False, True) if row.family != "RT-DETR" else (False,)
-    expected = [value for training in modes for value in outputs(dead, x, training)]
-    cut_channels.apply(dead, found, plan)
-    given_now = [value for training in modes for value in outputs(dead, x, training)]
-    assert len(expected) >= len(modes)
-    for was, now in zip(expected, given_now, strict=True):
-        torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
+    for seed, hardest, whole in PLANS:
+        plan = random_plan(found, seed, hardest, whole)
+        assert plan.keep
+        assert not plan.blocks or whole
+        dead = deepcopy(model)
+        kill(dead, found, plan)
+        x = torch.rand(1, 3, 128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        expected = [value for training in modes for value in outputs(dead, x, training)]
+        cut_channels.apply(dead, found, plan)
+        given_now = [value for training in modes for value in outputs(dead, x, training)]
+        assert len(expected) >= len(modes)
+        for was, now in zip(expected, given_now, strict=True):
+            torch.testing.assert_close(now, was, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("row", EVERY)

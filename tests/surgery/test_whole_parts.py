@@ -63,7 +63,8 @@ def test_the_cost_without_a_part_is_the_hosts_own_count(name: str) -> None:
     n = np.array([unit.size for unit in units], dtype=float)
     gone = []
     assert parts
-    for part in parts[:: max(len(parts) // 6, 1)]:
+    samples = 2 if name == "yolov9e.yaml" else 6  # of 58 million weights, which are copied for each
+    for part in parts[:: max(len(parts) // samples, 1)]:
         if part.heads and part.left < 1 - 1 / 4 - 1e-9:
             continue  # a second head goes after the first
         gone.append(part)
