@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """Kill a run that prunes with SIGKILL at random moments, resume it, and compare with the run that was not killed.
 
-    python benchmarks/kill.py [kills=100] [seed=0] [out=benchmarks/results/kill.json]
+    python benchmarks/kill.py [kills=100] [seed=0] [model=yolov8n.yaml] [out=benchmarks/results/kill.json]
 
 Every second kill is of the default recipe (one step by gradients, made up for), every second of several steps with a
 penalty that grows before each: widths that hang on every gradient seen since the start. Half of the kills come by the
@@ -290,6 +290,7 @@ def main() -> int:
     """Run the references, then the kills; print and write a row for each."""
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     kills, seed = int(given.get("kills", 100)), int(given.get("seed", 0))
+    ARGUMENTS["model"] = given.get("model", ARGUMENTS["model"])
     out = Path(given.get("out", ROOT / "benchmarks" / "results" / "kill.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = earlier(out, seed)

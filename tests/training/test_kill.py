@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.checkout import ROOT
+from tests.helpers.small_models import SMALL_MODEL
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_run_ends_as_one_that_was_not_killed(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
+    words = ("kills=2", "seed=5", f"model={SMALL_MODEL}", f"out={out}")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "kills=2", "seed=5", f"out={out}"],
+        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), *words],
         capture_output=True,
         text=True,
         cwd=tmp_path,
