@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """Kill a run that prunes with SIGKILL at random moments, resume it, and compare with the run that was not killed.
 
-    python benchmarks/kill.py [kills=100] [seed=0] [model=yolov8n.yaml] [out=benchmarks/results/kill.json]
+    python benchmarks/kill.py [kills=100] [seed=0] [out=benchmarks/results/kill.json] [model=yolov8n.yaml] [recipes=...]
 
 Every second kill is of the default recipe (one step by gradients, made up for), every second of several steps with a
 penalty that grows before each: widths that hang on every gradient seen since the start. Half of the kills come by the
@@ -291,15 +291,16 @@ def main() -> int:
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     kills, seed = int(given.get("kills", 100)), int(given.get("seed", 0))
     ARGUMENTS["model"] = given.get("model", ARGUMENTS["model"])
+    recipes = given.get("recipes", ",".join(RECIPES)).split(",")
     out = Path(given.get("out", ROOT / "benchmarks" / "results" / "kill.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = earlier(out, seed)
     with tempfile.TemporaryDirectory(prefix="yolo-prune-kill-") as scratch:
         os.environ["YOLO_CONFIG_DIR"] = scratch
         data = draw(Path(scratch) / "data")
-        whole = {recipe: reference(Path(scratch) / recipe, data, recipe) for recipe in RECIPES}
+        whole = {recipe: reference(Path(scratch) / recipe, data, recipe) for recipe in recipes}
         for number in range(len(rows), kills):
-            recipe = list(RECIPES)[number % len(RECIPES)]
+            recipe = recipes[number % len(recipes)]
             folder = Path(scratch) / f"kill{number}"
             begin = time.monotonic()
             row = kill_once(number, folder, data, recipe, seed, whole[recipe])
