@@ -107,6 +107,18 @@ def _own_clock() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave pruning.png empty: to draw it takes as long as an epoch.
+
+    It is drawn in runs of fixtures and of subprocesses, and of every kind of record in tests/report/test_pictures.py.
+    """
+    if not _is_pure(request.path) and request.path.name != "test_pictures.py":
+        from yolo_prune.report import pictures
+
+        monkeypatch.setattr(pictures, "picture", lambda record, path: path.write_bytes(b""))
+
+
 # Data and weights -----------------------------------------------------------------------------------------------------
 
 
