@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics.engine import trainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_num_params
 
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Done, Environment
+from tests.helpers.gloo import GlooTrainer
 from tests.helpers.runs import SMALL, record_of
 from tests.helpers.small_models import SMALL_MODEL
+from yolo_prune.errors import PruneError
 
 WORDS: dict[str, Any] = {
     **SMALL,
@@ -108,22 +111,26 @@ def test_attach_reaches_workers_in_which_no_start_up_file_runs(
     assert rows_of(tmp_path, 1)[-1]["params"] == record["final"]["params"] < record["baseline"]["params"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"prune": 1.5}, "prune=1.5"),
-        ({"prune": None, "prune_flops": "0.1%"}, "out of reach"),
-        ({"prune": 0.5, "prune_importance": "unheard"}, "unheard"),
-    ],
-)
-def test_a_bad_recipe_ends_the_parent_before_workers_start(
-    arguments: dict[str, Any], words: str, wheel_env: Environment, tiny_data: Path, tmp_path: Path
+def test_a_bad_recipe_ends_the_parent_in_one_line_before_workers_start(
+    wheel_env: Environment, tiny_data: Path, tmp_path: Path
 ) -> None:
-    done = start(wheel_env, tmp_path, data=str(tiny_data), **arguments)
+    done = start(wheel_env, tmp_path, data=str(tiny_data), prune_flops="0.1%")
     assert done.code == 1
     assert "Traceback" not in done.text, done.text[-3000:]
     lines = [line for line in done.err.splitlines() if line.startswith("yolo-prune:")]
     assert len(lines) == 1
-    assert words in lines[0]
+    assert "out of reach" in lines[0]
     assert "torch.distributed.run" not in done.text, "no worker was started"
     assert not list(tmp_path.glob("rank*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"prune": 1.5}, r"prune=1\.5"), ({"prune": 0.5, "prune_importance": "unheard"}, "unheard")],
+)
+def test_the_parent_refuses_what_each_of_its_checks_finds(
+    arguments: dict[str, Any], words: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "generate_ddp_command", lambda *_: pytest.fail("workers were started"))
+    with pytest.raises(PruneError, match=words):
+        GlooTrainer(overrides={"project": str(tmp_path), "data": str(tiny_data), **WORDS, **arguments}).train()
