@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def main(words: list[str]) -> int:
             out = place / f"sweep{sweeps}"
             finished: dict[str, list[int]] = {}
             while True:
-                wait = chance.uniform(2, 60) if len(rows) < kills else None
+                wait = chance.uniform(0, 25) if len(rows) < kills else None
                 code, phase = _part(model, data, out, place, wait)
                 bad = _lost(out, finished)
                 faults += len(bad)
@@ -65,12 +66,15 @@ def main(words: list[str]) -> int:
 
 
 def _part(model: Path, data: Path, out: Path, place: Path, wait: float | None) -> tuple[int, str]:
-    """One part of a sweep, killed after some seconds; its exit code, and what was under way."""
+    """One part of a sweep, killed some seconds after it has begun with a point; its exit code, and what was done."""
     command = [sys.executable, "-m", "yolo_prune", "sweep", f"model={model}", f"data={data}", f"out={out}", *WORDS]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with (place / "log.txt").open("ab") as log:
         process = subprocess.Popen(command, cwd=place, env=env, stdout=log, stderr=log)
         try:
+            begun = time.time()
+            while wait is not None and process.poll() is None and not _at_work(out, begun):
+                time.sleep(0.2)
             process.wait(wait)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -79,6 +83,11 @@ def _part(model: Path, data: Path, out: Path, place: Path, wait: float | None) -
     return code, f"{len([name for name in names if name.endswith('/cut.json')])} cut, " + (
         f"{len([name for name in names if name.endswith('/trained.json')])} trained"
     )
+
+
+def _at_work(out: Path, since: float) -> bool:
+    """Whether a process of the sweep has begun with a point since then."""
+    return any(path.stat().st_mtime > since for path in out.glob("*/*.log"))
 
 
 def _finished(out: Path) -> dict[str, list[int]]:

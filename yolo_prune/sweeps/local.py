@@ -143,7 +143,7 @@ def _outcome(worker: _Worker) -> dict[str, Any] | None:
 
 
 def _environment() -> dict[str, str]:
-    """Of a worker: it finds this very package, wherever it was imported from."""
+    """Of a worker: it finds this very package, wherever it was imported from; its log is whole when it is killed."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, package])}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([*paths, package])}

@@ -145,8 +145,11 @@ def write_picture(record: Mapping[str, Any], path: Path) -> None:
                     label=name + (", smaller image" if small else ""),
                     zorder=3,
                 )
+    axes.set_xlim(left=0)
     for one in line:
-        axes.annotate(one["label"], (one["ms"], one["metric"]), xytext=(5, -11), textcoords="offset points", fontsize=7)
+        right = one["ms"] > 0.7 * axes.get_xlim()[1]  # else its name would leave the picture
+        place = {"xytext": (-5, 7) if right else (5, -11), "ha": "right" if right else "left"}
+        axes.annotate(one["label"], (one["ms"], one["metric"]), textcoords="offset points", fontsize=7, **place)
     axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1")
     axes.set_ylabel(record["metric"])
     axes.set_title(title(record), fontsize=10)
