@@ -76,13 +76,15 @@ def swept(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
     command = [sys.executable, "-m", "yolo_prune", *words(model, tiny_data, out)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     first = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 400
-    while not (out / "flops60-64" / "args.yaml").exists():  # of the host's trainer: it is at work
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    orphans = worker_of(out / "flops60-64")
-    first.kill()
+    try:
+        deadline = time.monotonic() + 1000
+        while not (out / "flops60-64" / "args.yaml").exists():  # of the host's trainer: it is at work
+            assert first.poll() is None, first.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        orphans = worker_of(out / "flops60-64")
+    finally:
+        first.kill()
     log = first.communicate()[0]
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{number}").exists() for number in orphans) and time.monotonic() < deadline:
@@ -94,7 +96,7 @@ def swept(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "alive": [number for number in orphans if Path(f"/proc/{number}").exists()],
         "stamps": {path: stamp(path) for path in finished},
     }
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     record = json.loads((out / "front.json").read_text())
     return Swept(out, model, tiny_data, record, before, log + done.stdout)
@@ -173,6 +175,12 @@ def test_the_same_command_from_python_trains_nothing_and_another_is_refused(
         yolo_prune.sweep(**{**arguments, "epochs": 2})
 
 
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model for requests that are refused."""
+    return save(tmp_path_factory.mktemp("untrained") / "best.pt", 0)
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
@@ -191,14 +199,16 @@ def test_the_same_command_from_python_trains_nothing_and_another_is_refused(
     ],
 )
 def test_what_is_wrong_is_one_line_before_any_work(
-    given: dict[str, Any], line: str, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], line: str, untrained: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "run", lambda *given: pytest.fail("work was begun"))
     if given.get("data") == "three":
         given = {"data": str(tmp_path / "three.yaml")}
-        Path(given["data"]).write_text(swept.data.read_text() + "  2: grey\n")
+        Path(given["data"]).write_text(tiny_data.read_text() + "  2: grey\n")
     with pytest.raises(PruneError) as caught:
-        yolo_prune.sweep(**{"model": str(swept.model), "data": str(swept.data), "epochs": 3, "imgsz": 64, **given})
+        yolo_prune.sweep(
+            **{"model": str(untrained), "data": str(tiny_data), "epochs": 3, "imgsz": 64, "flops": "50%", **given}
+        )
     assert line in str(caught.value)
     assert "prune_" not in str(caught.value), "arguments are named as they were given"
     assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ from yolo_prune.sweeps import front
 from yolo_prune.sweeps.points import Point, command
 from yolo_prune.sweeps.request import Request
 
+_UNTRAINED = "no figure before a training"  # of random weights, and of weights for other classes
 COLUMNS = (
     *("name", "stage", "precision", "kind", "label", "imgsz", "metric", "metric2", "ms", "low", "high", "predicted"),
     *("gflops", "params", "bytes", "on_front", "failed", "note", "weights", "artifact", "command"),
@@ -67,7 +68,7 @@ def row(
         "bytes": artifact.get("bytes"),
         "on_front": False,
         "failed": outcome.get("failed") or ("; ".join(faults) if faults else None),
-        "note": timed.get("note"),
+        "note": timed.get("note") or (None if stage == "trained" or metrics else _UNTRAINED),
         "weights": outcome.get("weights"),
         "artifact": artifact.get("file"),
         "command": outcome.get("command") or command(point, request),
@@ -100,7 +101,7 @@ def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
     ]
     lines = [text.table(cells)]
     lines += [f"{one['label']} failed: {one['failed']}" for one in shown if one["failed"]]
-    lines += [f"{one['label']}: {one['note']}" for one in shown if one["note"]]
+    lines += [f"{one['label']}: {one['note']}" for one in shown if one["note"] and not one["failed"]]
     return "\n".join(lines)
 
 

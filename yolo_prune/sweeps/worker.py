@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yolo_prune import files
 from yolo_prune.errors import PruneError, first_line
 
 _WAIT = 60.0  # seconds for a process of a killed sweep to be gone
@@ -49,6 +50,8 @@ def _do(job: Mapping[str, Any]) -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     _speak_into(folder / name / f"{'train' if stage == 'trained' else stage}.log")
     _alone_in(folder / name)
+    for place in (folder / name, folder / name / "weights"):
+        files.sweep(place)  # what a killed part left half-written
     start = time.perf_counter()
     try:
         outcome = (_train if stage == "trained" else _cut)(job)
@@ -114,7 +117,7 @@ def _cut(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["cut"] is not None or weights.suffix != ".pt":
         checkpoint.write(target, copy_of(network), {**ckpt, "train_args": _train_args(ckpt, job, network)})
         weights = target
-    return _figures(job, weights, network, job["measured"])
+    return _figures(job, weights, network, ckpt, job["measured"])
 
 
 def _train(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +135,8 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()
     best = run / "weights" / "best.pt"
-    network, _ = checkpoint.load(best, safe=_safe(job))
-    return _figures(job, best, network, True)
+    network, ckpt = checkpoint.load(best, safe=_safe(job))
+    return _figures(job, best, network, ckpt, True)
 
 
 def _words(job: Mapping[str, Any], run: Path) -> list[str]:
@@ -153,8 +156,14 @@ def _words(job: Mapping[str, Any], run: Path) -> list[str]:
     return ["resume", f"model={last}"]
 
 
-def _figures(job: Mapping[str, Any], weights: Path, network: Any, measured: bool) -> dict[str, Any]:
-    """What a model is: its size, and on the data set its metrics, at the point's image size."""
+def _figures(
+    job: Mapping[str, Any], weights: Path, network: Any, ckpt: Mapping[str, Any], measured: bool
+) -> dict[str, Any]:
+    """What a model is: its size, and on the data set its metrics, at the point's image size.
+
+    Args:
+        weights: its file. network, ckpt: what that holds. measured: whether it knows the classes of the data set.
+    """
     from yolo_prune import scratch
     from yolo_prune.cost import model_size
     from yolo_prune.host import exporter, validation
@@ -163,6 +172,8 @@ def _figures(job: Mapping[str, Any], weights: Path, network: Any, measured: bool
     metrics = None
     if measured:
         more: dict[str, Any] = {**job["val"], "device": job["device"]}
+        if (ckpt.get("train_args") or {}).get("single_cls"):
+            more["single_cls"] = True
         with scratch.folder() as place, exporter.restrained(_safe(job)):
             metrics = validation.figures(weights, network, job["data"], job["imgsz"], place, **more)
     return {
