@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ import yolo_prune
 from tests.helpers.checkout import needs
 from tests.helpers.runs import record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
+from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe.arguments import load
-from yolo_prune.training import session
+from yolo_prune.training import resume, session
 
 # Uniform, for its widths follow from the bound alone; those of other scopes from weights and gradients, too.
 TWO_STEPS: dict[str, Any] = {
@@ -36,8 +38,20 @@ TWO_STEPS: dict[str, Any] = {
 def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth."""
     folder = tmp_path_factory.mktemp("session")
-    train(tiny_data, folder, epochs=5, **TWO_STEPS)
+    model = untrained()
+
+    def note(trainer: Any) -> None:
+        with (folder / "rows").open("a") as file:
+            file.write(f"{trainer.epoch + 1} {record_of(folder / 'run')['history'][-1]['epoch']}\n")
+
+    model.add_callback("on_model_save", note)
+    train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
     return folder / "run"
+
+
+def test_the_record_has_an_epoch_before_last_pt_does(run: Path) -> None:
+    """A kill between the two would take the row of the last epoch for good: nothing is left to resume then."""
+    assert (run.parent / "rows").read_text().splitlines() == [f"{epoch} {epoch}" for epoch in range(1, 6)]
 
 
 def test_best_and_last_have_half_the_flops(run: Path) -> None:
@@ -293,3 +307,13 @@ def test_prune_in_python_without_training() -> None:
 def test_the_session_is_only_on_the_trainer(run: Path) -> None:
     assert session.of(object()) is None
     assert issubclass(HostError, PruneError)
+
+
+def test_a_resumed_run_forgets_epochs_that_it_trains_again() -> None:
+    """A run killed between record.json and last.pt of its fourth epoch is resumed from the third."""
+    kept = [{"epoch": epoch, "fitness": epoch / 10, "params": 5, "gflops": 1.0} for epoch in (1, 2, 3, 4)]
+    record: dict[str, Any] = {"history": list(kept), "steps": [{"epoch": 4, "fitness_after": None}]}
+    run = SimpleNamespace(start_epoch=3)
+    resume.complete_record(run, record, Size(5, 1.0))  # type: ignore[arg-type]
+    assert record["history"] == kept[:3]
+    assert record["steps"][0]["fitness_after"] is None

@@ -37,6 +37,7 @@ from yolo_prune.training import (
     preflight,
     resume,
     resume_state,
+    run_record,
     teacher,
 )
 from yolo_prune.training.optimizer_actions import OptimizerActions
@@ -161,9 +162,12 @@ def _protect_files(run: Run, session: Session) -> None:
     """Have files of the run replaced whole, and what a killed run left half-written removed."""
     for folder in (run.folder, run.own_folder, run.last.parent):
         files.sweep(folder)
-    atomic_saving.protect(
-        run, lambda: resume_state.ResumeFile(run, resume_state.state_to_keep(run, session)), session.put_off
-    )
+
+    def beside() -> resume_state.ResumeFile:
+        run_record.note_before_checkpoint(run, session)
+        return resume_state.ResumeFile(run, resume_state.state_to_keep(run, session))
+
+    atomic_saving.protect(run, beside, session.put_off)
     if run.is_resumed:
         atomic_saving.trim_results(run.results, run.start_epoch)
 

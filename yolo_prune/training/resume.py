@@ -71,12 +71,14 @@ def _list(record: Mapping[str, Any], part: str) -> list[Any]:
 
 
 def complete_record(run: Run, record: dict[str, Any], size: model_size.Size) -> None:
-    """Fill in what a killed run had in last.pt and not yet in record.json: its last epoch, and what came of a step.
+    """Make the record of a killed run that of its last.pt: no epoch that is trained again, the last one, and what came
+    of a step.
 
     Args:
         run: a resumed one. record: of it, so far. size: the model's, which is that of the last epoch.
     """
     history = record["history"]
+    history[:] = [row for row in history if row["epoch"] <= run.start_epoch]
     if not history or history[-1]["epoch"] < run.start_epoch:
         fitness = run.fitness_of_checkpoint()
         row = {"epoch": run.start_epoch, "fitness": fitness, "params": size.params, "gflops": size.gflops}

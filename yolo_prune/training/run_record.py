@@ -23,22 +23,36 @@ def log_size(run: Run, session: Session, size: Size) -> None:
     run.log_with(session.actions.rate, figures)
 
 
+def note_before_checkpoint(run: Run, session: Session) -> None:
+    """In the first process, before the last.pt of an epoch is put in place: its row is in the record already.
+
+    After the last epoch a resume has nothing left to train, so what a kill left out would stay out.
+    """
+    if session.size is not None and run.epoch == session.epoch:  # not where it is saved as of the epoch before
+        _note_fitness(run, session, session.size)
+        record_files.write(session.record, run.folder)
+
+
 def note_epoch(run: Run, session: Session, size: Size) -> None:
     """Note an epoch's fitness; the first one after a step completes that step's row."""
     if session.steps and session.steps[-1]["epoch"] == run.epoch + 1:
         run.tell_the_platform()
+    _note_fitness(run, session, size)
+    summary = session.actions.summary()
+    if summary is not None:
+        log.say(summary)
+    ddp.by_first(lambda: _write(run, session))  # every epoch: a run that ends early has told what it did
+
+
+def _note_fitness(run: Run, session: Session, size: Size) -> None:
     fitness = run.fitness
     session.fitness = fitness if fitness is not None else session.fitness
     history = session.record["history"]
     history[:] = [row for row in history if row["epoch"] != run.epoch + 1]
     history.append({"epoch": run.epoch + 1, "fitness": fitness, "params": size.params, "gflops": size.gflops})
     _complete_step(session, fitness, run.epoch + 1)
-    summary = session.actions.summary()
-    if summary is not None:
-        log.say(summary)
     best = fitness if run.best_fitness is None else run.best_fitness
     records.finish(session.record, session.baseline, run.student, size, best)
-    ddp.by_first(lambda: _write(run, session))  # every epoch: a run that ends early has told what it did
 
 
 def _write(run: Run, session: Session) -> None:
