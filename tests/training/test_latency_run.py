@@ -104,6 +104,7 @@ def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Pat
         train(
             tiny_data,
             tmp_path,
+            YOLO("yolov8n.yaml"),
             epochs=2,
             prune_latency="90%",
             prune_profile=str(run / "pruning" / "device.json"),
