@@ -155,7 +155,7 @@ def test_a_run_with_frozen_layers_keeps_their_channels_and_says_it_once(
     tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="ultralytics"):
-        train(tiny_data, tmp_path, epochs=2, freeze=10, **ONCE)
+        train(tiny_data, tmp_path, YOLO("yolov8n.yaml"), epochs=2, freeze=10, **ONCE)
     told = [message for message in caplog.messages if "layers are frozen" in message]
     assert len(told) == 1
     assert "27 layers are frozen (freeze=10) and keep their channels" in told[0]
