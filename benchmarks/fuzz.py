@@ -55,6 +55,7 @@ from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.arguments import check_epochs, from_arguments
 from yolo_prune.recipe.settings import Recipe
+from yolo_prune.sweeps import local
 
 COUNTS = {"recipes": 5000, "arguments": 1000, "commands": 500, "profiles": 500, "sensitivities": 200}
 SLOW = 10.0  # seconds: a case that takes longer hangs, as a user sees it
@@ -238,7 +239,7 @@ def _no_work() -> Iterator[None]:
 
     places: list[tuple[Any, str]] = [
         *((channel_groups, "build"), (datasets, "read"), (yolo_object, "fitness"), (profile, "of_this_machine")),
-        *((profile, "_make"), (job, "_samples"), (model_size, "size_of")),
+        *((profile, "_make"), (job, "_samples"), (model_size, "size_of"), (local, "run")),
     ]
     stock = [(holder, name, getattr(holder, name)) for holder, name in places]
     demo = cli._COMMANDS["demo"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolo_prune.sweeps import front, progress
@@ -22,6 +22,7 @@ def row(name: str, ms: float | None, metric: float | None, kind: str = "pruned",
     return {"name": name, "kind": kind, "ms": ms, "metric": metric, **plain, **known, **more}
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_the_front_is_what_nothing_beats(figures: list[tuple[float | None, float | None]]) -> None:
     rows = [row(str(n), ms, metric) for n, (ms, metric) in enumerate(figures)]
@@ -52,6 +53,7 @@ def test_another_cut_of_the_same_family_must_be_clearly_better_for_a_point_not_t
     assert front.promising(rows, families) == ["good", "close", "faster", "other family", "no figure", "no time"]
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_the_best_of_each_family_is_always_trained(figures: list[tuple[float | None, float | None]]) -> None:
     rows = [row(str(n), ms, metric) for n, (ms, metric) in enumerate(figures)]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from yolo_prune.commands.sweep import sweep
 from yolo_prune.errors import PruneError
@@ -71,6 +74,30 @@ def test_what_is_wrong_is_one_line(given: dict[str, Any], line: str) -> None:
         read(**given)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WORDS = st.text("ab1,.%= /", max_size=8)
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS, st.just("50%"), st.just(b"a"))
+VALUES = st.one_of(ANYTHING, st.lists(ANYTHING, max_size=3), st.tuples(ANYTHING), st.dictionaries(WORDS, ANYTHING))
+
+
+def read_or_line(arguments: dict[str, Any]) -> Request | str:
+    """A request, or the line that refuses it."""
+    try:
+        return read(**arguments)
+    except PruneError as error:
+        return str(error)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["model", "data", *DEFAULTS, "batch", "prune_scope"]), VALUES, max_size=4))
+def test_whatever_is_given_is_a_request_or_one_line(arguments: dict[str, Any]) -> None:
+    came = read_or_line(arguments)
+    asked = came if isinstance(came, Request) else read()
+    assert "\n" not in str(came) or came is asked
+    assert json.loads(json.dumps(asked.as_dict(), default=repr))["data"] == asked.data
+    every = points.of(replace(asked, imgsz=asked.imgsz or (64,)))
+    assert len({point.name.lower() for point in every}) == len(every) > 0
 
 
 # Points ---------------------------------------------------------------------------------------------------------------

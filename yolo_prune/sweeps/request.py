@@ -107,10 +107,10 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
     value_checks.known(more, [*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS], "argument", own)
     if given["engine"] not in ENGINES:
         raise PruneError(f"engine={value_checks.shown(given['engine'])}: there is {' and '.join(ENGINES)}")
-    epochs = given["epochs"]
-    if epochs != 0 or isinstance(epochs, bool):
-        value_checks.whole(epochs=epochs)
-    value_checks.whole(threads=given["threads"], seconds=given["seconds"], jobs=given["jobs"])
+    counts = {name: given[name] for name in ("epochs", "threads", "seconds", "jobs")}
+    if type(counts["epochs"]) is int and counts["epochs"] == 0:  # cuts alone
+        del counts["epochs"]
+    value_checks.whole(**{name: "None" if value is None else value for name, value in counts.items()})
     value_checks.switch(teacher=given["teacher"], safe=given["safe"])
     if given["train"] not in ("promising", "all"):
         raise PruneError(f"train={value_checks.shown(given['train'])}: promising or all is needed")
@@ -122,7 +122,7 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
     return Request(
         model=str(value_checks.path("model", given["model"], "best.pt")),
         data=str(value_checks.path("data", given["data"], "my.yaml")),
-        epochs=int(epochs),
+        epochs=int(given["epochs"]),
         bounds=bounds,
         recipe=texts("recipe", given["recipe"], "balanced"),
         importance=texts("importance", given["importance"], "obdc,l2"),
