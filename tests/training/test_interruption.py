@@ -45,6 +45,34 @@ def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytes
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "words"),
+    [
+        (errno.ENOSPC, None, "{run} cannot be written: no. Make room. No epoch"),
+        (errno.EDQUOT, "/else/where", "/else/where cannot be written: no. Make room. No epoch"),
+        (errno.EROFS, 3, "{run} cannot be written: no. Make it writable. No epoch"),
+        (errno.EACCES, "{run}/results.csv", "{run}/results.csv cannot be written: no. Make it writable. No epoch"),
+        (errno.EACCES, b"/data/a.txt", "/data/a.txt cannot be opened: no. Allow it to be. No epoch"),
+        (errno.EIO, None, "a disk cannot be read or written: no. Look after the disk. No epoch"),
+        (errno.EIO, "/data/a.jpg", "/data/a.jpg cannot be read or written: no. Look after the disk. No epoch"),
+    ],
+)
+def test_what_a_disk_refuses_is_told_apart(tmp_path: Path, number: int, name: Any, words: str) -> None:
+    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    named = name.format(run=tmp_path) if isinstance(name, str) else name
+    with pytest.raises(PruneError) as refused, said(run):
+        raise OSError(number, "no", named)
+    assert str(refused.value).startswith(words.format(run=tmp_path))
+
+
+def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    for error in (PermissionError(errno.EACCES, "a socket's"), FileNotFoundError(errno.ENOENT, "gone", "/data/a.jpg")):
+        with pytest.raises(type(error)) as caught, said(run):
+            raise error
+        assert caught.value is error
+
+
 def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> None:
     last = tmp_path / "last.pt"
     parent = Run(SimpleNamespace(ddp=True, save_dir=tmp_path, last=last))

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run
 from yolo_prune.training import folder_lock
 
-_DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
+_FULL = {errno.ENOSPC: "Make room", errno.EDQUOT: "Make room", errno.EROFS: "Make it writable"}  # of writing alone
+_CLOSED = (errno.EACCES, errno.EPERM)  # of reading and of writing; without a name they are no file's, but a socket's
 
 
 @contextmanager
@@ -31,14 +34,30 @@ def said(run: Run) -> Iterator[None]:
         error.yolo_prune_said = True  # type: ignore[attr-defined]
         raise
     except OSError as error:
-        if error.errno not in _DISK:
+        fault = _of_the_disk(error, run.folder)
+        if fault is None:
             raise
-        where = error.filename or run.folder
-        raise PruneError(f"{where} cannot be written: {error.strerror}. Make room, then: {_how(run)}") from error
+        raise PruneError(f"{fault}. {_how(run)}") from error
     except subprocess.CalledProcessError as error:  # the traceback of the parent says nothing of what happened
         raise PruneError(f"a process of this training failed; what it said stands above. {_how(run)}") from error
     finally:
         folder_lock.release(run.folder)
+
+
+def _of_the_disk(error: OSError, folder: Path) -> str | None:
+    """What cannot be read or written, why, and what helps; None where the error is of something else."""
+    name = None if isinstance(error.filename, int) else error.filename  # open() of a descriptor has its number
+    where = folder if name is None else Path(os.fsdecode(name))
+    if error.errno in _FULL:
+        return f"{where} cannot be written: {error.strerror}. {_FULL[error.errno]}"
+    if error.errno == errno.EIO:
+        which = "a disk" if name is None else where
+        return f"{which} cannot be read or written: {error.strerror}. Look after the disk"
+    if error.errno not in _CLOSED or name is None:
+        return None
+    if where.absolute().is_relative_to(folder.absolute()):
+        return f"{where} cannot be written: {error.strerror}. Make it writable"
+    return f"{where} cannot be opened: {error.strerror}. Allow it to be"
 
 
 def _how(run: Run) -> str:
