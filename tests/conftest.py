@@ -119,6 +119,20 @@ def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(pictures, "picture", lambda record, path: path.write_bytes(b""))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _exported_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the host export a checkpoint to ONNX once, however many tests ask for it."""
+    if all(_is_pure(item.path) for item in request.session.items):
+        yield
+        return
+    from tests.helpers import exports
+    from yolo_prune.host import exporter
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "by_host", exports.kept(exporter.by_host, tmp_path_factory.mktemp("kept")))
+        yield
+
+
 # Data and weights -----------------------------------------------------------------------------------------------------
 
 
