@@ -17,6 +17,7 @@ import yolo_prune
 from tests.device.test_latency import FEW
 from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
+from tests.helpers.small_models import untrained
 from yolo_prune import log
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import measurement, probe_kit, profile, timing
@@ -35,7 +36,7 @@ class KilledError(Exception):
 def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was asked for a latency without a profile, ended in its third epoch, and resumed."""
     folder = tmp_path_factory.mktemp("latency")
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
 
     def end(trainer: Any) -> None:
         if trainer.epoch == 2:
@@ -104,14 +105,13 @@ def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Pat
         train(
             tiny_data,
             tmp_path,
-            YOLO("yolov8n.yaml"),
             epochs=2,
             prune_latency="90%",
             prune_profile=str(run / "pruning" / "device.json"),
             prune_schedule="oneshot",
             prune_flops="85%",
             prune_params="80%",
-            prune_size="8MB",
+            prune_size="1.5MB",
         )
     assert said == []
     record = record_of(tmp_path / "run")
@@ -121,7 +121,7 @@ def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Pat
     assert set(record["bounds"]) == {"flops", "params", "latency", "size"}  # and all of them hold
     assert after["gflops"] <= 0.85 * before["gflops"]
     assert after["params"] <= 0.8 * before["params"]
-    assert 7e6 < after["size_bytes"] <= 8e6 < before["size_bytes"]
+    assert 1.2e6 < after["size_bytes"] <= 1.5e6 < before["size_bytes"]
     assert record["deployment"] == {"format": "onnx", "precision": "fp32", "imgsz": 64}
 
 
@@ -132,7 +132,7 @@ def test_a_missed_bound_is_said_loudly(
     """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
     ratio = timing.Ratio(1 / share, 1 / share, 1 / share, 20)
     monkeypatch.setattr(profile, "time_side_by_side", lambda *models: (10.0, 10.0 * share, ratio))
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.model = dense_of(run)
     with caplog.at_level("INFO", logger="ultralytics"):
         told = yolo_prune.prune(yolo, latency="90%", profile=str(run / "pruning" / "device.json"))
