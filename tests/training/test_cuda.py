@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.helpers.checkout import ROOT
+from tests.helpers.small_models import SMALL_MODEL
 
 PROGRAM = ROOT / "benchmarks" / "gpu.py"
 
@@ -54,7 +55,7 @@ def test_on_a_gpu(name: str, data: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ON_CPU)
 def test_the_same_on_the_cpu(name: str, data: str, tmp_path: Path) -> None:
-    found = gpu.attempt(name, gpu.Settings("cpu", True, tmp_path, data, ""))
+    found = gpu.attempt(name, gpu.Settings("cpu", True, tmp_path, data, str(SMALL_MODEL)))
     assert found["status"] == "ok", json.dumps(found, indent=1)
 
 
