@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
@@ -242,3 +243,23 @@ def test_a_masked_model_that_apply_has_pruned_is_told_the_same() -> None:
     yolo_prune.prune(yolo, flops="80%")
     with pytest.raises(PruneError, match=r"the weight of model\.2\.cv1\.conv is masked"):
         trainable_check.require(yolo.model, "masked-p.pt")
+
+
+class _Parametrized(DetectionTrainer):
+    """Of a model whose yaml builds a block with weight_norm."""
+
+    def get_model(self, *args: Any, **kwargs: Any) -> Any:
+        model = super().get_model(*args, **kwargs)
+        parametrizations.weight_norm(model.model[0].conv)
+        return model
+
+
+def test_what_the_host_could_not_save_is_refused_before_an_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PruneError, match=r"model\.0\.conv is parametrized, .* would fail at its first save"):
+        train(tiny_data, tmp_path, trainer=_Parametrized, prune=0.4, epochs=1)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_torch_refuses_to_save_what_is_parametrized(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"erialization of parametrized modules"):
+        torch.save(parametrizations.weight_norm(nn.Conv2d(1, 1, 1)), tmp_path / "a.pt")

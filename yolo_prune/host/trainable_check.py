@@ -110,6 +110,25 @@ def _computed(module: nn.Module) -> Iterator[tuple[str, tuple[str, str]]]:
             )
 
 
+def require_savable(network: nn.Module) -> None:
+    """Raise where torch cannot write a model into the checkpoints that the host saves.
+
+    The host pickles whole modules (8.4.190, engine/trainer.py: `save_model`), and those with a parametrization refuse
+    that (torch 2.2 to 2.14, nn/utils/parametrize.py: `__getstate__`).
+
+    Raises:
+        PruneError: so it is.
+    """
+    names = [name for name, module in network.named_modules() if parametrize.is_parametrized(module)]
+    if names:
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise PruneError(
+            f"{names[0]}{more} is parametrized, and torch cannot write such a module into a checkpoint: the training, "
+            "pruned or not, would fail at its first save. Make it plain with "
+            "torch.nn.utils.parametrize.remove_parametrizations, or build its block without"
+        )
+
+
 _NORMS = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
 
 

@@ -72,11 +72,12 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
         The session, and the channel graph of the model, without the blocks in which a cut fails.
 
     Raises:
-        PruneError: the model is of another family, its optimizer cannot be stepped, a bound is out of reach, or the
-            folder cannot be written.
+        PruneError: the model is of another family or cannot be saved, its optimizer cannot be stepped, a bound is out
+            of reach, or the folder cannot be written.
     """
     model, frozen_layers = run.student, frozen.frozen_layers(run.student)
     checkpoint.require_supported(model, str(run.arguments.model))
+    trainable_check.require_savable(model)
     teacher.require(model, recipe, str(run.arguments.model))
     optimizer_state.require_steppable(run.optimizer)
     graph = channel_groups.build(model, recipe.protect, frozen=frozen_layers).without_trace()
