@@ -15,6 +15,7 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_prune
+from tests.helpers import onnx_memory
 from tests.helpers.oracle import random_plan
 from tests.helpers.profile_header import HEADER
 from yolo_prune.allocation import allocate
@@ -86,8 +87,10 @@ def test_rows_are_the_convolutions_of_the_onnx_file(name: str, tmp_path: Path) -
     assert rows(layer_shapes.layers_of(model, 64)) == nodes(path)  # the same without a look at the file
     exported_file.require(layers, path, "onnx")
     assert exported_file.convolutions(path, "onnx").total() == nodes(path).total() > 25
-    counted = model_size.deployed_size(model, Deployment("onnx", "fp32", 64)).bytes
-    assert counted == pytest.approx(path.stat().st_size, rel=0.005)
+    counted = model_size.deployed_size(model, Deployment("onnx", "fp32", 64))
+    assert counted.bytes == pytest.approx(path.stat().st_size, rel=0.005)
+    # The nodes of yolov9t's file stand in another order than its layers are called in.
+    assert counted.activations == pytest.approx(onnx_memory.peak_bytes(path), rel=0.03 if name == "yolov9t" else 0)
     run, written = FAMILIES[name]
     if written is not None:
         assert nodes(path).total() == written

@@ -11,6 +11,7 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.cost.test_exported import network
+from tests.helpers import onnx_memory
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import model_size
 from yolo_prune.cost.file_size import Deployment
@@ -34,6 +35,7 @@ def written(path: Path) -> int:
     ("name", "narrow", "deployment"),
     [
         ("yolov8n", False, Deployment("onnx", "fp32", 640)),
+        ("yolo26n", False, Deployment("onnx", "fp32", 320)),
         ("yolo11n", True, Deployment("onnx", "fp16", 64)),
         ("yolo11n", False, Deployment("ncnn", "fp32", 64)),
         ("yolo26n", True, Deployment("ncnn", "fp16", 320)),
@@ -48,8 +50,10 @@ def test_the_file_has_the_bytes_that_are_counted(
         pytest.skip(f"{kind} needs {', '.join(formats.missing(kind))}")
     model = network(name, narrow)
     path = exporter.export(model, tmp_path, kind, imgsz=imgsz, precision=precision)
-    counted = model_size.deployed_size(model, deployment).bytes
-    assert counted == pytest.approx(written(path), rel=0.0001 if kind == "ncnn" else 0.01)
+    counted = model_size.deployed_size(model, deployment)
+    assert counted.bytes == pytest.approx(written(path), rel=0.0001 if kind == "ncnn" else 0.01)
+    if kind == "onnx":
+        assert counted.activations == onnx_memory.peak_bytes(path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
+from tests.helpers import onnx_memory
 from tests.helpers.untrained import QUICK, SIDE, save
 from yolo_prune.errors import PruneError, VerifyError
 from yolo_prune.export import artifact_files, job, prove, results
@@ -80,6 +81,9 @@ def test_dense_and_pruned_side_by_side(
         assert torch_row["speedup"] if torch_row["role"] == "model" else torch_row["speedup"] == 1.0
     assert len({row["parity"]["score_absolute"] for row in rows[2:]}) == 2  # two models, not one twice
 
+    lives = onnx_memory.peak_bytes(model.parent / "best.onnx")
+    assert [row["peak_activation_bytes"] for row in rows] == [None, None, lives, lives]  # of two models of equal widths
+    assert any(f"model onnx {lives / 1e6:.2f} MB" in message for message in said)
     tables = [message for message in said if message.startswith("\nmodel")]
     assert len(tables) == 1
     lines = tables[0].strip().splitlines()

@@ -69,7 +69,9 @@ def test_the_record_tells_the_run(run: Path) -> None:
     record = record_of(run)
     assert {"recipe", "baseline", "steps", "final", "layers", "versions"} <= set(record)
     for key in ("baseline", "final"):
-        assert set(record[key]) == {"params", "gflops", "gflops_deployed", "size_bytes", "fitness", "latency_ms"}
+        assert set(record[key]) == {
+            *("params", "gflops", "gflops_deployed", "size_bytes", "peak_activation_bytes", "fitness", "latency_ms"),
+        }
         assert record[key]["fitness"] is not None
     assert [row["epoch"] for row in record["steps"]] == [2, 4]
     for row in record["steps"]:
@@ -77,6 +79,7 @@ def test_the_record_tells_the_run(run: Path) -> None:
         assert row["fitness_before"] is not None
         assert row["fitness_after"] is not None
         assert row["seconds"] > 0
+    assert 0 < record["final"]["peak_activation_bytes"] <= record["baseline"]["peak_activation_bytes"] < 1e6
     gflops = [record["baseline"]["gflops"], *(row["gflops"] for row in record["steps"])]
     assert gflops == sorted(gflops, reverse=True)
     assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]

@@ -66,14 +66,22 @@ def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str)
                 "model": label,
                 "params": f"{figures['params']:,}",
                 "GFLOPs": f"{figures['gflops']:.2f}",
-                "MB": "-" if figures["size_bytes"] is None else f"{figures['size_bytes'] / 1e6:.2f}",
+                "MB": _megabytes(figures["size_bytes"]),
+                "act. MB": _megabytes(figures["peak_activation_bytes"]),
                 measure_name: "not measured" if fitness is None else f"{fitness:.4f}",
             }
         )
     log.show(text.table(rows))
-    log.show(f"MB: millions of bytes of the file that it is exported as, {Deployment(**record['deployment'])}")
+    log.show(
+        f"MB: millions of bytes of the file that it is exported as, {Deployment(**record['deployment'])}; act. MB: of "
+        "the tensors of one image that live at once in it"
+    )
     removed = record["removed"]
     if removed["blocks"] or removed["heads"]:
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
         log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
     log.show(f"saved {target}; train it to recover: yolo train {shlex.quote(f'model={target}')} data=...")
+
+
+def _megabytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.2f}"

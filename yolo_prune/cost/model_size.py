@@ -19,7 +19,7 @@ from torch import nn
 
 from yolo_prune.allocation.costs import Cost, Effect, Latency
 from yolo_prune.allocation.units import Part, Unit
-from yolo_prune.cost import file_size
+from yolo_prune.cost import activation_memory, file_size
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.layer_shapes import deployed, layers_of
 from yolo_prune.cost.profile_file import Profile
@@ -63,22 +63,34 @@ class DeployedSize:
 
     Attributes:
         gflops: at 640 x 640, as the host prints them of a fused model. bytes: of the file, as file_size.py counts them.
-            Both are None where that is not known.
+        activations: bytes of the tensors that live at once, at most, as activation_memory.py counts them.
+            Each is None where that is not known.
     """
 
     gflops: float | None
     bytes: int | None
+    activations: int | None = None
 
 
 UNKNOWN = DeployedSize(None, None)
 
 
 def deployed_size(model: nn.Module, deployment: Deployment) -> DeployedSize:
-    """GFLOPs and bytes of the exported model; unknown where it has quantizers, which the host does not fuse."""
-    if any(type(module).__name__ == "TensorQuantizer" for module in model.modules()):
+    """GFLOPs, bytes and memory of the exported model; unknown where it has quantizers, which the host does not fuse."""
+    if _has_quantizers(model):
         return UNKNOWN
     fused = deployed(model)
-    return DeployedSize(_gflops(fused) or None, file_size.bytes_of(fused, deployment))
+    gflops, size = _gflops(fused) or None, file_size.bytes_of(fused, deployment)
+    return DeployedSize(gflops, size, activation_memory.peak_bytes(fused, deployment))
+
+
+def activations(model: nn.Module, deployment: Deployment) -> int | None:
+    """The memory alone, of `deployed_size`."""
+    return None if _has_quantizers(model) else activation_memory.peak_bytes(deployed(model), deployment)
+
+
+def _has_quantizers(model: nn.Module) -> bool:
+    return any(type(module).__name__ == "TensorQuantizer" for module in model.modules())
 
 
 class _Reading(nn.Module):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from yolo_prune import __version__, log
+from yolo_prune.cost import model_size
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact_files, prove
 from yolo_prune.host import releases, validation
@@ -31,7 +33,7 @@ def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, A
     main = subjects[-1]
     task = str(getattr(main.network, "task", "detect"))
     rows = [_torch_row(subject) for subject in subjects]
-    rows += [_row(result, result.subject is main) for result in results]
+    rows += [_row(result, result.subject is main, request["imgsz"]) for result in results]
     kept = [result for result in results if result.subject is main]
     return {
         "yolo_prune": __version__,
@@ -57,6 +59,7 @@ def _torch_row(subject: Any) -> dict[str, Any]:
         "file": subject.path.name,
         "kept": False,
         "megabytes": round(artifact_files.megabytes(subject.path), 3),
+        "peak_activation_bytes": None,
         "parity": None,
         "faults": [],
         "doubts": [],
@@ -64,8 +67,9 @@ def _torch_row(subject: Any) -> dict[str, Any]:
     }
 
 
-def _row(result: Any, kept: bool) -> dict[str, Any]:
+def _row(result: Any, kept: bool, imgsz: int) -> dict[str, Any]:
     """One artifact; its speed-up is over the dense FP32 artifact of the same format."""
+    deployment = Deployment(result.kind, result.precision, imgsz)
     return {
         **_figures(result.subject, result.metrics, result),
         "format": result.kind,
@@ -73,6 +77,7 @@ def _row(result: Any, kept: bool) -> dict[str, Any]:
         "file": result.file.name,
         "kept": kept,
         "megabytes": result.megabytes,
+        "peak_activation_bytes": model_size.activations(result.subject.network, deployment),
         "parity": result.parity.as_dict(),
         "faults": result.faults,
         "doubts": result.doubts,
@@ -130,6 +135,13 @@ def show(record: dict[str, Any]) -> None:
             }
         )
     log.show(f"\n{text.table(cells)}")
+    lives = [
+        f"{cell['model']} {row['peak_activation_bytes'] / 1e6:.2f} MB"
+        for cell, row in zip(cells, record["rows"], strict=True)
+        if row["peak_activation_bytes"]
+    ]
+    if lives:
+        log.show(f"tensors of one image that live at once, weights aside: {', '.join(lives)}")
     if record["data"] is None:
         log.show(
             f"no data= was given: {first} is not measured, and outputs are compared on {record['images']['source']}"

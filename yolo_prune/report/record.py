@@ -4,7 +4,8 @@
 yolo_prune, versions    what made it
 recipe, bounds          what was asked for; bounds in FLOPs, parameters, milliseconds and bytes
 baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
-                        branch of an end-to-end head), size_bytes (of the file that it is exported as), fitness or None,
+                        branch of an end-to-end head), size_bytes (of the file that it is exported as),
+                        peak_activation_bytes (of the tensors of one image that live at once in it), fitness or None,
                         latency_ms or None: measured, side by side
 channel_multiple        what counts that changed are multiples of: channels, and why
 deployment              what size_bytes is of: format, precision, imgsz
@@ -107,7 +108,8 @@ def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: S
     }
     final = record.get("final")
     if final is not None and all(record.get(key) == value for key, value in built.items()):
-        deployed = DeployedSize(final["gflops_deployed"], final["size_bytes"])  # counting it copies the model
+        # Counting it copies the model. A resumed run's record may be of a version that did not count the memory.
+        deployed = DeployedSize(final["gflops_deployed"], final["size_bytes"], final.get("peak_activation_bytes"))
     else:
         deployed = model_size.deployed_size(model, baseline.deployment)
     record.update(final=figures(size, fitness, deployed), **built)
@@ -178,6 +180,7 @@ def figures(size: Size, fitness: float | None, deployed: DeployedSize) -> dict[s
         "gflops": size.gflops,
         "gflops_deployed": deployed.gflops and round(deployed.gflops, 4),
         "size_bytes": deployed.bytes,
+        "peak_activation_bytes": deployed.activations,
         "fitness": fitness,
         "latency_ms": None,
     }

@@ -46,6 +46,7 @@ def note(base: Baseline, record: Mapping[str, Any], done: int) -> dict[str, Any]
         "gflops": base.size.gflops,
         "deployed_gflops": base.deployed.gflops,
         "deployed_bytes": base.deployed.bytes,
+        "deployed_activations": base.deployed.activations,
         "channels": base.channels,
         "layers": base.layers,
         "blocks": base.blocks,

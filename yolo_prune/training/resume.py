@@ -131,7 +131,9 @@ def _baseline_from(noted: Mapping[str, Any], device: Profile | None, deployment:
         dict(noted.get("weights", {})),
         largest_cuts=dict(noted.get("limits", {})),
         deployment=deployment,
-        deployed=model_size.DeployedSize(noted.get("deployed_gflops"), noted.get("deployed_bytes")),
+        deployed=model_size.DeployedSize(
+            noted.get("deployed_gflops"), noted.get("deployed_bytes"), noted.get("deployed_activations")
+        ),
         multiple=ChannelMultiple(**noted.get("multiple", {})),
     )
 
