@@ -168,7 +168,7 @@ def _choose(
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
         return calibration.gather(network, graph, wanted.importance, batches)
 
-    return baseline, *dry_cut.choose(network, wanted, baseline, bounds, scores)
+    return baseline, *dry_cut.choose(network, wanted, baseline, bounds, scores, traced=graph)
 
 
 def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Recipe, images: Any) -> None:

@@ -264,6 +264,7 @@ def choose(
     scores_of: Callable[[channel_groups.ChannelGraph], dict[str, np.ndarray]] | None = None,
     avoid: Mapping[str, str] | None = None,
     frozen: Collection[str] = (),
+    traced: channel_groups.ChannelGraph | None = None,
 ) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
 
@@ -272,11 +273,12 @@ def choose(
             where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
         avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
         frozen: layers that a training leaves as they are; they stay whole.
+        traced: the groups, where they are known already, with the copy that they were traced on, which is emptied.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
-    channel_graph = channel_groups.build(model, recipe.protect, avoid, frozen)
+    channel_graph = traced or channel_groups.build(model, recipe.protect, avoid, frozen)
     weights = None
     raw = scores_of(channel_graph) if recipe.importance in GRADIENT_IMPORTANCES and scores_of is not None else None
     if raw:

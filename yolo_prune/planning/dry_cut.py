@@ -34,6 +34,7 @@ def choose(
     scores_of: ScoresOf | None = None,
     avoid: dict[str, str] | None = None,
     frozen: Collection[str] = (),
+    traced: ChannelGraph | None = None,
 ) -> tuple[ChannelGraph, PrunePlan]:
     """What `choice.choose` chooses, tried on a copy; the model is not changed.
 
@@ -41,6 +42,7 @@ def choose(
         model, recipe, baseline, bounds, scores_of: see `choice.choose`.
         avoid: block -> why it is protected; what is found here is added to it, and said in the log.
         frozen: see `choice.choose`.
+        traced: see `choice.choose`; the groups of this model where nothing is avoided.
 
     Returns:
         The groups and a plan after which the model runs.
@@ -52,7 +54,9 @@ def choose(
     known: dict[str, str] = {} if avoid is None else avoid
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        return choice.choose(model, recipe, baseline, bounds, scores_of, known, frozen)
+        return choice.choose(
+            model, recipe, baseline, bounds, scores_of, known, frozen, traced=None if known else traced
+        )
 
     return _choose_until_it_holds(model, attempt, known)
 
