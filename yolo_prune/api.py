@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -285,10 +286,19 @@ def _arguments(arguments: Mapping[str, Any], settings: Mapping[str, Any], own: S
     plain = [key.removeprefix("prune_") for key in ARGUMENTS if key != "prune"]
     value_checks.known([key.removeprefix("prune_") for key in settings], plain, "setting", own)
     named = {f"prune_{key.removeprefix('prune_')}": value for key, value in settings.items()}
-    wanted = from_arguments({**named, **arguments})
+    try:
+        wanted = from_arguments({**named, **arguments})
+    except PruneError as error:
+        raise type(error)(_as_typed(str(error))) from error
     if wanted is None:
         raise PruneError('nothing to aim at: give a bound, such as flops="50%" or latency="60%", or a recipe')
     return wanted
+
+
+def _as_typed(words: str) -> str:
+    """A message on arguments of a training, with the names that a call of Python or `apply` has for them."""
+    words = re.sub(r"\bprune_(\w+)", lambda found: found[1] if found[0] in ARGUMENTS else found[0], words)
+    return re.sub(r"\bprune=", "recipe=", words)
 
 
 def _batches(

@@ -95,11 +95,11 @@ def test_whole_numbers() -> None:
             "unknown setting importanc (did you mean importance?), zzz; kn",
         ),
         ({"flops": "50%", "compensate": "none"}, "unknown setting compensate (its name is reconstruct now)"),
-        ({"flops": "50%", "reconstruct": "refit"}, "prune_reconstruct=refit is called weights now"),
+        ({"flops": "50%", "reconstruct": "refit"}, "reconstruct=refit is called weights now"),
         ({"flops": "50%", "imgsz": "abc"}, "imgsz=abc: a whole number of 1 or more is needed"),
         ({"flops": "50%", "data": {0}}, "data={0} is no name of a file or folder: write data=my.yaml"),
         ({"max_drop": 0.05}, "max_drop=0.05 is kept by a training"),
-        ({"recipe": 3}, "prune=3 must be above 0 and below 1"),
+        ({"recipe": 3}, "recipe=3 must be above 0 and below 1"),
         ({}, "nothing to aim at: give a bound"),
     ],
 )
