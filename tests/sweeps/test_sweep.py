@@ -210,7 +210,8 @@ def test_what_is_wrong_is_one_line_before_any_work(
             **{"model": str(untrained), "data": str(tiny_data), "epochs": 3, "imgsz": 64, "flops": "50%", **given}
         )
     assert line in str(caught.value)
-    assert "prune_" not in str(caught.value), "arguments are named as they were given"
+    assert "prune_flops" not in str(caught.value), "arguments are named as they were given"
+    assert "prune_profile" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("runs/sweep").exists()
 
