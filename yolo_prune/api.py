@@ -16,6 +16,7 @@ from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost import model_size
 from yolo_prune.cost.channel_steps import OPEN
+from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, quick_look
 from yolo_prune.errors import PruneError
@@ -192,7 +193,8 @@ def _measure_latency(
         measured = profile.time_side_by_side(dense, network, device)
     except PruneError as error:
         note = f"not measured: {error}"
-    entry = records.latency(record, baseline, model_size.latency_of(network, device), measured, note)
+    by_part = [latency_by_part(one, device) for one in (dense, network)]
+    entry = records.latency(record, baseline, model_size.latency_of(network, device), measured, note, by_part)
     latency.tell(entry, device, log.say)
 
 

@@ -21,7 +21,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     "not validated": {"steps": [STEP], "history": [{"epoch": n, "fitness": None, **SIZE} for n in (1, 2)]},
     "one cut": {"steps": [{**STEP, "epoch": 0}], "history": []},
 }
-BEFORE, AFTER = (0xDF, 0xD3, 0xC9), (0xEB, 0x6F, 0x1F)  # blue, green, red
+BEFORE, AFTER, NECK = (0xDF, 0xD3, 0xC9), (0xEB, 0x6F, 0x1F), (0x0A, 0x57, 0xD1)  # blue, green, red
 
 
 def pixels(picture: np.ndarray, color: tuple[int, int, int]) -> int:
@@ -36,3 +36,13 @@ def test_a_bar_is_as_high_as_its_layer_is_wide(name: str, tmp_path: Path) -> Non
     picture = cv2.imread(str(path))
     assert picture.shape == (960, 1440, 3)
     assert pixels(picture, BEFORE) / pixels(picture, AFTER) == pytest.approx((48 + 64) / 16, rel=0.1)
+
+
+def test_milliseconds_are_drawn_part_by_part(tmp_path: Path) -> None:
+    """Of 30 ms in the backbone and 10 in the neck, 10 and 10 are left."""
+    path = tmp_path / "pruning.png"
+    by_part = {"backbone": {"baseline": 30.0, "final": 10.0}, "neck": {"baseline": 10.0, "final": 10.0}}
+    latency = {"predicted_ms_by_part": by_part}
+    pictures.picture({"baseline": SIZE, "final": SIZE, "layers": [], "latency": latency, **RECORDS["one cut"]}, path)
+    lowest = cv2.imread(str(path))[960:]
+    assert pixels(lowest, AFTER) / pixels(lowest, NECK) == pytest.approx(40 / 20, rel=0.15)

@@ -93,6 +93,10 @@ def test_the_record_tells_bound_prediction_and_measurement(run: Path) -> None:
     assert entry["kept"] is ((1 / speed["median"] <= 0.85 * 1.02) if speed["steady"] else None)
     assert entry["profile"]["format"] == "onnx"
     assert entry["profile"]["error"]["networks"]["count"] == 2
+    for key in ("baseline", "final"):
+        parts = [row[key] for row in entry["predicted_ms_by_part"].values()]
+        assert len(parts) == 4
+        assert sum(parts) == pytest.approx(entry["predicted_ms"][key], abs=1e-3)
     predicted = [row["predicted_ms"] for row in record["steps"]]
     assert len(predicted) == 2
     assert predicted == sorted(predicted, reverse=True)

@@ -73,6 +73,10 @@ class Profile:
             )
         return milliseconds
 
+    def of_layers(self, rows: Sequence[Row]) -> float:
+        """Milliseconds that these layers add to a network."""
+        return float(latency_model.sums(rows, self.kinds, self.steps) @ self.network) - self.fixed
+
     def figures(self, kind: str, area: int) -> np.ndarray:
         """(4,) ms a layer costs for outputs * inputs, outputs, inputs and a call, in a network."""
         own = np.array(self.kinds.get(kind, (0.0,) * 4), dtype=float)

@@ -47,6 +47,8 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
         line += f"bound {bound:.2f} ms ({bound / predicted['baseline']:.1%}), "
     line += f"predicted {predicted['final']:.2f} of {predicted['baseline']:.2f} ms ({share:.1%})"
     log.show(text.table(_rows(entry)))
+    if entry["predicted_ms_by_part"]:
+        log.show(text.table(_parts(entry["predicted_ms_by_part"])))
     if measured is None:
         log.warn(f"{line}, {entry['note']}")
         return
@@ -77,6 +79,20 @@ def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
             "measured, ms": _ms(measured.get(key)),
         }
         for key, name in (("baseline", "dense"), ("final", "pruned"))
+    ]
+
+
+def _parts(by_part: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The table of where the milliseconds are, as predicted."""
+    dense = sum(row["baseline"] for row in by_part.values())
+    return [
+        {
+            "where": part,
+            "dense, ms": _ms(row["baseline"]),
+            "pruned, ms": _ms(row["final"]),
+            "of the dense model": f"{row['baseline'] / dense:.0%} -> {row['final'] / dense:.0%}",
+        }
+        for part, row in by_part.items()
     ]
 
 

@@ -34,8 +34,9 @@ def picture(record: dict[str, Any], path: Path) -> None:
     Args:
         record: as in record.json. path: the PNG file.
     """
-    figure = new_figure(12, 8)
-    top, bottom = figure.subplots(2, 1)
+    by_part = (record.get("latency") or {}).get("predicted_ms_by_part")
+    figure = new_figure(12, 10 if by_part else 8)
+    top, bottom, *lowest = figure.subplots(3 if by_part else 2, 1, height_ratios=[4, 4, 1] if by_part else None)
     _bars(top, record["layers"])
     before, after = record["baseline"], record["final"]
     top.set_title(
@@ -44,6 +45,8 @@ def picture(record: dict[str, Any], path: Path) -> None:
     )
     top.legend(frameon=False, loc="upper right")  # "best" searches, and warns where that takes long
     _curves(bottom, record)
+    if by_part:
+        _milliseconds(lowest[0], by_part)
     files.replace(path, png(figure))
 
 
@@ -104,6 +107,26 @@ def _curves(axes: Any, record: dict[str, Any]) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     right.set_ylabel("GFLOPs at 640", color="#d1570a")
     right.set_ylim(bottom=0)
+
+
+_PART_COLORS = {"backbone": "#1f6feb", "neck": "#d1570a", "head": "#2da44e"}
+
+
+def _milliseconds(axes: Any, by_part: Mapping[str, Mapping[str, float]]) -> None:
+    """Where the predicted milliseconds are, before and after: a bar each, part by part."""
+    ends = {"baseline": 0.0, "final": 0.0}
+    for part, row in by_part.items():
+        axes.barh(
+            ["dense", "pruned"],
+            [row["baseline"], row["final"]],
+            left=[ends["baseline"], ends["final"]],
+            color=_PART_COLORS.get(part, "#8b949e"),
+            label=part,
+        )
+        ends = {key: ends[key] + row[key] for key in ends}
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted milliseconds")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _short(name: str) -> str:

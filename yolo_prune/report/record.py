@@ -18,6 +18,7 @@ layers                  name, before, after: output channels of every convolutio
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -121,17 +122,19 @@ def latency(
     predicted: float,
     measured: tuple[float, float, Ratio] | None,
     note: str,
+    by_part: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, Any]:
     """Note what a device profile predicted and what was measured of it.
 
     Args:
         predicted: ms of the final model. measured: ms of the dense and of the final model in turns, and how many times
             as fast the final one is; or None.
-        note: where that was measured, or why it was not.
+        note: where that was measured, or why it was not. by_part: of the dense and of the final model, as of
+            `latency_by_part`; empty where that is not known.
 
     Returns:
         The entry: `bound_ms`, `predicted_ms`, `measured_ms`, `measured_speedup` (an interval, and whether it is known),
-        `kept` (None where nothing was measured or bound, or the machine was too busy), `note`.
+        `kept` (None where nothing was measured or bound, or the machine was too busy), `note`, `predicted_ms_by_part`.
     """
     assert baseline.profile is not None
     assert baseline.latency is not None
@@ -149,6 +152,7 @@ def latency(
     entry = {
         "bound_ms": bound and round(bound, 4),
         "predicted_ms": {"baseline": round(baseline.latency, 4), "final": round(predicted, 4)},
+        "predicted_ms_by_part": _by_part(*by_part) if by_part else None,
         "measured_ms": measured and {"baseline": round(measured[0], 4), "final": round(measured[1], 4)},
         "measured_speedup": speed and speed.as_dict(),
         "kept": kept,
@@ -161,6 +165,13 @@ def latency(
             entry["measured_ms"].get, ("baseline", "final")
         )
     return entry
+
+
+def _by_part(dense: Mapping[str, float], final: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Part -> its milliseconds before and after, of the parts that the dense model has."""
+    return {
+        part: {"baseline": round(before, 4), "final": round(final.get(part, 0.0), 4)} for part, before in dense.items()
+    }
 
 
 TOLERANCE = 0.02  # of a bound on latency: what two timings of one model differ by on a quiet machine

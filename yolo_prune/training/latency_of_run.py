@@ -11,6 +11,7 @@ from torch import nn
 
 from yolo_prune import files
 from yolo_prune.cost import model_size, profile_file
+from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import PruneError
@@ -61,16 +62,17 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
     device = baseline.profile
     if device is None or baseline.latency is None or not run.is_first:
         return
-    measured, note = None, ""
+    measured, note, by_part = None, "", []
     try:
         pruned = checkpoint.of_this_run(run.final_weights)
         predicted = model_size.latency_of(pruned, device)
         dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
+        by_part = [latency_by_part(one, device) for one in (dense, pruned)]
         measured = profile.time_side_by_side(dense, pruned, device)
         here = runtimes.machine()["name"]
         note = "on this machine" if here == device.machine else f"on this machine ({here}), not on {device.machine}"
     except (PruneError, OSError, RuntimeError) as error:
         note = f"not measured: {error}"
         predicted = record["steps"][-1].get("predicted_ms", baseline.latency) if record["steps"] else baseline.latency
-    entry = records.latency(record, baseline, predicted, measured, note)
+    entry = records.latency(record, baseline, predicted, measured, note, by_part)
     latency.tell(entry, device, say)
