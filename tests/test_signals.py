@@ -33,7 +33,7 @@ COMMANDS = {
 }
 # It imports once what the commands do, and for each line that comes in forks a process that runs code in a folder.
 SERVER = """\
-import os, sys, tempfile
+import os, signal, sys, tempfile
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what is said at an import is no answer
 import onnx, onnxruntime, torch, ultralytics, ultralytics.data.build
@@ -47,6 +47,7 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 else:
     sys.exit()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
 os.chdir(folder)
 os.environ["TMPDIR"], tempfile.tempdir = folder + "/tmp", None
 said = os.open("said", os.O_WRONLY | os.O_CREAT)

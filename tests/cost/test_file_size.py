@@ -52,7 +52,7 @@ def test_the_file_has_the_bytes_that_are_counted(
     path = exporter.export(model, tmp_path, kind, imgsz=imgsz, precision=precision)
     counted = model_size.deployed_size(model, deployment)
     assert counted.bytes == pytest.approx(written(path), rel=0.0001 if kind == "ncnn" else 0.01)
-    if kind == "onnx":
+    if (kind, precision) == ("onnx", "fp32"):  # a file of FP16 lists its cast of the image last, out of order
         assert counted.activations == onnx_memory.peak_bytes(path)
 
 
@@ -116,8 +116,8 @@ def test_fp16_has_half_the_bytes_and_int8_a_byte_a_weight() -> None:
         ({"size": "1500000"}, "size=1500000 has no unit: write 50% (of the original) or 1.5MB"),
         ({"size": "0MB"}, "size=0MB must be above 0 and finite, for example 1.5MB"),
         ({"size": "-1MB"}, "size=-1MB is no bound: write 50% (of the original) or 1.5MB"),
-        ({"size": "30%", "precision": "int8", "format": "ncnn"}, "precision=int8 does not go with prune_format=ncnn"),
-        ({"latency": "30%", "precision": "int8"}, "precision=int8 does not go with prune_latency=30%: latencies are"),
+        ({"size": "30%", "precision": "int8", "format": "ncnn"}, "precision=int8 does not go with format=ncnn"),
+        ({"latency": "30%", "precision": "int8"}, "precision=int8 does not go with latency=30%: latencies are"),
     ],
     ids=str,
 )

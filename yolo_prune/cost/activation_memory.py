@@ -8,7 +8,8 @@ runs: what it reads, what it makes, what is read later.
 
 As in an exported graph a part of a tensor (split, slice) and a transposed one are copies, and a reshaped one is none.
 An elementwise operation (an activation, an addition) writes over an operand that nobody reads later, as runtimes do.
-Weights, constants and what a runtime needs within one operation come on top.
+Weights, constants and what a runtime needs within one operation come on top. So does the image in FP32 that the host's
+FP16 ONNX files take and cast.
 """
 
 from __future__ import annotations
