@@ -18,7 +18,6 @@ from typing import Any
 
 from yolo_prune import __version__, scratch
 from yolo_prune.errors import HostError, NoisyError, PruneError, VerifyError
-from yolo_prune.sweeps.request import PRUNE_ARGUMENTS, TRAIN_ARGUMENTS
 
 HELP = """\
 yolo-prune {version}: prune YOLO models while they train.
@@ -63,7 +62,6 @@ _KEYWORDS = {
     ),
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
-_PASSED_ON = {"sweep": (*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS)}  # to trainings: too many for a line of usage
 _OTHERS = ("check", "train", "help", "version")
 # Arguments that name something, whose text is no Python literal whatever it looks like.
 _NAMES = {
@@ -116,7 +114,7 @@ def _run(words: list[str]) -> int:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
     function = _function(command)
     parameters = _parameters(command, function)
-    arguments = parse(command, rest, [*parameters, *_PASSED_ON.get(command, ())])
+    arguments = parse(command, rest, [*parameters, *_passed_on(command)])
     missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
         raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")
@@ -141,6 +139,15 @@ def _parameters(command: str, function: Callable[..., object]) -> dict[str, obje
         else:
             parameters[name] = parameter.default
     return parameters
+
+
+def _passed_on(command: str) -> tuple[str, ...]:
+    """Arguments that a command hands on to trainings; too many for a line of usage."""
+    if command != "sweep":
+        return ()
+    from yolo_prune.sweeps.request import PRUNE_ARGUMENTS, TRAIN_ARGUMENTS  # pydantic, which no other command waits for
+
+    return (*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS)
 
 
 def _help(words: list[str]) -> int:
