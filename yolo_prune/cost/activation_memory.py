@@ -14,7 +14,7 @@ FP16 ONNX files take and cast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.graph import image_shape
+from yolo_prune.graph.operations import tensors_in
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -95,7 +96,7 @@ def peak_bytes(fused: nn.Module, deployment: Deployment) -> int | None:
             outputs = fused(image)
     except Exception:  # a block of the user's own raises anything, and this is no more than a figure
         return None
-    return peak(noted.operations, noted.sizes, [noted.number(tensor) for tensor in _tensors(outputs)])
+    return peak(noted.operations, noted.sizes, [noted.number(tensor) for tensor in tensors_in(outputs)])
 
 
 class _Noted(TorchFunctionMode):
@@ -126,9 +127,9 @@ class _Noted(TorchFunctionMode):
         return result
 
     def _note(self, name: str, given: Any, result: Any) -> None:
-        numbers = (_number(tensor) for tensor in _tensors(given))
+        numbers = (_number(tensor) for tensor in tensors_in(given))
         read = tuple(dict.fromkeys(number for number in numbers if number is not None))
-        new = [tensor for tensor in _tensors(result) if _number(tensor) is None]
+        new: list[Any] = [tensor for tensor in tensors_in(result) if _number(tensor) is None]
         plain = name.strip("_")
         if not read or plain in _CONSTANTS:
             return
@@ -160,14 +161,3 @@ def _convolved(
 
 def _number(tensor: torch.Tensor) -> int | None:
     return getattr(tensor, "_yolo_prune_number", None)
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
