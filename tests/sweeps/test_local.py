@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,42 +32,44 @@ while (job := jobs.get()) is not None:
     open(os.path.join(run, "pid"), "w").write(str(os.getpid()))
     if job["name"].startswith("dies"): os._exit(3)
     if job["name"].startswith("killed"): os.kill(os.getpid(), 9)
-    time.sleep(60 if job["name"].startswith("long") else 0.2)
+    time.sleep({"long": 60, "slow": 5}.get(job["name"].rstrip("12"), 0.2))
+    outcome = {"device": job["device"], "pid": os.getpid(), "at": time.monotonic()}
+    if job["name"] == "fails":
+        open(os.path.join(run, "tries"), "a").write("x")
+        outcome = {"failed": "no luck"}
     with open(os.path.join(run, "part"), "w") as stream:
-        json.dump({"device": job["device"], "pid": os.getpid(), "at": time.monotonic()}, stream)
+        json.dump(outcome, stream)
     os.replace(os.path.join(run, "part"), os.path.join(run, job["stage"] + ".json"))
 """
 
 
-def run(
-    folder: Path, names: Sequence[str], devices: Sequence[str | None], monkeypatch: pytest.MonkeyPatch, **more: Any
-) -> dict[str, dict[str, Any]]:
+def run(folder: Path, names: Sequence[str], devices: Sequence[str | None], **more: Any) -> dict[str, dict[str, Any]]:
     """Do jobs of these names, and return what each came to."""
-    monkeypatch.setattr(local, "_COMMAND", [sys.executable, "-c", STAND_IN])
     told: dict[str, dict[str, Any]] = {}
     jobs = [{"folder": str(folder), "stage": "cut", "name": name} for name in names]
 
     def done(job: local.Job, outcome: dict[str, Any]) -> None:
         told[job["name"]] = outcome
 
-    local.run(jobs, devices, more.get("each_anew", False), done, more.get("tick", lambda names: None))
+    tick = more.get("tick", lambda names: None)
+    local.run(jobs, devices, more.get("each_anew", False), done, tick, ["-c", STAND_IN])
     return told
 
 
-def test_as_many_at_a_time_as_devices_and_each_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_at_a_time_as_devices_and_each_on_its_own(tmp_path: Path) -> None:
     most = [0]
     tick = lambda names: most.append(len(names))  # noqa: E731
-    told = run(tmp_path, ["a", "b", "c", "d"], ["0", "1"], monkeypatch, tick=tick)
+    told = run(tmp_path, ["a", "b", "c", "d"], ["0", "1"], tick=tick)
     assert len(told) == 4
     assert {one["device"] for one in told.values()} == {"0", "1"}
     assert len({one["pid"] for one in told.values()}) == 2, "a process does one job after the other"
     assert max(most) == 2
-    told = run(tmp_path, ["e", "f"], [None], monkeypatch, each_anew=True)
+    told = run(tmp_path, ["e", "f"], [None], each_anew=True)
     assert len({one["pid"] for one in told.values()}) == 2, "each has its own"
 
 
-def test_a_process_that_dies_takes_its_own_job_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = run(tmp_path, ["dies", "a", "killed", "b"], [None], monkeypatch)
+def test_a_process_that_dies_takes_its_own_job_alone(tmp_path: Path) -> None:
+    told = run(tmp_path, ["dies", "a", "killed", "b"], [None])
     assert "exit code 3" in told["dies"]["failed"]
     assert "signal 9" in told["killed"]["failed"]
     assert "failed" not in told["a"]
@@ -76,14 +77,14 @@ def test_a_process_that_dies_takes_its_own_job_alone(tmp_path: Path, monkeypatch
     assert json.loads((tmp_path / "dies" / "cut.json").read_text()) == told["dies"], "it is a line of the table"
 
 
-def test_no_process_outlives_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_outlives_the_sweep(tmp_path: Path) -> None:
     def stop(names: Sequence[str]) -> None:
         if (tmp_path / "long" / "pid").exists() and (tmp_path / "long" / "pid").read_text():
             raise KeyboardInterrupt
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, ["long", "never"], [None], monkeypatch, tick=stop)
+        run(tmp_path, ["long", "never"], [None], tick=stop)
     assert time.monotonic() - start < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "long" / "pid").read_text()), 0)
@@ -91,7 +92,7 @@ def test_no_process_outlives_the_sweep(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "never").exists()
 
 
-def test_an_older_outcome_is_not_taken_for_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_outcome_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "cut.json").write_text('{"failed": "as it was"}')
-    assert "failed" not in run(tmp_path, ["a"], [None], monkeypatch)["a"]
+    assert "failed" not in run(tmp_path, ["a"], [None])["a"]

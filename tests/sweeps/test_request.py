@@ -53,7 +53,12 @@ def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
         ({"bach": 8}, "unknown argument bach (did you mean batch?)"),
         ({"project": "x"}, "unknown argument project"),
         ({"prune_flops": "50%"}, "unknown argument prune_flops"),
-        ({"engine": "ray"}, "engine=ray: there is local"),
+        ({"engine": "spark"}, "engine=spark: there is local and ray"),
+        ({"gpus": 0.5}, "gpus=0.5: these are of engine=ray"),
+        ({"engine": "ray", "devices": "0,1"}, "devices=0,1: Ray chooses them"),
+        ({"engine": "ray", "gpus": 2}, "gpus=2: 0 to 1 is needed"),
+        ({"engine": "ray", "cpus": 1.5}, "cpus=1.5: a whole number, or a part of one CPU, is needed"),
+        ({"devices": "0,gpu1"}, "devices=gpu1: numbers of GPUs are needed, one a training, or cpu or mps"),
         ({"train": "some"}, "train=some: promising or all is needed"),
         ({"max_drop": "1%"}, "max_drop=1%: a drop of mAP"),
         ({"quantize": 4}, "quantize=4: 8 (INT8) or 16 (FP16) is needed"),
@@ -74,6 +79,15 @@ def test_what_is_wrong_is_one_line(given: dict[str, Any], line: str) -> None:
         read(**given)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_where_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "find_spec", lambda name: None)
+    with pytest.raises(PruneError) as caught:
+        read(engine="ray", gpus=0.5)
+    assert str(caught.value) == 'engine=ray: Ray is not installed here: pip install "yolo-prune[ray]"'
+    monkeypatch.setattr(request, "find_spec", lambda name: name)
+    assert read(engine="ray", gpus=0.5, cpus=4).gpus == 0.5
 
 
 WORDS = st.text("ab1,.%= /", max_size=8)
@@ -135,6 +149,7 @@ def test_cuts_are_every_recipe_with_every_bound_and_importance_and_teachers_are_
         "yolo-prune apply model=best.pt data=my.yaml imgsz=64 recipe=gentle flops=50% importance=l2 scope=global"
     )
     taught = points.of(replace(read(baselines="a.pt", teacher=True, flops=None), imgsz=(64,)))
+    assert len({point.family for point in taught}) == 3, "before training they are alike: nothing to time"
     assert [point.teacher for point in taught] == [None, None, "best.pt"]
     assert "distill_model=best.pt" in points.words(taught[2], read(), Path("/runs"), "0")
     assert "device=0" in points.words(taught[2], read(), Path("/runs"), "0")
@@ -160,7 +175,7 @@ def test_a_bound_on_latency_has_the_profile_of_its_image_size() -> None:
     ("changed", "words"),
     [
         ({}, None),
-        ({"jobs": 2, "devices": "0,1", "max_drop": 0.02, "seconds": 9}, None),
+        ({"jobs": 2, "devices": "cpu", "max_drop": 0.02, "seconds": 9}, None),
         ({"flops": "40%"}, "(bounds= was flops=50% and is flops=40%)"),
         ({"epochs": 9}, "(epochs= was 60 and is 9)"),
         ({"batch": 4}, "settings= was not given and is {'batch': 4}"),

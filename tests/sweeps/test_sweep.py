@@ -20,7 +20,7 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.untrained import save
 from yolo_prune import cli
 from yolo_prune.errors import PruneError
-from yolo_prune.sweeps import folder, job, local
+from yolo_prune.sweeps import folder, local
 
 POINTS = ("dense-64", "flops60-64", "dense-32", "flops60-32")
 WORDS = (
@@ -195,6 +195,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"profile": "none.json"}, "profile=none.json: there is no such file"),
         ({"format": "engine"}, "needs tensorrt"),
         ({"batch": "many"}, "'batch=many' is of invalid type str"),
+        ({"devices": "0,99"}, "devices="),
         ({"data": "three"}, "three.yaml has 3 classes and the model 2"),
     ],
 )
@@ -229,7 +230,7 @@ def test_a_point_that_fails_is_a_line_and_not_the_end(
         assert [one["name"] for one in jobs] == ["flops60-64"], "what failed is tried again, and nothing else"
         done(jobs[0], {"failed": "no luck again"})
 
-    monkeypatch.setattr(job.local, "run", fail)
+    monkeypatch.setattr(local, "run", fail)
     arguments = parsed(swept, copy)
     record = yolo_prune.sweep(**arguments)
     rows = {row["name"]: row for row in record["rows"]}

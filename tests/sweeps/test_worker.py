@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,25 @@ def test_a_training_begins_goes_on_or_is_done(weights: Path, tmp_path: Path) -> 
     assert worker._words(told, run) == told["words"], "there is no best.pt"
     shutil.copy(weights, run / "weights" / "best.pt")
     assert worker._words(told, run) == []
+
+
+@pytest.mark.parametrize("device", [None, "1"])
+def test_a_training_is_on_the_device_of_its_process(
+    device: str | None, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolo_prune.host.console.host_command", lambda: lambda: None)
+    monkeypatch.setattr(worker, "_figures", lambda *given: {})
+    monkeypatch.setattr("sys.argv", ["worker"])
+    last = tmp_path / "a" / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    shutil.copy(weights, last.with_name("best.pt"))
+    told = job(tmp_path, device=device)
+    worker._train(told)
+    end = [] if device is None else [f"device={device}"]
+    assert sys.argv == ["yolo", "train", *told["words"], *end]
+    torch.save({**torch.load(weights, weights_only=False), "epoch": 1}, last)
+    worker._train(told)
+    assert sys.argv == ["yolo", "train", "resume", f"model={last}", *end], "it may have begun on another"
 
 
 def test_a_baseline_of_a_yaml_is_a_model_of_random_weights_without_a_figure(tmp_path: Path) -> None:

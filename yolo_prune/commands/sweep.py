@@ -31,9 +31,11 @@ def sweep(
     seconds: int = 5,
     max_drop: float = 0.01,
     train: str = "promising",
-    jobs: int = 1,
+    jobs: int | None = None,
     devices: Texts = None,
     engine: str = "local",
+    cpus: float | None = None,
+    gpus: float | None = None,
     out: str = "runs/sweep",
     safe: bool = True,
     **more: Any,
@@ -55,11 +57,10 @@ def sweep(
         format: the runtime in which all are timed; default: the profile's, or onnx.
         profile: of another device (yolo-prune profile), one for each image size: milliseconds are then predicted, and
             marked so. threads: of the runtime.
-        seconds: of timing for each model, at most.
-        max_drop: what the fastest recommended model may lose of the metric.
+        seconds: of timing for each model, at most. max_drop: what the fastest recommended model may lose of the metric.
         train: "promising" leaves out a cut that another of its size beats clearly before training; "all" trains all.
-        jobs: trainings at a time. devices: of the host, such as 0,1; each training gets one of them.
-        engine: "local", processes on this machine.
+        jobs: trainings at a time; default one, or one a device. devices: such as 0,1; each training gets one of them.
+        engine: "local", processes on this machine, or "ray", trials on a Ray cluster, each with so many cpus and gpus.
         out: the folder. safe: refuse a checkpoint that holds more than classes of torch and ultralytics.
         more: arguments of `yolo train` for all trainings, such as batch=8 or prune_scope=global.
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from yolo_prune import log
 from yolo_prune.cost import profile_file
 from yolo_prune.device import profile as profiles
 from yolo_prune.device import runtimes
-from yolo_prune.errors import HostError, PruneError
+from yolo_prune.errors import HostError, NoisyError, PruneError
 from yolo_prune.export import variants
 from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, trainable_check
@@ -61,6 +62,7 @@ def check(request: Request) -> Checked:
     if ckpt.get("modelopt"):
         raise PruneError(f"model={request.model} was trained with quantize=8: name the model that it was trained from")
     task = str(getattr(network, "task", "detect"))
+    _require_devices(request.devices)
     _require_data(network, request)
     own = (ckpt.get("train_args") or {}).get("imgsz") or _DEFAULT_SIZE
     sizes = request.imgsz or (max(own) if isinstance(own, (list, tuple)) else int(own),)
@@ -75,6 +77,15 @@ def check(request: Request) -> Checked:
     request = _with_profiles(replace(request, baselines=tuple(found)))
     _require_format(request)
     return Checked(request, task, network, frozenset(measured))
+
+
+def _require_devices(names: Sequence[str]) -> None:
+    """Raise where a GPU is named that is not there: each of its trainings would fail."""
+    count = torch.cuda.device_count()
+    absent = [name for name in names if (number := name.removeprefix("cuda:")).isdecimal() and int(number) >= count]
+    if absent:
+        there = f"the GPUs here are {', '.join(map(str, range(count)))}" if count else "torch sees no GPU here"
+        raise PruneError(f"devices={','.join(absent)}: {there}; without devices= the host chooses")
 
 
 def _require_data(network: nn.Module, request: Request) -> None:
@@ -202,11 +213,11 @@ def _measure(checked: Checked, imgsz: int, target: Path, folder: Path) -> None:
     request = checked.request
     log.show(f"no profile= is given: measuring this machine at {imgsz} pixels for latency=, a minute or two")
     folder.mkdir(parents=True, exist_ok=True)
-    profiles.profile(
-        request.model,
-        request.kind,
-        imgsz,
-        str(target),
-        threads=request.threads,
-        safe=request.safe,
-    )
+    try:
+        profiles.profile(request.model, request.kind, imgsz, str(target), threads=request.threads, safe=request.safe)
+    except NoisyError as error:  # it is written; the next command would take it for good
+        target.unlink(missing_ok=True)
+        raise PruneError(
+            f"latency=: this machine was too busy to be measured ({str(error).partition(': ')[2]}): give the same "
+            "command again when nothing else runs, or a profile= of it"
+        ) from None

@@ -15,10 +15,12 @@ from yolo_prune.cost import profile_file
 from yolo_prune.device import runtimes
 from yolo_prune.errors import PruneError
 from yolo_prune.host import releases, validation
-from yolo_prune.sweeps import artifacts, checks, front, local, page, points, progress, results
+from yolo_prune.sweeps import artifacts, checks, engines, front, page, points, progress, results
 from yolo_prune.sweeps import folder as folders
 from yolo_prune.sweeps.artifacts import Artifact
 from yolo_prune.sweeps.checks import Checked
+from yolo_prune.sweeps.engines import Engine
+from yolo_prune.sweeps.local import Job
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
 
@@ -39,8 +41,9 @@ def run(request: Request) -> dict[str, Any]:
         checked = checks.check(request)
         folders.require_same(folder, checked.request)
         every = checks.check_points(checked, folder)
-        folders.note(folder, checked.request)
-        return _carry_out(checked, every, folder)
+        with engines.of(checked.request, folder) as engine:
+            folders.note(folder, checked.request)
+            return _carry_out(checked, every, folder, engine)
     except (KeyboardInterrupt, SystemExit):
         log.show(f"stopped: what is finished is kept in {folder}, and the same command goes on")
         raise
@@ -55,10 +58,10 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _carry_out(checked: Checked, every: Sequence[Point], folder: Path) -> dict[str, Any]:
+def _carry_out(checked: Checked, every: Sequence[Point], folder: Path, engine: Engine) -> dict[str, Any]:
     request = checked.request
     name = validation.names(checked.task)[0]
-    cut = _stage(checked, every, folder, "cut", name)
+    cut = _stage(checked, every, folder, "cut", engine)
     rows = _rows(checked, every, cut, folder, "cut")
     if not request.epochs:
         return _tell(checked, rows, [], folder)
@@ -68,7 +71,7 @@ def _carry_out(checked: Checked, every: Sequence[Point], folder: Path) -> dict[s
     if left_out:
         log.show(f"not trained, another cut at its size is as fast and keeps more: {', '.join(left_out)}")
     trained_points = [point for point in every if point.name in chosen]
-    outcomes = _stage(checked, trained_points, folder, "trained", name)
+    outcomes = _stage(checked, trained_points, folder, "trained", engine)
     trained = _rows(checked, trained_points, outcomes, folder, "trained")
     trained += [row for row in rows if row["failed"]]  # what could not be cut is a line at the end as well
     return _tell(checked, trained, rows, folder)
@@ -77,7 +80,7 @@ def _carry_out(checked: Checked, every: Sequence[Point], folder: Path) -> dict[s
 # The stages -----------------------------------------------------------------------------------------------------------
 
 
-def _stage(checked: Checked, every: Sequence[Point], folder: Path, stage: str, metric_name: str) -> Outcomes:
+def _stage(checked: Checked, every: Sequence[Point], folder: Path, stage: str, engine: Engine) -> Outcomes:
     """Take all points through a stage, those that are finished left as they are; a failed one is tried again."""
     request = checked.request
     outcomes: Outcomes = {}
@@ -92,7 +95,8 @@ def _stage(checked: Checked, every: Sequence[Point], folder: Path, stage: str, m
         log.show(f"{title}: going on; {len(outcomes)} of {len(every)} points are finished")
     if not waiting:
         return outcomes
-    log.show(f"\n{title} {len(waiting)} points, {len(_devices(request))} at a time\n{progress.head(metric_name)}")
+    metric_name = validation.names(checked.task)[0]
+    log.show(f"\n{title} {len(waiting)} points, {engine.at_a_time} at a time\n{progress.head(metric_name)}")
     costs = _costs(every, outcomes, folder) if stage == "trained" else {point.name: 1.0 for point in every}
 
     def share(name: str) -> float:
@@ -100,23 +104,17 @@ def _stage(checked: Checked, every: Sequence[Point], folder: Path, stage: str, m
 
     told = progress.Progress(title, costs, set(outcomes), share)
 
-    def done(job: local.Job, outcome: dict[str, Any]) -> None:
+    def done(job: Job, outcome: dict[str, Any]) -> None:
         outcomes[job["name"]] = outcome
         log.show(progress.line(by_name[job["name"]].label, outcome))
         told.finish(job["name"])
 
     jobs = [_job(checked, point, folder, stage) for point in waiting]
-    local.run(jobs, _devices(request), stage == "trained", done, told.tick)
+    engine.run(jobs, stage, done, told.tick)
     return outcomes
 
 
-def _devices(request: Request) -> list[str | None]:
-    """A device for each job that runs at a time."""
-    count = max(request.jobs, len(request.devices), 1)
-    return [request.devices[i % len(request.devices)] if request.devices else None for i in range(count)]
-
-
-def _job(checked: Checked, point: Point, folder: Path, stage: str) -> local.Job:
+def _job(checked: Checked, point: Point, folder: Path, stage: str) -> Job:
     """What a worker is told of a point."""
     request = checked.request
     val = {key: request.settings[key] for key in ("workers", "single_cls") if key in request.settings}

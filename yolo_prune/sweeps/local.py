@@ -21,16 +21,17 @@ from yolo_prune.sweeps import folder as folders
 
 Job = dict[str, Any]  # what worker.py reads
 
-_COMMAND = [sys.executable, "-m", "yolo_prune.sweeps.worker"]
+ARGUMENTS = ("-m", "yolo_prune.sweeps.worker")  # of Python, for a process that does jobs
 _POLL = 0.1  # seconds
 _END = 120.0  # seconds for a process to end by itself once its work is done
 
 
 class _Worker:
-    """One process and the job that it has. device: of the host, None for its own choice."""
+    """One process and the job that it has. device: of the host, None for its own choice. arguments: of Python."""
 
-    def __init__(self, device: str | None) -> None:
+    def __init__(self, device: str | None, arguments: Sequence[str]) -> None:
         self.device = device
+        self.arguments = arguments
         self.job: Job | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -38,7 +39,8 @@ class _Worker:
         """Have a job done; the process is started where there is none."""
         if self.process is None:
             self.process = subprocess.Popen(
-                _COMMAND,
+                [sys.executable, *self.arguments],
+                cwd=job.get("cwd"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -91,6 +93,7 @@ def run(
     each_anew: bool,
     done: Callable[[Job, dict[str, Any]], None],
     tick: Callable[[Sequence[str]], None],
+    arguments: Sequence[str] = ARGUMENTS,
 ) -> None:
     """Do all jobs, as many at a time as there are devices.
 
@@ -98,9 +101,10 @@ def run(
         jobs: in the order in which they are begun. devices: one for each job at a time; they may be the same.
         each_anew: whether each job has a process of its own, and not the next one of a process.
         done: is told each job and what it came to. tick: is called now and then with the names at work.
+        arguments: of Python, for a process that does jobs.
     """
     waiting = list(jobs)
-    workers = [_Worker(device) for device in devices]
+    workers = [_Worker(device, arguments) for device in devices]
     try:
         while waiting or any(worker.job for worker in workers):
             for worker in workers:
@@ -136,7 +140,7 @@ def _outcome(worker: _Worker) -> dict[str, Any] | None:
     if outcome is None and code is not None:
         log = folder / job["name"] / ("train.log" if job["stage"] == "trained" else f"{job['stage']}.log")
         signal = f"signal {-code}" if code < 0 else f"exit code {code}"
-        outcome = {"failed": f"its process ended with {signal}; {log} has its last words"}
+        outcome = {"failed": f"its process ended with {signal}; {log} has its last words", "died": True}
         with contextlib.suppress(PruneError):
             folders.finish(folder, job["name"], job["stage"], outcome)
     return outcome

@@ -44,7 +44,7 @@ class Point:
     @property
     def family(self) -> tuple[str, str, int]:
         """Points of one family differ in how they are cut alone, so that their figures before a training compare."""
-        return self.kind, self.model if self.kind == "baseline" else "", self.imgsz
+        return self.kind, f"{self.model} {self.teacher}" if self.kind == "baseline" else "", self.imgsz
 
 
 @dataclass

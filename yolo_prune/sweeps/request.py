@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from yolo_prune.recipe import formats, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS
 from yolo_prune.recipe.bounds import BOUNDS, is_figure
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
+_DEVICE = re.compile(r"cpu|mps|(cuda:)?\d+|[xn]pu(:\d+)?")  # what the host takes for one training
 # Arguments of `yolo train` that are the same for every point. What a point differs in, and where it goes, is ours.
 TRAIN_ARGUMENTS = (
     *("batch", "nbs", "workers", "optimizer", "lr0", "lrf", "momentum", "weight_decay", "cos_lr", "patience", "freeze"),
@@ -35,7 +38,10 @@ _VARIED = {
 }
 PRUNE_ARGUMENTS = tuple(name for name in ARGUMENTS if name not in _VARIED)
 # What may change while a sweep goes on in its folder: how it is run and told, not what its points are.
-_FREE = {"out", "epochs", "jobs", "devices", "seconds", "max_drop", "safe", "engine", "profile_at", "base"}
+_FREE = {
+    *("out", "epochs", "seconds", "max_drop", "safe", "profile_at", "base"),
+    *("engine", "jobs", "devices", "cpus", "gpus"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,11 @@ class Request:
     seconds: int = 5
     train: str = "promising"
     max_drop: float = 0.01
-    jobs: int = 1
+    jobs: int | None = None
     devices: tuple[str, ...] = ()
     engine: str = "local"
+    cpus: float | None = None
+    gpus: float | None = None
     out: str = "runs/sweep"
     safe: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -105,12 +113,12 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
     """
     own = [*given, "engine"]
     value_checks.known(more, [*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS], "argument", own)
-    if given["engine"] not in ENGINES:
-        raise PruneError(f"engine={value_checks.shown(given['engine'])}: there is {' and '.join(ENGINES)}")
-    counts = {name: given[name] for name in ("epochs", "threads", "seconds", "jobs")}
+    counts = {name: given[name] for name in ("epochs", "threads", "seconds")}
     if type(counts["epochs"]) is int and counts["epochs"] == 0:  # cuts alone
         del counts["epochs"]
     value_checks.whole(**{name: "None" if value is None else value for name, value in counts.items()})
+    value_checks.whole(jobs=given["jobs"])
+    devices = _engine(given)
     value_checks.switch(teacher=given["teacher"], safe=given["safe"])
     if given["train"] not in ("promising", "all"):
         raise PruneError(f"train={value_checks.shown(given['train'])}: promising or all is needed")
@@ -136,9 +144,11 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
         seconds=int(given["seconds"]),
         train=given["train"],
         max_drop=float(max_drop),
-        jobs=int(given["jobs"]),
-        devices=texts("devices", given["devices"], "0,1"),
+        jobs=None if given["jobs"] is None else int(given["jobs"]),
+        devices=devices,
         engine=given["engine"],
+        cpus=None if given["cpus"] is None else float(given["cpus"]),
+        gpus=None if given["gpus"] is None else float(given["gpus"]),
         out=str(value_checks.path("out", given["out"], "runs/sweep")),
         safe=given["safe"],
         settings=dict(more),
@@ -159,6 +169,35 @@ def _require_something(given: Mapping[str, Any], more: Mapping[str, Any]) -> Non
             "nothing to compare the model with: add flops=70%,50% (pruned models), baselines=yolo11n.pt (other models) "
             "or imgsz=640,512 (smaller images)"
         )
+
+
+def _engine(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The devices of the local engine. Raise where an engine is unknown or absent, or an argument is of the other."""
+    engine, devices = given["engine"], texts("devices", given["devices"], "0,1")
+    if engine not in ENGINES:
+        raise PruneError(f"engine={value_checks.shown(engine)}: there is {' and '.join(ENGINES)}")
+    shares = {name: given[name] for name in ("cpus", "gpus") if given[name] is not None}
+    words = ", ".join(f"{name}={value_checks.shown(value)}" for name, value in shares.items())
+    if engine == "local":
+        if shares:
+            raise PruneError(f"{words}: these are of engine=ray; on this machine devices=0,1 and jobs=2 say it")
+        wrong = [name for name in devices if not _DEVICE.fullmatch(name)]
+        if wrong:
+            raise PruneError(f"devices={','.join(wrong)}: numbers of GPUs are needed, one a training, or cpu or mps")
+        return devices
+    if devices:
+        raise PruneError(f"devices={','.join(devices)}: Ray chooses them; gpus=1 says how much of one a training gets")
+    # Ray takes fractions below 1, and whole CPUs above; a training over several GPUs is none of a sweep's.
+    cpus, gpus = given["cpus"], given["gpus"]
+    if cpus is not None and not (is_figure(cpus) and (0 < cpus < 1 or cpus in range(1, 1025))):
+        raise PruneError(f"cpus={value_checks.shown(cpus)}: a whole number, or a part of one CPU, is needed")
+    if gpus is not None and not (is_figure(gpus) and 0 <= gpus <= 1):
+        raise PruneError(
+            f"gpus={value_checks.shown(gpus)}: 0 to 1 is needed, such as 0.5 for two trainings on each GPU"
+        )
+    if find_spec("ray") is None:
+        raise PruneError('engine=ray: Ray is not installed here: pip install "yolo-prune[ray]"')
+    return ()
 
 
 def texts(name: str, given: object, example: str) -> tuple[str, ...]:
