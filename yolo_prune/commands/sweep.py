@@ -54,9 +54,8 @@ def sweep(
         baselines: other models, trained for as long: a .pt, weights that Ultralytics publishes, or a yaml.
         teacher: train each of these a second time, with the model as teacher (the host's distill_model).
         imgsz: image sizes in pixels, that of the model first. quantize: 8 adds INT8 of everything, 16 FP16.
-        format: the runtime in which all are timed; default: the profile's, or onnx.
-        profile: of another device (yolo-prune profile), one for each image size: milliseconds are then predicted, and
-            marked so. threads: of the runtime.
+        format: the runtime in which all are timed; default: the profile's, or onnx. threads: of it.
+        profile: of another device, one for each image size: milliseconds are then predicted, and marked so.
         seconds: of timing for each model, at most. max_drop: what the fastest recommended model may lose of the metric.
         train: "promising" leaves out a cut that another of its size beats clearly before training; "all" trains all.
         jobs: trainings at a time; default one, or one a device. devices: such as 0,1; each training gets one of them.
