@@ -3,6 +3,7 @@
 
 python .ci/release_check.py versions
 python .ci/release_check.py contents dist
+python .ci/release_check.py extras dist      names of what may be asked for beside it: yolo-prune[ncnn]
 """
 
 from __future__ import annotations
@@ -76,6 +77,18 @@ def contents(folder: Path, root: Path) -> list[str]:
     return [*wheel(wheels[0], root), *sdist(archives[0])]
 
 
+def extras(folder: Path) -> list[str]:
+    """The extras of the wheel in a folder that are for users."""
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        about = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(about).decode("utf-8")
+    return [name for name in re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE) if name not in {"docs", "test"}]
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "extras":
+        print(*extras(Path(sys.argv[2])))
+        sys.exit()
     found = versions(ROOT) if sys.argv[1] == "versions" else contents(Path(sys.argv[2]), ROOT)
     sys.exit("\n".join(found) if found else 0)

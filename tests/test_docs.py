@@ -35,6 +35,14 @@ def test_the_generated_parts_are_those_of_the_code(generate: ModuleType) -> None
     assert not stale, "run `python docs/site/generate.py`"
 
 
+def test_the_pictures_show_what_their_figures_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SITE))
+    pictures = importlib.import_module("pictures")
+    held = {path.name for path in pictures.FOLDER.glob("*.png")}
+    assert held == {f"{name}{suffix}.png" for name in pictures.PICTURES for suffix in ("", "-dark")}
+    assert pictures.stale() == [], "run `python docs/site/generate.py`"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

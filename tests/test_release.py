@@ -83,3 +83,7 @@ def test_versions_that_do_not_agree_are_named(check: ModuleType, tmp_path: Path)
     (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.2.0\n")
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 0.2.0\n\n## 0.1.0\n")
     assert check.versions(tmp_path) == []
+
+
+def test_the_extras_that_are_tried_are_those_for_users(check: ModuleType, dist: Path) -> None:
+    assert check.extras(dist) == ["litert", "mnn", "ncnn", "openvino", "qat", "ray", "sweep", "tensorrt"]

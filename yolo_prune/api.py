@@ -129,7 +129,7 @@ def _cut(
     cut_models.note(back, (network,), graph, plan)
     _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)
     size = model_size.size_of(network)
-    record = records.new(wanted, baseline, fitness)
+    record = records.new(wanted, baseline, fitness, getattr(model, "task", None))
     row = records.add_step(record, 0, size, fitness, time.perf_counter() - start)
     yolo_object.refresh(model, network)
     row["fitness_after"] = yolo_object.fitness(model, data, imgsz)

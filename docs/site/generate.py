@@ -1,13 +1,15 @@
 # yolo-prune, AGPL-3.0 license
 """Write the parts of the documentation that follow from the code; the suite compares.
 
-    python docs/site/generate.py
+    python docs/site/generate.py                      tables, and the pictures of docs/pictures
+    yolo-prune demo && python docs/site/generate.py demo=yolo-prune-demo      with the figures of a new run
 
 A part stands between `<!-- name -->` and `<!-- /name -->` of a page.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -66,5 +68,10 @@ def pages() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
+    import pictures  # beside this file; it loads matplotlib, which the tables do not need
+
+    for word in sys.argv[1:]:
+        pictures.take(Path(word.removeprefix("demo=")))
+    pictures.write()
     for written, content in pages().items():
         written.write_text(content, encoding="utf-8")

@@ -17,6 +17,11 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+# How GitHub shows one picture on light pages and another on dark ones; the theme of the site has marks for it.
+PICTURE = re.compile(
+    r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
+    r'<img alt="([^"]*)" src="([^"]+)"[^>]*>\s*</picture>'
+)
 DECISIONS = "docs/decisions"
 # Pages of the navigation that no other page has to link to.
 ALWAYS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md")
@@ -79,4 +84,5 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return link[0]
         return f"{mark}[{text}]({os.path.relpath(placed(other), posixpath.dirname(here) or '.')}{anchor or ''})"
 
-    return LINK.sub(turned, markdown)
+    both = PICTURE.sub(r"![\2](\3#only-light)![\2](\1#only-dark)", markdown)
+    return LINK.sub(turned, both)

@@ -20,7 +20,7 @@ import torch
 
 from yolo_prune import files, log, scratch
 from yolo_prune.errors import PruneError
-from yolo_prune.export import artifact_files, results, subjects, table, tensorrt_kit, variants, verdict
+from yolo_prune.export import artifact_files, picture, results, subjects, table, tensorrt_kit, variants, verdict
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
 from yolo_prune.export.variants import Variant
@@ -319,7 +319,7 @@ def _write(record: dict[str, Any], folder: Path, kit: Path | None) -> None:
     """Print the table, and write export.json and export.png."""
     table.show(record)
     files.replace(folder / "export.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-    files.replace(folder / "export.png", table.picture(record))
+    files.replace(folder / "export.png", picture.content(record))
     if kit is not None:
         log.show(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
     log.show(

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What an export found -> export.json, the one table on the screen, and export.png."""
+"""What an export found -> export.json, and the one table on the screen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact_files, prove
 from yolo_prune.host import releases, validation
 from yolo_prune.recipe import formats
-from yolo_prune.report import pictures, text
+from yolo_prune.report import text
 
 
 def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -165,36 +165,6 @@ def _speed(row: dict[str, Any]) -> str:
 
 def _figure(value: float | None, how: str, unit: str = "") -> str:
     return "-" if value is None else f"{value:{how}}{unit}"
-
-
-def picture(record: dict[str, Any]) -> bytes:
-    """Draw export.png: milliseconds of every model, and its metric where it was measured.
-
-    Returns:
-        The content of the PNG file.
-    """
-    rows = [row for row in record["rows"] if row["latency_ms"]]
-    places = range(len(rows))
-    figure = pictures.new_figure(max(7.0, 0.9 * len(rows) + 2), 5)
-    axes = figure.subplots()
-    colors = ["#c9d3df" if row["role"] == "dense" else "#1f6feb" for row in rows]
-    axes.bar(places, [row["latency_ms"]["median"] for row in rows], color=colors)
-    for place, row in zip(places, rows, strict=True):
-        low, high = row["latency_ms"]["p10"], row["latency_ms"]["p90"]
-        axes.plot([place, place], [low, high], color="#57606a", lw=1)
-        if row["speedup"] is not None:
-            axes.annotate(f"{row['speedup']:.2f}x", (place, high), ha="center", va="bottom", fontsize=8)
-    names = [f"{row['role']}\n{row['format']}\n{row['precision']}" for row in rows]
-    axes.set_xticks(list(places), names, fontsize=8)
-    axes.set_ylabel(f"ms a call, batch {record['batch']}, {record['threads']} thread(s)")
-    axes.set_title(f"{record['model']} at {record['imgsz']} x {record['imgsz']}", fontsize=10)
-    seen = [(place, row["map50_95"]) for place, row in zip(places, rows, strict=True) if row["map50_95"] is not None]
-    if seen:
-        right = axes.twinx()
-        right.plot(*zip(*seen, strict=True), "o", color="#d1570a", ms=5)
-        right.set_ylabel(record["metrics"][0], color="#d1570a")
-        right.set_ylim(bottom=0)
-    return pictures.png(figure)
 
 
 def _versions(kinds: list[str]) -> dict[str, str]:

@@ -28,6 +28,20 @@ def names(task: str) -> tuple[str, str]:
     return _METRICS[task][2:]
 
 
+# What the host's fitness is (8.4.190, utils/metrics.py, `fitness` of each class).
+_FITNESS = {
+    "segment": "mAP50-95 of boxes + masks",
+    "pose": "mAP50-95 of boxes + keypoints",
+    "classify": "mean of top-1 and top-5",
+}
+
+
+def fitness_name(task: str | None) -> str:
+    """What the fitness of a training of a task is, in words."""
+    task = str(task or "")
+    return _FITNESS.get(task) or (_METRICS[task][2] if task in _METRICS else "fitness")
+
+
 def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Path, **more: Any) -> tuple[float, float]:
     """Validate a .pt file or an artifact.
 

@@ -30,6 +30,7 @@ class Baseline:
         largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
         deployment: what it is exported as. deployed: GFLOPs and bytes of it then, each None where that is not known.
         multiple: what counts that change become multiples of, where neither a recipe nor a profile says it.
+        fixed: layers whose channels no plan may change, for the model puts them out.
         least: FLOPs of the narrowest legal model, where a recipe has `max_drop` and no bound: it goes that far at most.
     """
 
@@ -46,6 +47,7 @@ class Baseline:
     deployment: Deployment = DEFAULT
     deployed: DeployedSize = UNKNOWN
     multiple: ChannelMultiple = OPEN
+    fixed: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Baseline:
             deployment=deployment,
             deployed=model_size.deployed_size(model, deployment),
             multiple=multiple,
+            fixed=channel_graph.native,
         )
 
     def figures(self) -> dict[str, float]:

@@ -10,10 +10,13 @@ baseline, final         params, gflops (640 x 640, as the host counts), gflops_d
 channel_multiple        what counts that changed are multiples of: channels, and why
 deployment              what size_bytes is of: format, precision, imgsz
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
+fitness_is              what fitness is of this task: mAP50-95
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
 history                 epoch, fitness, params, gflops; one row an epoch
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
-layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one
+layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one;
+                        part (backbone, neck, head), kind (class of the block that it is in), fixed (the model puts them
+                        out: no plan may change them)
 """
 
 from __future__ import annotations
@@ -29,19 +32,20 @@ import yolo_prune
 from yolo_prune.cost import model_size
 from yolo_prune.cost.model_size import DeployedSize, Size
 from yolo_prune.device.timing import Ratio
-from yolo_prune.graph import blocks
-from yolo_prune.host import releases
+from yolo_prune.graph import blocks, model_parts
+from yolo_prune.host import releases, validation
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import widths
 
 
-def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dict[str, Any]:
+def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None, task: str | None = None) -> dict[str, Any]:
     """A record before the first step.
 
     Args:
         recipe: what is asked for. baseline: the model before its first cut. fitness: its fitness, if it is known.
+        task: what the model is for, as the host names it.
     """
     return {
         "yolo_prune": yolo_prune.__version__,
@@ -50,6 +54,7 @@ def new(recipe: Recipe, baseline: Baseline, fitness: float | None = None) -> dic
         "channel_multiple": _multiple(recipe, baseline),
         "deployment": asdict(baseline.deployment),
         "baseline": figures(baseline.size, fitness, baseline.deployed),
+        "fitness_is": validation.fitness_name(task),
         "steps": [],
         "history": [],
         "versions": {"ultralytics": releases.version(), "torch": str(torch.__version__)},
@@ -105,7 +110,7 @@ def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: S
             "blocks": widths.removed(model),
             "heads": {k: [n, heads.get(k, 0)] for k, n in baseline.heads.items() if heads.get(k, 0) < n},
         },
-        "layers": [{"name": name, "before": n, "after": _width(now.get(name))} for name, n in baseline.layers.items()],
+        "layers": _layers(model, baseline, now),
     }
     final = record.get("final")
     if final is not None and all(record.get(key) == value for key, value in built.items()):
@@ -114,6 +119,28 @@ def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: S
     else:
         deployed = model_size.deployed_size(model, baseline.deployment)
     record.update(final=figures(size, fitness, deployed), **built)
+
+
+def _layers(model: nn.Module, baseline: Baseline, now: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """One row for each layer that the model had."""
+    parts = model_parts.of(model)
+    kinds = {block: type(now[block]).__name__ for blocks_of in parts.values() for block in blocks_of if block in now}
+    rows = []
+    for name, before in baseline.layers.items():
+        part = next((part for part in parts if model_parts.matches(name, part, parts)), None)
+        kind = kinds.get(".".join(name.split(".")[:2]))
+        after = _width(now.get(name))
+        rows.append(
+            {
+                "name": name,
+                "before": before,
+                "after": after,
+                "part": part,
+                "kind": kind,
+                "fixed": name in baseline.fixed,
+            }
+        )
+    return rows
 
 
 def latency(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import files
-from yolo_prune.report import pictures, text
+from yolo_prune.report import style, text
+from yolo_prune.report.style import LIGHT, Note, Palette
 from yolo_prune.sweeps import front
 from yolo_prune.sweeps.points import Point, command
 from yolo_prune.sweeps.request import Request
@@ -125,13 +126,34 @@ def write_front(record: Mapping[str, Any], path: Path) -> None:
 
 def write_picture(record: Mapping[str, Any], path: Path) -> None:
     """front.png: the metric over milliseconds; kinds by shape and colour, smaller images hollow, the front drawn."""
-    figure = pictures.new_figure(10, 6)
-    axes = figure.subplots()
+    files.replace(path, picture(record))
+
+
+def picture(record: Mapping[str, Any], palette: Palette = LIGHT, note: Note | None = None) -> bytes:
+    """What `write_picture` writes. note: as of `style.png`."""
+
+    def draw(figure: Any, palette: Palette) -> None:
+        axes = figure.subplots()
+        style.heading(axes, palette, f"What to deploy of {Path(str(record['model'])).name}", title(record))
+        _draw_points(axes, record, palette)
+        _draw_names(axes, record["front"], palette)
+        axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1; left is better")
+        axes.set_ylabel(f"{record['metric']}; up is better")
+        axes.grid()
+
+    return style.png(draw, 5.4, palette, note=note)
+
+
+def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
+    """Every model that has a place, and the line of the front below them."""
     known = [one for one in record["rows"] if one["ms"] is not None and one["metric"] is not None and not one["failed"]]
     line = record["front"]
     if line:
-        axes.step([one["ms"] for one in line], [one["metric"] for one in line], where="post", color="#8b949e", lw=1.2)
-    for kind, (marker, _, color, name) in STYLES.items():
+        axes.step(
+            [one["ms"] for one in line], [one["metric"] for one in line], where="post", color=palette.soft, lw=1.2
+        )
+    colors = {"dense": palette.own, "pruned": palette.pruned, "baseline": palette.second}
+    for kind, (marker, _, _, name) in STYLES.items():
         for small in (False, True):
             own = [one for one in known if one["kind"] == kind and one["small"] == small]
             if own:
@@ -140,24 +162,25 @@ def write_picture(record: Mapping[str, Any], path: Path) -> None:
                     [one["metric"] for one in own],
                     marker=marker,
                     s=52,
-                    facecolors="none" if small else color,
-                    edgecolors=color,
+                    facecolors="none" if small else colors[kind],
+                    edgecolors=colors[kind],
                     linewidths=1.4,
                     label=name + (", smaller image" if small else ""),
                     zorder=3,
                 )
     axes.set_xlim(left=0)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+    if known:
+        axes.legend(loc="lower right")
+
+
+def _draw_names(axes: Any, line: Sequence[Mapping[str, Any]], palette: Palette) -> None:
+    """The names of what is on the front."""
     for one in line:
         right = one["ms"] > 0.7 * axes.get_xlim()[1]  # else its name would leave the picture
         place = {"xytext": (-5, 7) if right else (5, -11), "ha": "right" if right else "left"}
-        axes.annotate(one["label"], (one["ms"], one["metric"]), textcoords="offset points", fontsize=7, **place)
-    axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1")
-    axes.set_ylabel(record["metric"])
-    axes.set_title(title(record), fontsize=10)
-    if known:
-        axes.legend(frameon=False, loc="lower right", fontsize=8)
-    axes.grid(alpha=0.25)
-    files.replace(path, pictures.png(figure))
+        words = {"fontsize": style.SMALL + 0.5, "color": palette.text}
+        axes.annotate(one["label"], (one["ms"], one["metric"]), textcoords="offset points", **words, **place)
 
 
 def title(record: Mapping[str, Any]) -> str:

@@ -113,7 +113,9 @@ def baseline(
         weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
         base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
     return replace(
-        base, least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts)
+        base,
+        least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts),
+        fixed=graph.native,
     )
 
 
