@@ -6,17 +6,16 @@ Pure: pydantic, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from yolo_prune.recipe.bounds import BOUNDS, EXAMPLES, Bound, fault, is_figure, read_bound
 from yolo_prune.recipe.formats import FORMATS
 from yolo_prune.recipe.schedule import SCHEDULES
-from yolo_prune.recipe.sparsity_pattern import parse
+from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 
 GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
@@ -29,28 +28,6 @@ SCOPE_NAMES = {"uniform", "global", "isomorphic", "latency"}
 # Types of single values
 
 
-def _patterns(given: object) -> object:
-    return tuple(given) if isinstance(given, list) else given  # a tuple, so that a Recipe is frozen all through
-
-
-def _pattern(given: object) -> object:
-    """Check a sparsity; a share may be written as a number."""
-    text = repr(given) if is_figure(given) and 0 < given < 1 else given
-    if isinstance(text, str):
-        try:
-            return str(parse(text))
-        except (ValueError, OverflowError):
-            raise PydanticCustomError("value_error", "no pattern") from None
-    return given
-
-
-def _one_of(table: Container[str], given: object) -> object:
-    """Refuse a text that is no name in a table; `yolo_prune.register` adds to these tables."""
-    if isinstance(given, str) and given not in table:
-        raise PydanticCustomError("literal_error", "unknown")
-    return given
-
-
 def _setting(default: Any, meaning: str, values: str, right: str) -> Any:
     """A field of `Settings`: what it means and takes (for the table), and what would be right (for the errors)."""
     return Field(default, description=meaning, json_schema_extra={"values": values, "right": right})
@@ -61,23 +38,23 @@ _Flops = Annotated[Bound | None, BeforeValidator(partial(read_bound, "flops"))]
 _Params = Annotated[Bound | None, BeforeValidator(partial(read_bound, "params"))]
 _Latency = Annotated[Bound | None, BeforeValidator(partial(read_bound, "latency"))]
 _Size = Annotated[Bound | None, BeforeValidator(partial(read_bound, "size"))]
-_Scope = Annotated[str, BeforeValidator(partial(_one_of, SCOPE_NAMES))]
-_Schedule = Annotated[str, BeforeValidator(partial(_one_of, SCHEDULES))]
+_Scope = Annotated[str, BeforeValidator(partial(one_of, SCOPE_NAMES))]
+_Schedule = Annotated[str, BeforeValidator(partial(one_of, SCHEDULES))]
 _Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
 _Precision = Literal["fp32", "fp16", "int8"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
-_Sparsity = Annotated[str | None, BeforeValidator(_pattern)]
+_Sparsity = Annotated[str | None, BeforeValidator(pattern)]
 _AverageAge = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
 _Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
-_Formats = Annotated[tuple[Annotated[str, BeforeValidator(partial(_one_of, FORMATS))], ...], BeforeValidator(_patterns)]
+_Formats = Annotated[tuple[Annotated[str, BeforeValidator(partial(one_of, FORMATS))], ...], BeforeValidator(patterns)]
 _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
-    BeforeValidator(_patterns),
+    BeforeValidator(patterns),
 ]
 _Steps = Annotated[int, Field(ge=1, le=10_000)]
 _Count = Annotated[int, Field(ge=1, le=4096)]
