@@ -51,6 +51,7 @@ LEGAL: dict[str, list[Any]] = {
     "regularize": ["none", "bn", "group", "growing"],
     "sparsity": ["2:4", "0.5", 0.5, 0.999999999, 5e-324, "1:64"],
     "restart_lr": [True, False, "cosine"],
+    "check_latency": [True, False],
     "nbs": [1, 16, 64],
     "ema": [0, 0.1, 0.5],
     **{key: ["a.json", "none"] for key in ("profile", "sensitivity")},

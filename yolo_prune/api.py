@@ -19,6 +19,7 @@ from yolo_prune.cost.channel_steps import OPEN
 from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, quick_look
+from yolo_prune.device.plan_timer import PlanTimer, Timing, possible
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
@@ -26,8 +27,9 @@ from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, dataset_check, datasets, trainable_check, yolo_object
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
-from yolo_prune.planning import choice, dry_cut, sensitivity, unmet_requests
+from yolo_prune.planning import choice, measured_bound, sensitivity, unmet_requests
 from yolo_prune.planning.baseline import Baseline, deployment_of
+from yolo_prune.planning.measured_bound import Check
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
@@ -122,7 +124,8 @@ def _cut(
     fitness = yolo_object.fitness(model, data, imgsz)
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
-    baseline, graph, plan = _choose(network, wanted, device, batches, _side(model, imgsz))
+    timer = PlanTimer(network, lambda: network, device) if device is not None and possible(wanted, device) else None
+    baseline, graph, plan, check = _choose(network, wanted, device, batches, _side(model, imgsz), timer)
     if plan.note:
         log.warn(plan.note)
     dense = None if device is None else copy_of(network)
@@ -130,14 +133,15 @@ def _cut(
     _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)
     size = model_size.size_of(network)
     record = records.new(wanted, baseline, fitness, getattr(model, "task", None))
-    row = records.add_step(record, 0, size, fitness, time.perf_counter() - start)
+    row = records.add_step(record, 0, size, fitness, time.perf_counter() - start, check=check)
     yolo_object.refresh(model, network)
     row["fitness_after"] = yolo_object.fitness(model, data, imgsz)
     records.finish(record, baseline, network, size, row["fitness_after"])
     for line in unmet_requests.not_removed(wanted, baseline, record["removed"]):
         log.warn(line)
     if device is not None and dense is not None:
-        _measure_latency(record, baseline, device, dense, network)
+        known = timer.timings[check.taken] if timer is not None and check is not None and check.kept else None
+        _measure_latency(record, baseline, device, dense, network, known)
     return record
 
 
@@ -152,9 +156,14 @@ def _device(model: Any, network: nn.Module, wanted: Recipe, imgsz: int | None) -
 
 
 def _choose(
-    network: nn.Module, wanted: Recipe, device: Profile | None, batches: Batches, imgsz: int
-) -> tuple[Baseline, ChannelGraph, PrunePlan]:
-    """The model as it is, its channel groups, and which channels of each group stay."""
+    network: nn.Module,
+    wanted: Recipe,
+    device: Profile | None,
+    batches: Batches,
+    imgsz: int,
+    timer: PlanTimer | None,
+) -> tuple[Baseline, ChannelGraph, PrunePlan, Check | None]:
+    """The model as it is, its channel groups, which channels of each stay, and what that was timed at, if it was."""
     graph = channel_groups.build(network, wanted.protect)
     unmet_requests.require_protected(graph, wanted.protect)
     if graph.untaught:
@@ -170,7 +179,10 @@ def _choose(
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
         return calibration.gather(network, graph, wanted.importance, batches)
 
-    return baseline, *dry_cut.choose(network, wanted, baseline, bounds, scores, traced=graph)
+    graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timed=timer)
+    if check is not None:
+        latency.tell_check(check)
+    return baseline, graph, plan, check
 
 
 def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Recipe, images: Any) -> None:
@@ -185,12 +197,21 @@ def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Re
 
 
 def _measure_latency(
-    record: dict[str, Any], baseline: Baseline, device: Profile, dense: nn.Module, network: nn.Module
+    record: dict[str, Any],
+    baseline: Baseline,
+    device: Profile,
+    dense: nn.Module,
+    network: nn.Module,
+    known: Timing | None,
 ) -> None:
-    """Time the cut model beside the one that it was, where this machine can; the record gets `latency`."""
-    measured, note = None, "on this machine"
+    """Time the cut model beside the one that it was, where this machine can; the record gets `latency`.
+
+    Args:
+        known: what its plan was timed at before the cut, where it was.
+    """
+    measured, note = known, "on this machine"
     try:
-        measured = profile.time_side_by_side(dense, network, device)
+        measured = known or profile.time_side_by_side(dense, network, device)
     except PruneError as error:
         note = f"not measured: {error}"
     by_part = [latency_by_part(one, device) for one in (dense, network)]

@@ -57,7 +57,7 @@ _COMMANDS = {
 # What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
 _KEYWORDS = {
     "apply": (
-        *("latency", "size", "profile", "format", "precision", "importance", "scope", "sensitivity"),
+        *("latency", "size", "profile", "check_latency", "format", "precision", "importance", "scope", "sensitivity"),
         *("round", "min_channels", "max_cut", "depth", "heads", "protect"),
     ),
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),

@@ -16,8 +16,8 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers import onnx_memory
+from tests.helpers.made_up_device import by_channels
 from tests.helpers.oracle import random_plan
-from tests.helpers.profile_header import HEADER
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file
 from yolo_prune.cost.file_size import Deployment
@@ -125,30 +125,11 @@ def test_every_name_is_one_of_the_model() -> None:
         assert len(set(names)) == len(names)
 
 
-def made_up(model: nn.Module) -> profile_file.Profile:
-    """A profile in which every layer costs by its channels alone; depthwise ones by their outputs, as fitted."""
-    plain, depthwise = [1e-5, 2e-5, 3e-5, 1e-3], [0.0, 2e-5, 0.0, 1e-3]
-    kinds = {
-        layer.kind: depthwise if layer.operation == "depthwise" else plain
-        for layer in layer_shapes.layers_of(model, 64)
-    }
-    content = {
-        **HEADER,
-        "model": "x.pt",
-        "imgsz": 64,
-        "steps": {"out": 1, "inp": 1, "tail": 0.0},
-        "kinds": kinds,
-        "network": [1, 1, 1, 1, 1, 0, 0],
-        "error": {"shapes": {"mean": 0.0}, "networks": {"mean": 0.0}},
-    }
-    return profile_file.of(content, "made up")
-
-
 @pytest.mark.parametrize("name", ["yolo26n", "yolov10n", "yolov9t"])
 def test_the_predicted_latency_of_a_cut_is_that_of_the_cut_model(name: str) -> None:
     """Through layers that are fused of several, and past the branch that is not deployed."""
     model = network(name)
-    found, profile = channel_groups.build(model), made_up(model)
+    found, profile = channel_groups.build(model), by_channels(model)
     baseline = Baseline.of(model, found, profile)
     scores, lowest = scoring.score(found, model, "random"), dict.fromkeys(baseline.channels, 1)
     units = candidates.units(found, scores, baseline.channels, lowest)
@@ -179,7 +160,7 @@ def test_a_kit_says_which_branch_was_measured(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_profile_of_an_older_version_is_to_be_measured_again(tmp_path: Path) -> None:
-    content = {**made_up(network("yolov8n")).content, "version": 1}
+    content = {**by_channels(network("yolov8n")).content, "version": 1}
     (tmp_path / "device.json").write_text(json.dumps(content))
     with pytest.raises(PruneError, match=r"is of version 1, .* measure the device again: yolo-prune profile") as caught:
         profile_file.read(tmp_path / "device.json")

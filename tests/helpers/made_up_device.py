@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from tests.helpers.profile_header import HEADER
 from tests.planning.test_choice import dense
@@ -82,3 +83,23 @@ def made_up_once() -> profile_file.Profile:
     if not _MADE:
         _MADE.append(made_up(ChannelGrain(16, 1, 0.1)))
     return _MADE[0]
+
+
+def by_channels(model: nn.Module, imgsz: int = 64, machine: str = "made up") -> profile_file.Profile:
+    """A profile in which every layer costs by its channels alone; depthwise ones by their outputs, as fitted."""
+    plain, depthwise = [1e-5, 2e-5, 3e-5, 1e-3], [0.0, 2e-5, 0.0, 1e-3]
+    kinds = {
+        layer.kind: depthwise if layer.operation == "depthwise" else plain
+        for layer in layer_shapes.layers_of(model, imgsz)
+    }
+    content = {
+        **HEADER,
+        "model": "x.pt",
+        "imgsz": imgsz,
+        "machine": {"name": machine},
+        "steps": {"out": 1, "inp": 1, "tail": 0.0},
+        "kinds": kinds,
+        "network": [1, 1, 1, 1, 1, 0, 0],
+        "error": {"shapes": {"mean": 0.0}, "networks": {"mean": 0.0}},
+    }
+    return profile_file.of(content, "made up")

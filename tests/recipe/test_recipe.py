@@ -354,6 +354,7 @@ def test_as_dict_is_plain() -> None:
         "regularize_strength": None,
         "sparsity": None,
         "profile": None,
+        "check_latency": True,
         "format": None,
         "precision": None,
         "sensitivity": None,

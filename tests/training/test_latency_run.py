@@ -15,6 +15,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import yolo_prune
 from tests.device.test_latency import FEW
+from tests.device.test_plan_timer import SlowerMachine
 from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
 from tests.helpers.small_models import untrained
@@ -24,6 +25,7 @@ from yolo_prune.device import measurement, probe_kit, profile, timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
+from yolo_prune.planning import measured_bound
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.training import kept_model, latency_of_run
 
@@ -48,10 +50,13 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(probe_kit, "_NETWORKS", FEW)
         patch.setattr(timing, "_clock", time.perf_counter)  # on a made-up one all networks cost the same
         patch.setattr(measurement, "_MOST_SECONDS", 1.0)
+        patch.setattr(measurement, "_AGAIN", 0)
         with pytest.raises(KilledError):
             train(tiny_data, folder, yolo, epochs=5, **settings)
     before = (folder / "run" / "pruning" / "device.json").read_bytes()
-    YOLO(folder / "run" / "weights" / "last.pt").train(resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measured_bound, "CORRECTIONS", 1)
+        YOLO(folder / "run" / "weights" / "last.pt").train(resume=True)
     assert (folder / "run" / "pruning" / "device.json").read_bytes() == before  # measured once
     return folder / "run"
 
@@ -99,12 +104,18 @@ def test_the_record_tells_bound_prediction_and_measurement(run: Path) -> None:
         assert sum(parts) == pytest.approx(entry["predicted_ms"][key], abs=1e-3)
     predicted = [row["predicted_ms"] for row in record["steps"]]
     assert len(predicted) == 2
+    assert "measured" not in record["steps"][0]  # the first step ends on the way
+    check = record["steps"][1]["measured"]  # exported and timed, where by the clock of the tests all takes as long
+    assert [one["measured"] for one in check["tries"]] == [1.0, 1.0]
+    assert (check["bound"], check["kept"], check["taken"]) == (0.85, False, 0)
     assert predicted == sorted(predicted, reverse=True)
 
 
 def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """On a machine that turns out a fifth slower for what is cut than its profile says: the plan is chosen again."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
+        slower = SlowerMachine(1.2, patch)
         patch.setattr(probe_kit, "make", lambda *a, **k: said.append("measured again"))
         train(
             tiny_data,
@@ -122,6 +133,13 @@ def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Pat
     entry, before, after = record["latency"], record["baseline"], record["final"]
     assert entry["predicted_ms"]["final"] <= 0.9 * entry["predicted_ms"]["baseline"] * 1.0001
     assert entry["note"] == "on this machine"
+    (step,) = record["steps"]
+    first, second = step["measured"]["tries"]
+    assert first["measured"] > 0.91
+    assert second["measured"] == pytest.approx(1.2 * second["predicted"], abs=1e-3)
+    assert (step["measured"]["taken"], step["measured"]["kept"], entry["kept"]) == (1, True, True)
+    assert step["predicted_ms"] == pytest.approx(slower.timed[1], abs=1e-3)
+    assert slower.timed[2] == pytest.approx(slower.timed[1])  # best.pt, at the end
     assert set(record["bounds"]) == {"flops", "params", "latency", "size"}  # and all of them hold
     assert after["gflops"] <= 0.85 * before["gflops"]
     assert after["params"] <= 0.8 * before["params"]

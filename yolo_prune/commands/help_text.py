@@ -41,6 +41,7 @@ _APPLY = Help(
         "out": ("pruned.pt", "the file to write; default: beside the model, with -pruned in its name"),
         "imgsz": _IMGSZ,
         "profile": ("device.json", "what latency= is of, as yolo-prune profile writes it"),
+        "check_latency": ("False", "do not time the plan for latency= on this machine, and choose again by that"),
         "format": ("onnx", "the runtime that it is for: onnx, openvino, ncnn, engine"),
         "precision": ("fp16", "fp32 or fp16; for size= also int8"),
         "importance": ("obdc", "l1, l2, bn, lamp, fpgm, random; with data= also obdc, fisher, taylor, activation"),

@@ -27,6 +27,7 @@ _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least an
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
 _EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
 _ROUNDS, _MOST_SECONDS = 8, 4.0  # of each network in turns with the dense one: at least, and at most
+_AGAIN = 2  # how often those that are not known by then are timed again, at another time, for as long
 
 
 def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -176,38 +177,60 @@ def _networks(
 ) -> tuple[list[dict[str, Any]], list[float], list[float]]:
     """Time whole networks, each in turns with the dense one, until its share of the dense one's time is known.
 
-    A network's time is that share, times the median of the dense one's.
+    Those that are not known in time are timed again when the others are done: another program may have ended. A
+    network's time is its share, times the median of the dense one's.
 
     Returns:
-        `rows`, `held_out` and `ms` of each; the dense one's milliseconds beside each of them; the half-widths of the
-        shares that did not get narrow in time.
+        `rows`, `held_out`, `ms` and `interval` of each (ms that hold the true one, None for an end that is not known);
+        the dense one's milliseconds beside each of them; the half-widths of the shares that did not get narrow.
     """
     kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
     dense = runtimes.load(folder / nets[0]["file"], kind, threads, precision)
-    shares, dense_ms, unsteady = [1.0], [], []
     progress.one(_WEIGHT)
-    for net in nets[1:]:
+
+    def beside_dense(net: dict[str, Any]) -> timing.Turns:
         call = runtimes.load(folder / net["file"], kind, threads, precision)
-        turns = timing.in_turns({"dense": dense, "net": call}, _ROUNDS, _MOST_SECONDS)
-        ratio = turns.ratio("dense", "net")
-        shares.append(1 / ratio.median)
-        dense_ms.append(turns.timing("dense").median)
-        if not ratio.steady:
-            wide = (ratio.high - ratio.low) / 2 / ratio.median
-            unsteady.append(round(min(wide, 9.99), 4))  # too few rounds leave infinity, which JSON does not know
+        try:
+            return timing.in_turns({"dense": dense, "net": call}, _ROUNDS, _MOST_SECONDS)
+        finally:
+            del call
+            gc.collect()
+
+    turns = []
+    for net in nets[1:]:
+        turns.append(beside_dense(net))
         progress.one(_WEIGHT)
-        del call
-        gc.collect()
+    for _ in range(_AGAIN):
+        for number, one in enumerate(turns):
+            if not one.ratio("dense", "net").steady:
+                later = beside_dense(nets[1 + number])
+                turns[number] = later if later.ratio("dense", "net").steady else one.joined(later)
+    dense_ms = [one.timing("dense").median for one in turns]
     dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
-    whole = float(np.median(dense_ms))
-    return (
-        [
-            {"rows": net["rows"], "held_out": net["held_out"], "ms": round(share * whole, 5)}
-            for net, share in zip(nets, shares)  # noqa: B905 (Python 3.8 has no strict)
-        ],
-        dense_ms,
-        unsteady,
-    )
+    ratios = [timing.Ratio(1.0, 1.0, 1.0, 0), *(one.ratio("dense", "net") for one in turns)]
+    return _rows(nets, ratios, float(np.median(dense_ms))), dense_ms, _wide(ratios)
+
+
+def _rows(nets: list[dict[str, Any]], ratios: list[timing.Ratio], whole: float) -> list[dict[str, Any]]:
+    """What a profile keeps of its networks; whole: ms of the dense one."""
+    rows = []
+    for net, ratio in zip(nets, ratios):  # noqa: B905 (Python 3.8 has no strict)
+        ends = [whole / end if 0 < end < np.inf else None for end in (ratio.high, ratio.low)]
+        rows.append(
+            {
+                "rows": net["rows"],
+                "held_out": net["held_out"],
+                "ms": round(whole / ratio.median, 5),
+                "interval": [end and round(end, 5) for end in ends],
+            }
+        )
+    return rows
+
+
+def _wide(ratios: list[timing.Ratio]) -> list[float]:
+    """The half-widths of those that are not known; too few rounds leave infinity, which JSON does not know."""
+    wide = [(one.high - one.low) / 2 / one.median for one in ratios if not one.steady]
+    return [round(min(width, 9.99), 4) for width in wide]
 
 
 def main(words: list[str], folder: Path) -> int:

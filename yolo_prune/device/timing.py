@@ -85,6 +85,10 @@ class Turns:
 
     seconds: Mapping[str, np.ndarray]
 
+    def joined(self, later: Turns) -> Turns:
+        """These rounds, and later ones of the same models."""
+        return Turns({name: np.concatenate([took, later.seconds[name]]) for name, took in self.seconds.items()})
+
     def timing(self, name: str) -> Timing:
         """Milliseconds of one model."""
         ms = 1e3 * self.seconds[name]

@@ -245,6 +245,13 @@ class Settings(BaseModel):
         "a file",
         "must be a file that yolo-prune profile wrote, for example device.json",
     )
+    check_latency: bool = _setting(
+        True,
+        "whether the plan for a bound on latency is timed beside the dense model before it is cut, where the profile "
+        "is of this machine, and chosen again until the bound holds as measured",
+        "`True`, `False`",
+        "must be True or False",
+    )
     format: _Format = _setting(
         None,
         "the runtime that it will be deployed with; left out, the profile's, or `onnx`",

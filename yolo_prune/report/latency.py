@@ -10,6 +10,7 @@ from yolo_prune import log
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.measured_bound import Check, Measured
 from yolo_prune.report import text
 
 
@@ -32,6 +33,33 @@ def doubt(device: Profile, imgsz: int | None) -> None:
 def of_baseline(baseline: Baseline) -> str:
     """The predicted latency of a model before its first cut, for a line that lists its size."""
     return "" if baseline.latency is None else f", {baseline.latency:.2f} ms in {baseline.profile}"
+
+
+def tell_check(check: Check) -> None:
+    """Say in one line what a plan was timed at before it was cut; a bound that does not hold is a warning."""
+    bound = check.bound / check.dense
+    if check.taken >= len(check.tries) or not check.tries[check.taken].measured.known:
+        noisy = f" ({_share(check.tries[-1].measured)} of the dense model's time)" if check.tries else ""
+        log.warn(f"the plan is not known to hold the bound on latency{noisy}: {check.note}; it holds as predicted")
+        return
+    one = check.tries[check.taken]
+    line = (
+        f"the plan takes {one.measured.share:.1%} of the dense model's time on this machine "
+        f"({_share(one.measured)}), bound {bound:.1%}, predicted {one.predicted / check.dense:.1%}"
+    )
+    others = [other for number, other in enumerate(check.tries) if number != check.taken]
+    if others:
+        tried = ", ".join(f"{other.predicted / check.dense:.1%} as {other.measured.share:.1%}" for other in others)
+        line += f"; it was chosen again by what was measured (predicted and measured: {tried})"
+    if check.kept:
+        log.say(line)
+    else:
+        log.warn(f"THE LATENCY BOUND IS MISSED BY THE PLAN. {line}{f'; {check.note}' if check.note else ''}")
+
+
+def _share(measured: Measured) -> str:
+    """The interval of a share."""
+    return f"{measured.low:.1%} to {min(measured.high, 9.99):.1%}"
 
 
 def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> None:

@@ -11,7 +11,9 @@ channel_multiple        what counts that changed are multiples of: channels, and
 deployment              what size_bytes is of: format, precision, imgsz
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 fitness_is              what fitness is of this task: mAP50-95
-steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds
+steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds; with a profile
+                        predicted_ms; measured, where the plan was timed before it was cut: shares of the dense
+                        model's time (measured_bound.Check)
 history                 epoch, fitness, params, gflops; one row an epoch
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
 layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one;
@@ -36,6 +38,7 @@ from yolo_prune.graph import blocks, model_parts
 from yolo_prune.host import releases, validation
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.measured_bound import Check
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import widths
 
@@ -77,12 +80,14 @@ def add_step(
     fitness: float | None,
     seconds: float,
     latency: float | None = None,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """Note a step that was just taken; its fitness afterwards is filled in when it is known.
 
     Args:
         epoch: counted from 1, 0 for a cut without training. size: of the model now. fitness: before the cut.
         seconds: what the step took. latency: ms that the device profile predicts for the model now, if there is one.
+        check: what the plan was timed at before it was cut, where it was.
 
     Returns:
         The step's row.
@@ -96,6 +101,7 @@ def add_step(
         "fitness_after": None,
         "seconds": round(seconds, 3),
         **({} if latency is None else {"predicted_ms": round(latency, 4)}),
+        **({} if check is None else {"measured": check.as_dict()}),
     }
     record["steps"].append(row)
     return row

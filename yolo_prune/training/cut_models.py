@@ -21,7 +21,7 @@ from yolo_prune.host.memory import is_out_of_memory
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import Gates
-from yolo_prune.planning import choice, dry_cut
+from yolo_prune.planning import choice, measured_bound
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, reconstruct
@@ -102,6 +102,13 @@ def _apply(
     return optimizer_state.carry_optimizer(optimizer, cut_student(model, graph, plan))
 
 
+def _say_dropped(optimizer: str, count: int) -> None:
+    log.warn(
+        f"what {optimizer} knows of {count} of the cut tensors has another shape than they: it is dropped, and made "
+        "anew at the next step"
+    )
+
+
 def cut_training(
     model: nn.Module,
     ema: nn.Module,
@@ -113,7 +120,8 @@ def cut_training(
     scores_of: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
     avoid: dict[str, str] | None = None,
     undo: Undo | None = None,
-) -> tuple[channel_groups.ChannelGraph, list[str]]:
+    timed: measured_bound.Timed | None = None,
+) -> tuple[channel_groups.ChannelGraph, list[str], measured_bound.Check | None]:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
     Of several processes the first scores, plans and makes up for the cut, and all cut. Training goes on from the
@@ -122,18 +130,24 @@ def cut_training(
     Args:
         images: what the cut is made up for on; None where nothing does. scores_of: gives the importance of channels.
         avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
+        timed: how long a plan takes on this machine, asked in the first process; None where that is not to be known.
 
     Returns:
-        The groups as they were before the cut, and the blocks that were removed whole.
+        The groups as they were before the cut, the blocks that were removed whole, and what was measured of the plan.
     """
     removed: list[str] = []
+    check: measured_bound.Check | None = None
     frozen_layers = frozen.frozen_layers(student_of(model))
     scored = student_of(ema)
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
+
+    def decide(asked: measured_bound.Timed | None) -> tuple[Any, ...]:
+        choices = measured_bound.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers, timed=asked)
+        return *choices, avoid
+
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
-        graph, plan, failures = ddp.from_first(
-            lambda: (*dry_cut.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers), avoid)
-        )
+        graph, plan, found, failures = ddp.from_first(partial(decide, timed if number == 0 else None))
+        check = check or found
         if plan.note:
             log.warn(plan.note)
         if avoid is not None:
@@ -144,11 +158,7 @@ def cut_training(
         making_up = reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained)
         dropped = ddp.each(partial(_apply, model, ema, optimizer, graph, plan, making_up))
         if dropped:
-            kind = type(optimizer).__name__
-            log.warn(
-                f"what {kind} knows of {dropped} of the cut tensors has another shape than they: "
-                "it is dropped, and made anew at the next step"
-            )
+            _say_dropped(type(optimizer).__name__, dropped)
         size = model_size.size_of(scored)
         figures: dict[str, float] = {"flops": size.flops, "params": size.params}
         if "size" in bounds:
@@ -157,5 +167,5 @@ def cut_training(
             if images is not None:
                 student_of(model).load_state_dict(scored.state_dict())
             ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
-            return graph, removed
+            return graph, removed, check
     raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")

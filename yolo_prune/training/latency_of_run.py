@@ -13,6 +13,7 @@ from yolo_prune import files
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
+from yolo_prune.device import plan_timer as plan_timers
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
@@ -51,6 +52,17 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
         files.replace(kept, json.dumps(device.content, indent=1) + "\n")
     latency.doubt(device, run.image_size)
     return device
+
+
+def plan_timer(run: Run, wanted: Recipe, baseline: Baseline) -> plan_timers.PlanTimer | None:
+    """How long plans for the average take beside the dense model, where the run's profile is of this machine."""
+    device = baseline.profile
+    if device is None or not plan_timers.possible(wanted, device):
+        return None
+    kept = run.own_folder / _DENSE
+    return plan_timers.PlanTimer(
+        run.average_student, lambda: kept_model.read(kept, run.built, _USE, run.student), device
+    )
 
 
 def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Callable[[str], None]) -> None:

@@ -18,8 +18,9 @@ from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice
+from yolo_prune.planning.measured_bound import Check
 from yolo_prune.recipe import schedule
-from yolo_prune.report import messages
+from yolo_prune.report import latency, messages
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks, undo
 from yolo_prune.training import (
@@ -29,6 +30,7 @@ from yolo_prune.training import (
     distill,
     frozen,
     last_checkpoint,
+    latency_of_run,
     recovery,
     step_undo,
     teacher,
@@ -59,10 +61,10 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     start = time.perf_counter()
     share = _share(session)
     _prepare(run, session)
-    graph, removed = _cut(run, session, share, back)
+    graph, removed, check = _cut(run, session, share, back)
     _make_sparse(run, session, share)
     run.rewire_after_cut()
-    row = _record(run, session, start)
+    row = _record(run, session, start, check)
     last_checkpoint.stamp(run, session, graph, removed)
     session.start_actions(run, _graph_until_next_step(run, session))
     recovery.follow(run, session)
@@ -107,9 +109,13 @@ def _look_at_images(run: Run, session: Session) -> None:
         session.images = cut_models.images(run)
 
 
-def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[ChannelGraph, list[str]]:
-    """Returns the graph as it was before the cut, and the names of blocks that went whole."""
-    return cut_models.cut_training(
+def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[ChannelGraph, list[str], Check | None]:
+    """Returns the graph as it was before the cut, the names of blocks that went whole, and what the plan was timed at.
+
+    The plan of the last step is timed: the bounds of the others are on the way.
+    """
+    last = session.done + 1 == len(session.epochs)
+    graph, removed, check = cut_models.cut_training(
         run.model,
         run.average,
         run.optimizer,
@@ -120,7 +126,11 @@ def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[Cha
         _scores(run, session),
         session.avoid,
         back,
+        latency_of_run.plan_timer(run, session.recipe, session.baseline) if last else None,
     )
+    if check is not None:
+        latency.tell_check(check)
+    return graph, removed, check
 
 
 def _make_sparse(run: Run, session: Session, share: float) -> None:
@@ -135,14 +145,14 @@ def _make_sparse(run: Run, session: Session, share: float) -> None:
     session.actions.hold(run.student, chosen)
 
 
-def _record(run: Run, session: Session, start: float) -> dict[str, Any]:
+def _record(run: Run, session: Session, start: float, check: Check | None) -> dict[str, Any]:
     """Note the step in the record, which began at `start`; returns its row."""
     session.size = model_size.size_of(run.student)
     session.done += 1
     seconds = time.perf_counter() - start
     device = session.baseline.profile
-    latency = None if device is None else model_size.latency_of(run.student, device)
-    return records.add_step(session.record, run.epoch + 1, session.size, session.fitness, seconds, latency)
+    predicted = None if device is None else model_size.latency_of(run.student, device)
+    return records.add_step(session.record, run.epoch + 1, session.size, session.fitness, seconds, predicted, check)
 
 
 def _graph_until_next_step(run: Run, session: Session) -> ChannelGraph | None:
