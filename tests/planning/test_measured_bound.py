@@ -140,9 +140,13 @@ def test_a_choice_that_stays_the_same_is_not_timed_again() -> None:
     def one_of_few(limit: float) -> tuple[Any, PrunePlan]:
         return GRAPH, PrunePlan({"group": np.arange(1)}, predicted=coarse[limit])
 
-    _, check = measured_bound.hold(one_of_few, machine(0.9), BOUND, DENSE)
-    assert check is not None
-    assert (len(check.tries), check.kept) == (1, True)
+    def below_already(limit: float) -> tuple[Any, PrunePlan]:
+        return choose(limit) if limit <= BOUND else (GRAPH, PrunePlan())  # an earlier step cut it to less than that
+
+    for some in (one_of_few, below_already):
+        (_, plan), check = measured_bound.hold(some, machine(0.9), BOUND, DENSE)
+        assert check is not None
+        assert (plan.predicted, len(check.tries), check.kept) == (10.0, 1, True)
 
 
 def test_the_record_has_shares_and_their_intervals() -> None:

@@ -200,8 +200,8 @@ def hold(
         except BoundError as error:
             note = f"a tighter choice is out of reach: {first_line(error)}"
             break
-        if chosen[1].predicted == predicted:
-            break  # no chunk of channels lies between the two bounds
+        if chosen[1].predicted in (None, predicted):
+            break  # no chunk of channels lies between the two bounds; or the model is below the new one already
         choices.append(chosen)
     taken, kept = _taken(tries, holds, len(choices))
     return choices[taken], Check(tuple(tries), taken, bound, dense, kept, "" if kept else note)
