@@ -19,8 +19,8 @@ import yolo_prune
 from tests.helpers.checkout import ROOT
 from tests.helpers.untrained import save
 from yolo_prune import cli
-from yolo_prune.errors import PruneError
-from yolo_prune.sweeps import folder, local
+from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.sweeps import checks, folder, local
 
 POINTS = ("dense-64", "flops60-64", "dense-32", "flops60-32")
 WORDS = (
@@ -215,6 +215,23 @@ def test_what_is_wrong_is_one_line_before_any_work(
     assert "prune_profile" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("runs/sweep").exists()
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_kept(
+    untrained: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command would take it for good."""
+
+    def busy(model: str, kind: str, imgsz: int, target: str, **more: Any) -> None:
+        Path(target).write_text("{}")
+        raise NoisyError(f"{target} was measured on a machine that was too busy: 3 of 9 networks")
+
+    monkeypatch.setattr(checks.profiles, "profile", busy)
+    monkeypatch.setattr(local, "run", lambda *given: pytest.fail("work was begun"))
+    out = tmp_path / "out"
+    with pytest.raises(PruneError, match=r"latency=: this machine was too busy to be measured \(3 of 9 networks\)"):
+        yolo_prune.sweep(str(untrained), str(tiny_data), epochs=3, imgsz=64, latency="50%", out=str(out))
+    assert not out.exists()
 
 
 def test_a_point_that_fails_is_a_line_and_not_the_end(
