@@ -188,6 +188,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"data": "none.yaml"}, "data=none.yaml: not a data set"),
         ({"baselines": "yolo99n.pt"}, "baselines=yolo99n.pt: there is no such file, and ultralytics publishes no such"),
         ({"baselines": "yolo99n.yaml"}, "baselines=yolo99n.yaml: "),
+        ({"baselines": "data"}, ".yaml is no model: there is no 'backbone' in it"),
         ({"baselines": "yolov8n-seg.yaml"}, "baselines=yolov8n-seg.yaml is of task segment and the model of detect"),
         ({"flops": "1%"}, "out of reach"),
         ({"flops": "50"}, "flops=50 has no unit"),
@@ -203,6 +204,8 @@ def test_what_is_wrong_is_one_line_before_any_work(
     given: dict[str, Any], line: str, untrained: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "run", lambda *given: pytest.fail("work was begun"))
+    if given.get("baselines") == "data":
+        given = {"baselines": str(tiny_data)}
     if given.get("data") == "three":
         given = {"data": str(tmp_path / "three.yaml")}
         Path(given["data"]).write_text(tiny_data.read_text() + "  2: grey\n")

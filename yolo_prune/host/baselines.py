@@ -35,6 +35,8 @@ def find(name: str, argument: str, safe: bool) -> tuple[str, nn.Module]:
         try:
             with exporter.quiet():
                 return name, ultralytics.YOLO(name).model
+        except KeyError as error:
+            raise PruneError(f"{argument}={name} is no model: there is no {error} in it") from None
         except Exception as error:  # the host has many
             raise PruneError(f"{argument}={name}: {error_text.quoted(error)}") from None
     if path.suffix == ".pt" and not path.exists():

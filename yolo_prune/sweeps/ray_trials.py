@@ -15,6 +15,7 @@ Read in ray 2.60.0: tune/tuner.py, tune/execution/tune_controller.py (`_process_
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,8 @@ def run(
         "limit": share.limit,
         "ray": ray.__version__,
     }
-    with _settings(), _watched(look):
+    # Ray prints a table of its own; what is said here goes to the stream that the host's log has.
+    with _settings(), _watched(look), contextlib.redirect_stdout(io.StringIO()):
         for restored in (True, False):
             if left:
                 _fit(folder / "ray", stage, needs, left, list(arguments), restored)
