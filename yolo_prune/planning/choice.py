@@ -22,6 +22,7 @@ from yolo_prune.importance import gradients, scoring
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import candidates
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.recipe import schedule
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.recipe.settings import Recipe
 
@@ -51,6 +52,12 @@ def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[
         full = baseline.size.flops
         upper["flops"] = full - share * max(full - baseline.least, 0.0)
     return upper
+
+
+def flops_left(recipe: Recipe, baseline: Baseline) -> float:
+    """About what share of the FLOPs a recipe's bounds leave, all steps together; 1 where nothing is bounded."""
+    full = baseline.figures()
+    return schedule.flops_left({key: bound / full[key] for key, bound in step_bounds(recipe, baseline).items()})
 
 
 def _lowest(recipe: Recipe, original: Mapping[str, int], largest_cuts: Mapping[str, float]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from yolo_prune.recipe.bounds import BOUNDS, EXAMPLES, Bound, fault, is_figure, read_bound
 from yolo_prune.recipe.formats import FORMATS
-from yolo_prune.recipe.schedule import SCHEDULES
+from yolo_prune.recipe.schedule import EARLY, LATE, SCHEDULES, SHALLOW, start_of
 from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 
 GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
@@ -115,14 +115,15 @@ class Settings(BaseModel):
         "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
-    start: _Fraction = _setting(
-        0.15,
-        "when the first step happens, as a fraction of the epochs",
+    start: _Fraction | None = _setting(
+        None,
+        f"when the first step happens, as a fraction of the epochs; left out, {LATE} where one step leaves "
+        f"{SHALLOW:.0%} of the FLOPs or more, {EARLY} where it leaves less or there are several",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",
     )
-    end: _Fraction = _setting(
-        _END,
+    end: _Fraction | None = _setting(
+        None,
         f"when the last step happens, as a fraction of the epochs; the rest fine-tunes; left out, {_END} where there "
         "are several",
         "0 to 1, not before the start",
@@ -297,18 +298,20 @@ class Settings(BaseModel):
     def _timing(cls, data: Any) -> Any:
         """What is left out of schedule, start, end and steps follows from what is given of them.
 
-        A single step has no end of its own: where that is not given, it is the start.
+        A single step has no end of its own: where that is not given, it is the start. Where its start is not given
+        either, the depth of the cut decides it, which only the model tells (`Recipe.timed`).
         """
         if not isinstance(data, dict):
             return data
-        start = data.get("start", cls.model_fields["start"].default)
-        ends_later = data.get("end") not in (None, start)
-        several = ends_later or data.get("max_drop") is not None or data.get("steps", 1) != 1
-        schedule = data.get("schedule", "cubic" if several else "oneshot")
+        given = {key: value for key, value in data.items() if value is not None or key not in ("start", "end")}
+        start, end = given.get("start"), given.get("end")
+        several = end not in (None, start) or given.get("max_drop") is not None or given.get("steps", 1) != 1
+        schedule = given.get("schedule", "cubic" if several else "oneshot")
         if schedule != "oneshot":
-            return {"schedule": schedule, "steps": _STEPS, **data}
+            first = min(EARLY, end) if is_figure(end) and 0 <= end <= 1 else EARLY
+            return {"schedule": schedule, "steps": _STEPS, "start": first, "end": _END, **given}
         fraction = is_figure(start) and 0 <= start <= 1
-        return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **data}
+        return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **given}
 
 
 class Recipe(Settings):
@@ -330,6 +333,17 @@ class Recipe(Settings):
         if faults:
             raise fault("; ".join(faults))
         return self
+
+    def timed(self, left: float) -> Recipe:
+        """Return the recipe with a start, where it leaves that open.
+
+        Args:
+            left: share of the FLOPs that the cut leaves; see `schedule.start_of`.
+        """
+        if self.start is not None:
+            return self
+        start = start_of(left)
+        return self.model_copy(update={"start": start, "end": start if self.end is None else max(self.end, start)})
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain values for the record; bounds as written. `Recipe(**…)` reads it back."""
@@ -361,7 +375,7 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
         )
     yield from _of_precision(values, say)
-    if values["start"] > values["end"]:
+    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
