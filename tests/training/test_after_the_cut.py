@@ -61,6 +61,32 @@ def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
     assert trainer.args.nbs == 64
 
 
+@pytest.mark.parametrize(
+    ("batches", "given", "optimizer", "expected"),
+    [
+        (10, {}, torch.optim.AdamW, 16),  # 200 batches are left: each is a step
+        (100, {}, torch.optim.AdamW, 32),  # 2,000 batches: two to each of 1,000 steps
+        (200, {}, torch.optim.AdamW, None),  # 4,000: the host's four to a step do
+        (10, {"nbs": 32}, torch.optim.AdamW, None),  # was given
+        (10, {}, torch.optim.SGD, None),
+    ],
+)
+def test_a_short_recovery_takes_fewer_images_to_a_step(
+    batches: int, given: dict[str, int], optimizer: type[torch.optim.Optimizer], expected: int | None
+) -> None:
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(**{"nbs": 64, **given}),
+        batch_size=16,
+        epochs=30,
+        train_loader=range(batches),
+        optimizer=optimizer([nn.Parameter(torch.zeros(1))], 0.1),
+    )
+    cut: Any = SimpleNamespace(recipe=SimpleNamespace(nbs=None), epochs=[2, 10])
+    assert recovery.images_to_a_step(Run(trainer), cut) == expected
+    cut.recipe.nbs = 48
+    assert recovery.images_to_a_step(Run(trainer), cut) == 48
+
+
 class StopError(Exception):
     """The process is gone."""
 

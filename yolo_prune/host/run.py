@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import RANK
+from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
 from yolo_prune.host import platform_report
@@ -154,10 +154,24 @@ class Run:
         return int(self.trainer.accumulate)
 
     @property
+    def batch_size(self) -> int:
+        """Images of a batch, of several processes together."""
+        return int(self.trainer.batch_size)
+
+    @property
+    def batches_to_a_step(self) -> int:
+        """Batches to a step of the optimizer after the host's warm-up, by its `nbs`."""
+        return max(round(self.trainer.args.nbs / self.trainer.batch_size), 1)
+
+    @property
+    def has_own_nbs(self) -> bool:
+        """Whether `nbs` was given, and not left at what the host has."""
+        return bool(self.trainer.args.nbs != DEFAULT_CFG_DICT["nbs"])
+
+    @property
     def optimizer_steps(self) -> int:
         """Steps of the optimizer in an epoch after the host's warm-up."""
-        accumulate = max(round(self.trainer.args.nbs / self.trainer.batch_size), 1)
-        return int(len(self.trainer.train_loader) // accumulate)
+        return int(len(self.trainer.train_loader) // self.batches_to_a_step)
 
     def built(self, yaml: Mapping[str, Any]) -> Any:
         """A new model of a yaml, of the trainer's task."""

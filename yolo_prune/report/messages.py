@@ -103,6 +103,18 @@ def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, remov
     )
 
 
+def more_steps(images: int, steps: int, stock: int) -> None:
+    """The optimizer steps more often from now on.
+
+    Args:
+        images: to a step. steps: that are left by it. stock: that would be left by the host's nbs.
+    """
+    log.say(
+        f"a step of the optimizer for every {images} images from now on: about {steps} are left, and {stock} by the "
+        "host's nbs (prune_nbs=64 keeps to that)"
+    )
+
+
 def step_undone(row: Mapping[str, Any], fitness: float | None, record: Mapping[str, Any], now: Size) -> None:
     """A step has just been undone, for fitness did not come back.
 

@@ -10,8 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+
 from yolo_prune.host.run import Run
+from yolo_prune.report import messages
 from yolo_prune.training.session_data import Session
+
+# Steps of the optimizer that a cut network is to have (docs/decisions/0019). With fewer, an adaptive optimizer takes
+# fewer images to each; with others a step would have to be shorter, which is not measured.
+ENOUGH = 1000
+_ADAPTIVE = (
+    *(torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam),
+    torch.optim.RMSprop,
+)
 
 
 def follow(run: Run, session: Session) -> None:
@@ -19,10 +30,37 @@ def follow(run: Run, session: Session) -> None:
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
     if recipe.ema and session.steps:  # also of a step that was undone: the average began anew there
         run.average_with(decay(recipe.ema))
-    if recipe.nbs is not None and session.cadence is not None:
-        session.cadence.step_every(recipe.nbs if all_taken else None)
+    images = images_to_a_step(run, session) if all_taken else None
+    if session.cadence is not None and (recipe.nbs is not None or images is not None):
+        session.cadence.step_every(images)
     if recipe.restart_lr and all_taken:
         session.actions.scale_learning_rate(_rate(run, session) / max(run.schedule(run.epoch), 1e-12))
+
+
+def images_to_a_step(run: Run, session: Session) -> int | None:
+    """Images to a step of the optimizer after the last cut: as asked, or so few that about `ENOUGH` steps are left.
+
+    Returns:
+        Images, of several processes together, a multiple of the batch where the recipe does not say it; None where the
+        host's `nbs` stays: one that was given, one that leaves steps enough, and that of SGD and MuSGD.
+    """
+    if session.recipe.nbs is not None or run.has_own_nbs or not isinstance(run.optimizer, _ADAPTIVE):
+        return session.recipe.nbs
+    batches = min(max(_batches_left(run, session) // ENOUGH, 1), run.batches_to_a_step)
+    return None if batches == run.batches_to_a_step else batches * run.batch_size
+
+
+def say(run: Run, session: Session) -> None:
+    """Say, right after the last step, where its optimizer steps more often than the host's would."""
+    images = images_to_a_step(run, session)
+    if images is not None and session.recipe.nbs is None and not session.unfinished:
+        left, batches = _batches_left(run, session), images // run.batch_size
+        messages.more_steps(images, left // batches, left // run.batches_to_a_step)
+
+
+def _batches_left(run: Run, session: Session) -> int:
+    """Batches from the last cut to the end of the run, the same whenever it is asked."""
+    return (run.epochs - session.epochs[-1]) * len(run.loader)
 
 
 def decay(age: float) -> Callable[[int], float]:

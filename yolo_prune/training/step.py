@@ -68,6 +68,7 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     last_checkpoint.stamp(run, session, graph, removed)
     session.start_actions(run, _graph_until_next_step(run, session))
     recovery.follow(run, session)
+    recovery.say(run, session)
     session.actions.warm_up(len(run.loader), run.accumulate)
     run.forget_the_best()
     if run.epoch > run.start_epoch:
