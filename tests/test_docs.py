@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,17 @@ def test_the_pictures_show_what_their_figures_say(monkeypatch: pytest.MonkeyPatc
     held = {path.name for path in pictures.FOLDER.glob("*.png")}
     assert held == {f"{name}{suffix}.png" for name in pictures.PICTURES for suffix in ("", "-dark")}
     assert pictures.stale() == [], "run `python docs/site/generate.py`"
+
+
+def test_the_notebook_carries_no_outputs_and_calls_what_there_is() -> None:
+    """`.ci/run` runs it (docs/site/run_notebook.py)."""
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in code] == [[]] * len(code)
+    assert {cell["execution_count"] for cell in code} == {None}
+    assert ["parameters"] in [cell["metadata"].get("tags") for cell in code]
+    text = "".join(line for cell in cells for line in cell["source"])
+    assert [link for link in re.findall(r"\]\((?!https?:)([^)]+)", text) if not (ROOT / "docs" / link).exists()] == []
 
 
 def test_the_readme_is_short() -> None:

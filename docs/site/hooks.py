@@ -7,6 +7,7 @@ in the site. A link to a file that is not there stays as it is, and the strict b
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -55,7 +56,20 @@ def on_files(files: Files, config: Any) -> Files:
                 seen.add(other)
                 waiting.append(other)
     files.append(File.generated(config, placed(DECISIONS), content=decisions()))
+    files.append(File.generated(config, "quickstart-notebook.md", content=notebook()))
     return files
+
+
+def notebook() -> str:
+    """The notebook as a page: its words, and its code in blocks."""
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    parts = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell, text in zip(cells, texts, strict=True)
+    ]
+    parts.insert(1, "[Download this page as a notebook](quickstart.ipynb)")
+    return "\n\n".join(parts) + "\n"
 
 
 def decisions() -> str:

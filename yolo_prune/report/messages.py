@@ -181,7 +181,8 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     log.say(
         f"{'stopped' if missing else 'done'}: params {before['params']:,} -> {after['params']:,} "
         f"({after['params'] / before['params']:.0%}), "
-        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%}), "
+        f"GFLOPs {before['gflops']:.2f} -> {after['gflops']:.2f} ({after['gflops'] / before['gflops']:.1%})"
+        f"{_fused(before, after)}, "
         f"{_files(record)}fitness "
         f"{of_fitness(before['fitness'])} -> {of_fitness(after['fitness'])}"
     )
@@ -197,6 +198,14 @@ def what_next(weights: Path, dense: Path | None, data: object, kind: str | None)
     words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
     words += [*([] if data is None else [f"data={data}"]), f"format={kind or 'onnx'}"]
     log.say(f"next: yolo-prune export {shlex.join(words)}")
+
+
+def _fused(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Why the host's summary after a training has another figure: it is of the fused model."""
+    dense, final = (row.get("gflops_deployed") for row in (before, after))
+    return (
+        "" if not dense or not final else f"; fused, as deployed and as in the last summary, {dense:.2f} -> {final:.2f}"
+    )
 
 
 def _files(record: Mapping[str, Any]) -> str:
