@@ -74,8 +74,8 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
         ["prune_precision=int8 does not go with prune_format=ncnn: write fp32 or fp16"],
     ),
     (
-        {"prune_latency": "50%", "prune_precision": "int8"},
-        ["prune_precision=int8 does not go with prune_latency=50%: latencies are measured in fp32 or fp16"],
+        {"prune_latency": "50%", "prune_precision": "int8", "prune_format": "ncnn"},
+        ["prune_precision=int8 does not go with prune_format=ncnn: write fp32 or fp16"],
     ),
     (
         {"prune": 0.5, "prune_scope": "globl"},

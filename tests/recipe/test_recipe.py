@@ -20,7 +20,15 @@ from yolo_prune.recipe.bounds import Bound
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICES = ["intel-cpu", "jetson-agx-orin", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5"]
+DEVICES = [
+    "intel-cpu",
+    "intel-cpu-int8",
+    "jetson-agx-orin",
+    "jetson-nano",
+    "jetson-orin-nano",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+]
 SHIPPED = sorted(["aggressive", "auto", "balanced", "gentle", "oneshot", *DEVICES])
 
 
@@ -35,6 +43,7 @@ def test_the_shipped_recipes_are_there_and_say_what_they_promise() -> None:
         "balanced": "50%",
         "gentle": "70%",
         "intel-cpu": "50%",
+        "intel-cpu-int8": "50%",
         "jetson-agx-orin": "60%",
         "jetson-nano": "40%",
         "jetson-orin-nano": "50%",

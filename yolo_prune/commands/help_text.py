@@ -43,7 +43,7 @@ _APPLY = Help(
         "profile": ("device.json", "what latency= is of, as yolo-prune profile writes it"),
         "check_latency": ("False", "do not time the plan for latency= on this machine, and choose again by that"),
         "format": ("onnx", "the runtime that it is for: onnx, openvino, ncnn, engine"),
-        "precision": ("fp16", "fp32 or fp16; for size= also int8"),
+        "precision": ("fp16", "fp32, fp16 or int8"),
         "importance": ("obdc", "l1, l2, bn, lamp, fpgm, random; with data= also obdc, fisher, taylor, activation"),
         "scope": ("global", "how the cut is spread: uniform, global, latency, isomorphic"),
         "sensitivity": ("sensitivity.json", "measured sensitivity, as yolo-prune inspect data=... writes it"),
@@ -98,7 +98,7 @@ _PROFILE = Help(
         "out": ("device.json", "the file to write"),
         "kit": ("profile.pyz", "write a program that measures another device: python3 profile.pyz out=device.json"),
         "threads": ("4", "CPU threads; default 1"),
-        "precision": ("fp16", "fp32 or fp16; default fp32"),
+        "precision": ("fp16", "fp32, fp16 or int8; default fp32"),
         "safe": _SAFE,
     },
     (

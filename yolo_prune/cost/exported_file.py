@@ -86,6 +86,9 @@ def _of_onnx(path: Path) -> list[Convolution]:
     for node in graph.node:  # FP16 files and constants that were not folded
         if node.op_type == "Constant":
             weights[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
+    for node in graph.node:  # INT8 files: the integers that a weight is made of
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
     layers = []
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose") or len(weights.get(node.input[1], ())) != 4:

@@ -9,4 +9,4 @@ from __future__ import annotations
 KIND = "yolo-prune device profile"
 VERSION = 2  # from 2 on networks are counted as they are exported: of YOLOv10 and 26 one branch of the head
 FORMATS = ("onnx", "openvino", "ncnn", "engine")
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")

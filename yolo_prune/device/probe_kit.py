@@ -22,7 +22,7 @@ from yolo_prune.allocation import allocate
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import exported_file, layer_shapes
 from yolo_prune.cost.layer_shapes import Layer
-from yolo_prune.device import probes
+from yolo_prune.device import int8_nodes, probes
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
@@ -68,23 +68,21 @@ def make(
 
     Args:
         network: a stock model. name: what the profile calls it. folder: an empty folder.
-        kind: a name in profile_format.FORMATS. imgsz: pixels, a multiple of the stride. say: what progress is told to.
+        kind: a name in profile_format.FORMATS. precision: one of profile_format.PRECISIONS that goes with it.
+        imgsz: pixels, a multiple of the stride. say: what progress is told to.
 
     Raises:
         PruneError: the host cannot export the model to this format, or writes other layers than are counted.
     """
     networks, end2end = _networks(network, folder, kind, precision, imgsz, say)
     layers = layer_shapes.layers_of(network, imgsz, end2end)
-    form = "ncnn" if kind == "ncnn" else "onnx"
-    suffix = ".param" if kind == "ncnn" else ".onnx"
-    written: set[str] = set()
+    written: dict[str, str] = {}
 
     def probe(layer: Layer, inp: int, out: int) -> str:
         label = f"{layer.kind} {inp} {out}".replace(" ", "_").replace("/", "s")
         if label not in written:
-            probes.write(layer, inp, out, folder / label, form)
-            written.add(label)
-        return label + suffix
+            written[label] = probes.write(layer, inp, out, folder / label, kind, precision).name
+        return written[label]
 
     empty = Layer("", "conv", (1, 1), (1, 1), (0, 0), (1, 1), (1, 1), 1, 1, 1, "none")
     manifest: dict[str, Any] = {
@@ -209,7 +207,6 @@ def _networks(
         `file`, `rows` and `held_out` of each, and whether their head is the one-to-one branch.
     """
     networks = []
-    form = "onnx" if kind == "engine" else kind
     end2end = False
     for index, (how, held_out) in enumerate([(100, False), *_NETWORKS]):
         if index % 4 == 0:
@@ -217,16 +214,39 @@ def _networks(
         small = deepcopy(network)
         if how != 100:
             cut_channels.apply(small, *(_random(small, index) if how == "random" else _planned(small, int(how), index)))
-        _flatten(small)
-        artifact = exporter.export(small, folder / f"network{index}", form, imgsz=imgsz, precision=precision)
+        if precision != "int8":  # what a calibration sees of such weights are not the zero points of a real model
+            _flatten(small)
+        artifact = export(small, folder / f"network{index}", kind, precision, imgsz)
+        form = form_of(kind)
         end2end = exported_file.end2end(artifact, form)
         layers = layer_shapes.layers_of(small, imgsz, end2end)
         exported_file.require(layers, artifact, form)
         rows = [list(layer.row) for layer in layers]
-        if kind == "ncnn":
-            note_input(artifact, small, imgsz)
         networks.append({"file": artifact.relative_to(folder).as_posix(), "rows": rows, "held_out": held_out})
     return networks, end2end
+
+
+def form_of(kind: str) -> str:
+    """The format of the file that a runtime is given: an engine is built of ONNX, on the device."""
+    return "onnx" if kind == "engine" else kind
+
+
+def export(network: nn.Module, folder: Path, kind: str, precision: str, imgsz: int) -> Path:
+    """Export a model, for its time, as a runtime gets it.
+
+    Args:
+        network: a stock model. folder: where to. kind, precision: of a profile. imgsz: pixels.
+
+    Raises:
+        PruneError: the host cannot export it.
+    """
+    inserted = kind == "engine" and precision == "int8"  # onnxruntime's calibration makes what TensorRT does not take
+    artifact = exporter.export(network, folder, form_of(kind), imgsz=imgsz, precision="fp32" if inserted else precision)
+    if inserted:
+        int8_nodes.insert_into(artifact, kind)
+    if kind == "ncnn":
+        note_input(artifact, network, imgsz)
+    return artifact
 
 
 def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:

@@ -15,16 +15,30 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from yolo_prune.cost.layer_shapes import Layer
+from yolo_prune.device import int8_nodes
 
 
-def write(layer: Layer, inp: int, out: int, path: Path, form: str) -> None:
-    """Write a network of this layer with other channels: `path` with .onnx, or with .param and .bin for ncnn."""
-    if form == "ncnn":
+def write(layer: Layer, inp: int, out: int, path: Path, kind: str, precision: str = "fp32") -> Path:
+    """Write a network of this layer with other channels.
+
+    Args:
+        layer: what is not channels. inp, out: channels. path: of the file, whose suffix is put there.
+        kind: the runtime, a name in profile_format.FORMATS. precision: "int8" makes an INT8 file; the others are the
+            runtime's to choose.
+
+    Returns:
+        The .onnx file, or for ncnn the .param file, with the .bin file beside it.
+    """
+    if kind == "ncnn":
         param, weights = _ncnn(layer, inp, out)
         path.with_suffix(".param").write_text(param)
         path.with_suffix(".bin").write_bytes(weights)
-    else:
-        path.with_suffix(".onnx").write_bytes(_onnx(layer, inp, out))
+        return path.with_suffix(".param")
+    model = _onnx(layer, inp, out)
+    if precision == "int8":
+        model = int8_nodes.insert(model, kind)
+    path.with_suffix(".onnx").write_bytes(model.SerializeToString())
+    return path.with_suffix(".onnx")
 
 
 def _weights(layer: Layer, inp: int, out: int) -> np.ndarray:
@@ -38,7 +52,7 @@ def _weights(layer: Layer, inp: int, out: int) -> np.ndarray:
     return np.full(shape, 1 / max(inp // groups * layer.kernel[0] * layer.kernel[1], 1), np.float32)
 
 
-def _onnx(layer: Layer, inp: int, out: int) -> bytes:
+def _onnx(layer: Layer, inp: int, out: int) -> onnx.ModelProto:
     weights, bias = _weights(layer, inp, out), np.full(out, 0.1, np.float32)
     if layer.operation == "linear":
         size = [1, layer.size[1], inp]
@@ -61,6 +75,8 @@ def _onnx(layer: Layer, inp: int, out: int) -> bytes:
     elif layer.activation == "relu":
         nodes.append(helper.make_node("Relu", ["c"], ["y"]))
         last = "y"
+    for node in nodes:
+        node.name = node.output[0]
     graph = helper.make_graph(
         nodes,
         "probe",
@@ -70,8 +86,7 @@ def _onnx(layer: Layer, inp: int, out: int) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8  # of opset 17; runtimes on devices are older than the onnx package here
-    content: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
-    return content
+    return onnx.shape_inference.infer_shapes(model)
 
 
 _NCNN = {

@@ -42,7 +42,7 @@ def profile(
         imgsz: side of the input in pixels; default: the one the model was trained with.
         out: the file to write; default device.json. kit: write a .pyz file instead, which measures another device:
             `python3 profile.pyz out=device.json` there, with Python 3.8 or newer, numpy and the runtime.
-        threads: CPU threads. precision: fp32 or fp16. safe: as in `apply`.
+        threads: CPU threads. precision: fp32, fp16 or int8. safe: as in `apply`.
 
     Returns:
         The profile; None where a kit was written.
@@ -98,12 +98,12 @@ def _save(measured: dict[str, Any], target: Path, model: str) -> None:
         raise NoisyError(f"{target} was measured on a machine that was too busy: {noise}", measured)
 
 
-def _require_exporter(kind: str) -> None:
-    exporter.require("onnx" if kind == "engine" else kind)
+def _require_exporter(kind: str, precision: str) -> None:
+    exporter.require(probe_kit.form_of(kind), "fp32" if kind == "engine" else precision)
 
 
 def _make(network: nn.Module, name: str, folder: Path, kind: str, precision: str, imgsz: int) -> None:
-    _require_exporter(kind)
+    _require_exporter(kind, precision)
     probe_kit.make(network, name, folder, kind=kind, precision=precision, imgsz=imgsz, say=log.show)
 
 
@@ -135,7 +135,7 @@ def require_here(recipe: Recipe) -> tuple[str, str]:
     kind, precision = recipe.format or "onnx", recipe.precision or "fp32"
     runtimes.check(kind, precision)
     runtimes.require(kind)
-    _require_exporter(kind)
+    _require_exporter(kind, precision)
     return kind, precision
 
 
@@ -187,8 +187,4 @@ def time_side_by_side(dense: nn.Module, pruned: nn.Module, device: Profile) -> t
 
 def export(network: nn.Module, folder: Path, device: Profile) -> Path:
     """Export a model as a profile's device runs it; see deploy.export. An engine is built from the ONNX file."""
-    kind = "onnx" if device.format == "engine" else device.format
-    artifact = exporter.export(network, folder, kind, imgsz=device.imgsz, precision=device.precision)
-    if kind == "ncnn":
-        probe_kit.note_input(artifact, network, device.imgsz)
-    return artifact
+    return probe_kit.export(network, folder, device.format, device.precision, device.imgsz)

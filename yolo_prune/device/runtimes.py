@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,16 @@ from yolo_prune.errors import PruneError, first_line
 
 if TYPE_CHECKING:  # not subscriptable in Python 3.8
     Run = Callable[[Any], list[np.ndarray]]  # an image (1, channels, height, width), float32, 0..1 -> its outputs
-    # What runs a network on an image, what makes arrays of what that returns, what tells the image's shape.
-    Opened = tuple[Callable[[Any], Any], Callable[[Any], list[np.ndarray]], Callable[[], tuple[int, ...]]]
+
+
+class Opened(NamedTuple):
+    """A network: what runs it on an image, what makes arrays of what that returns, the image's shape and type."""
+
+    call: Callable[[Any], Any]
+    read: Callable[[Any], list[np.ndarray]]
+    shape: Callable[[], tuple[int, ...]]
+    type: str = "float32"  # of layers alone in INT8 another; see int8_nodes.py
+
 
 OTHERS = ("mnn", "litert", "torchscript")  # no devices are profiled in these, but artifacts of them are run
 
@@ -63,6 +71,10 @@ def check(kind: str, precision: str) -> None:
         raise PruneError(f"format={kind} is unknown; supported: {', '.join(FORMATS)}")
     if precision not in PRECISIONS:
         raise PruneError(f"precision={precision} is unknown; supported: {', '.join(PRECISIONS)}")
+    if kind == "ncnn" and precision == "int8":
+        raise PruneError(
+            "precision=int8 with format=ncnn: ultralytics writes ncnn in fp32 and fp16; write one of these"
+        )
     if kind == "onnx" and precision == "fp16":
         raise PruneError(
             "precision=fp16 with format=onnx: ONNX Runtime on a CPU computes in fp32; write precision=fp32"
@@ -122,14 +134,16 @@ def load(
     try:
         if kind == "engine":
             return _engine(path, threads, precision)
-        call, _, input_shape = _OPENERS[kind](path, threads, precision)
-        shape = shape or input_shape()
+        opened = _OPENERS[kind](path, threads, precision)
+        shape = shape or opened.shape()
     except PruneError:
         raise
     except Exception as error:  # every runtime has its own, down to RuntimeError with a page of text
         raise _cannot_open(path, kind, error) from error
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
-    return lambda: call(noise)
+    if opened.type != "float32":
+        noise = (100 * noise).astype(opened.type)
+    return lambda: opened.call(noise)
 
 
 def runner(path: Path, kind: str, threads: int, precision: str = "fp32") -> Run:
@@ -138,12 +152,12 @@ def runner(path: Path, kind: str, threads: int, precision: str = "fp32") -> Run:
     Not of engines: the host's own backend runs those.
     """
     try:
-        call, read, _ = _OPENERS[kind](path, threads, precision)
+        opened = _OPENERS[kind](path, threads, precision)
     except PruneError:
         raise
     except Exception as error:
         raise _cannot_open(path, kind, error) from error
-    return lambda image: read(call(image))
+    return lambda image: opened.read(opened.call(image))
 
 
 def _cannot_open(path: Path, kind: str, error: BaseException) -> PruneError:
@@ -156,7 +170,7 @@ def _onnx(path: Path, threads: int, precision: str) -> Opened:
 
     session = timing.onnx_session(path, threads)
     given = session.get_inputs()[0]
-    return (
+    return Opened(
         lambda image: session.run(None, {given.name: image}),
         list,
         lambda: tuple(size if isinstance(size, int) else 1 for size in given.shape),
@@ -182,7 +196,12 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
         request.infer()
         return [request.get_output_tensor(i) for i in range(len(compiled.outputs))]
 
-    return call, (lambda outputs: [np.array(one.data) for one in outputs]), lambda: tuple(compiled.input(0).shape)
+    return Opened(
+        call,
+        lambda outputs: [np.array(one.data) for one in outputs],
+        lambda: tuple(compiled.input(0).shape),
+        np.dtype(compiled.input(0).element_type.to_dtype()).name,
+    )
 
 
 def _ncnn(path: Path, threads: int, precision: str) -> Opened:
@@ -208,7 +227,7 @@ def _ncnn(path: Path, threads: int, precision: str) -> Opened:
     def read(outputs: Any) -> list[np.ndarray]:
         return [np.stack([np.array(of_image[i]) for of_image in outputs]) for i in range(len(out))]
 
-    return call, read, lambda: (1, *_ncnn_input(path))
+    return Opened(call, read, lambda: (1, *_ncnn_input(path)))
 
 
 def _mnn(path: Path, threads: int, precision: str) -> Opened:
@@ -223,7 +242,7 @@ def _mnn(path: Path, threads: int, precision: str) -> Opened:
         given = expr.const(image.ctypes.data, list(image.shape))
         return [one.read() for one in net.onForward([given])]  # it computes when it is read
 
-    return call, (lambda outputs: [np.array(one) for one in outputs]), lambda: shape
+    return Opened(call, lambda outputs: [np.array(one) for one in outputs], lambda: shape)
 
 
 def _litert(path: Path, threads: int, precision: str) -> Opened:
@@ -238,7 +257,7 @@ def _litert(path: Path, threads: int, precision: str) -> Opened:
         interpreter.invoke()
         return [interpreter.get_tensor(one["index"]) for one in out]
 
-    return call, list, lambda: tuple(int(size) for size in given["shape"])
+    return Opened(call, list, lambda: tuple(int(size) for size in given["shape"]))
 
 
 def _torchscript(path: Path, threads: int, precision: str) -> Opened:
@@ -255,7 +274,7 @@ def _torchscript(path: Path, threads: int, precision: str) -> Opened:
         outputs = net(torch.from_numpy(image))
         return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
 
-    return call, (lambda outputs: [one.numpy() for one in outputs]), lambda: shape
+    return Opened(call, lambda outputs: [one.numpy() for one in outputs], lambda: shape)
 
 
 _OPENERS: dict[str, Callable[[Path, int, str], Opened]] = {

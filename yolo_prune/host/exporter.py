@@ -22,9 +22,10 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks
 
+from yolo_prune import scratch
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.model_state import copy_of
-from yolo_prune.host import checkpoint
+from yolo_prune.host import checkpoint, noise_data
 from yolo_prune.recipe import formats
 
 # What a runtime opens of an artifact that is a folder.
@@ -39,11 +40,12 @@ def require(kind: str, precision: str = "fp32") -> None:
 
 
 def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision: str = "fp32") -> Path:
-    """Export a stock model.
+    """Export a stock model for its time or size.
 
     Args:
         network: it is not changed. folder: where to; it is made. kind: "onnx", "openvino" or "ncnn".
-        imgsz: pixels. precision: "fp32" or "fp16".
+        imgsz: pixels. precision: "fp32", "fp16" or "int8", which is calibrated on noise: such a file is as fast as one
+            to deploy, and no good otherwise.
 
     Returns:
         The .onnx, .xml or .param file.
@@ -51,12 +53,14 @@ def export(network: nn.Module, folder: Path, kind: str, *, imgsz: int, precision
     Raises:
         PruneError: a package is missing, or the host could not export.
     """
-    require(kind)
+    require(kind, precision)
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / "model.pt"
     checkpoint.write(staged, copy_of(network), {"train_args": {"imgsz": imgsz}})
     try:
-        return opened(by_host(staged, network, kind, precision, imgsz=imgsz), kind)
+        with scratch.folder() as place:
+            more = noise_data.arguments(network, kind, precision, place, imgsz)
+            return opened(by_host(staged, network, kind, precision, imgsz=imgsz, **more), kind)
     except OSError as error:
         raise PruneError(f"ultralytics could not export the model to {kind}: {first_line(error)}") from error
     finally:

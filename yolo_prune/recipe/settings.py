@@ -263,7 +263,7 @@ class Settings(BaseModel):
     precision: _Precision = _setting(
         None,
         "the precision that it will be deployed in; left out, the profile's, or `fp32`",
-        "`fp32`, `fp16`; for `prune_size` also `int8`, a byte a weight",
+        "`fp32`, `fp16`, `int8`",
         "must be fp32, fp16 or int8",
     )
     sensitivity: _File = _setting(
@@ -383,17 +383,7 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
 
 
 def _of_precision(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Yield what a precision does not go with: latencies of INT8, and formats that the host does not write in it."""
-    precision = values["precision"]
-    if precision is None:
-        return
-    offered = FORMATS[values["format"] or "onnx"].precisions
-    if precision not in offered:
+    """Yield that the host does not write a format in a precision."""
+    precision, offered = values["precision"], FORMATS[values["format"] or "onnx"].precisions
+    if precision is not None and precision not in offered:
         yield "precision", f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"
-    elif precision == "int8" and (values["latency"] is not None or values["scope"] == "latency"):
-        wanted = "latency" if values["latency"] is not None else "scope"
-        yield (
-            "precision",
-            f"{say('precision')} does not go with {say(wanted)}: latencies are measured in fp32 or fp16; write one of "
-            "these, or bound the size alone",
-        )

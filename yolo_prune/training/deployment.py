@@ -15,6 +15,7 @@ from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import job
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
+from yolo_prune.recipe import formats
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import ddp, kept_model
 
@@ -46,7 +47,7 @@ def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
         "data": run.arguments.data,
         "dense": dense,
         "imgsz": run.image_size,
-        "quantize": 16 if wanted.precision == "fp16" else None,
+        "quantize": next((bits for bits, name in formats.QUANTIZE.items() if name == wanted.precision), None),
         "safe": False,  # the one has just been written, and the host has just loaded the other
     }
     try:
