@@ -58,6 +58,7 @@ LEGAL: dict[str, list[Any]] = {
     "format": ["onnx", "ncnn"],
     "precision": ["fp32", "fp16"],
     "protect": [[], ["model.0"], ["model.*", "x"]],
+    "qat": [1, 3],
     "deploy": [[], ["onnx"], ["onnx", "ncnn"]],
     "recipe": ["auto", "balanced", "oneshot", "gentle", 0.5, 1e-9, 1 - 1e-12],
     "imgsz": [1, 64, 320],

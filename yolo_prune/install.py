@@ -109,9 +109,10 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     elif settings.get("save_dir") is None:
         wanted = from_arguments(settings)
         if wanted is not None:
-            from yolo_prune.training import preflight
+            from yolo_prune.training import preflight, qat
 
             preflight.modes(settings)
+            qat.require(settings, wanted)
             check_epochs(wanted, settings["epochs"])
             preflight.measurements(wanted)
             preflight.model_file(settings, wanted)

@@ -1,10 +1,12 @@
 # yolo-prune, AGPL-3.0 license
-"""Prune, then train with quantize=8 (QAT), then export: the host's own training, on a pruned checkpoint."""
+"""A run of two stages: prune, then train with quantize=8 (QAT), which is the host's own; and what is exported of it."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,43 +15,98 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers.checkout import needs
-from tests.helpers.runs import train, widths
+from tests.helpers.runs import record_of, train, widths
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
-from yolo_prune.host import checkpoint
+from yolo_prune.host import checkpoint, int8_training
+from yolo_prune.training import qat
 
 pytestmark = needs("quantize")
 QUICK: dict[str, Any] = {"imgsz": 64, "images": 3, "repeats": 2}
 
 
-@pytest.fixture(scope="module")
-def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pruned checkpoint of two classes, untrained."""
-    path = tmp_path_factory.mktemp("pruned") / "pruned.pt"
-    yolo = YOLO("yolov8n.yaml")
-    yolo.model = type(yolo.model)("yolov8n.yaml", nc=2, verbose=False)
-    yolo.model.names = {0: "bright", 1: "dark"}
-    yolo_prune.prune(yolo, flops="60%")
-    torch.save({"model": yolo.model.half(), "ema": None, "train_args": {"imgsz": 64}, "epoch": -1}, path)
-    return path
+SETTINGS: dict[str, Any] = {"prune": 0.6, "prune_importance": "l2", "prune_reconstruct": "none"}
 
 
 @pytest.fixture(scope="module")
-def trained(pruned: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one epoch of quantize=8 leaves of it."""
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two stages."""
     if importlib.util.find_spec("modelopt") is None:
         pytest.skip("training with quantize=8 needs nvidia-modelopt")
-    yolo = train(tiny_data, tmp_path_factory.mktemp("trained"), YOLO(str(pruned)), epochs=1, quantize=8)
-    return Path(yolo.trainer.last)
+    folder = tmp_path_factory.mktemp("stages")
+    train(tiny_data, folder, epochs=2, prune_qat=1, prune_deploy="torchscript,engine", **SETTINGS)
+    return folder / "run"
 
 
-def test_the_host_trains_int8_into_the_pruned_widths(pruned: Path, trained: Path) -> None:
+@pytest.fixture(scope="module")
+def pruned(run: Path) -> Path:
+    """What the first stage leaves."""
+    return run / "weights" / "best.pt"
+
+
+@pytest.fixture(scope="module")
+def trained(run: Path) -> Path:
+    """What the second stage leaves, one epoch of quantize=8."""
+    return run / record_of(run)["qat"]["weights"]
+
+
+def test_the_second_stage_trains_int8_into_the_pruned_widths(run: Path, pruned: Path, trained: Path) -> None:
+    assert trained == run / "qat" / "weights" / "best.pt"
+    assert len((run / "qat" / "results.csv").read_text().splitlines()) == 2  # a line of heads, and one epoch
+    assert len((run / "results.csv").read_text().splitlines()) == 3
     network, ckpt = checkpoint.load(trained)
+    assert ckpt["train_args"]["quantize"] == 8
+    assert ckpt["train_args"]["data"] == checkpoint.load(pruned)[1]["train_args"]["data"]
+    assert not [key for key, value in ckpt["train_args"].items() if key.startswith("prune") and value is not None]
+    params = sum(value.numel() for value in network.parameters())
+    assert params == pytest.approx(record_of(run)["final"]["params"], rel=0.01)
+    assert params < 0.8 * record_of(run)["baseline"]["params"]
     assert widths(network) == widths(checkpoint.load(pruned)[0])
     assert not checkpoint.has_quantizers(network)
     assert checkpoint.requantize(network, ckpt, trained)
     assert checkpoint.has_quantizers(network)
+
+
+def test_each_stage_is_deployed_where_its_formats_can_hold_it(run: Path) -> None:
+    first, second = (json.loads((run / folder / "weights" / "export.json").read_text()) for folder in (".", "qat"))
+    assert {(row["format"], row["precision"]) for row in first["rows"]} == {("pt", "fp32"), ("torchscript", "fp32")}
+    assert {row["precision"] for row in second["rows"] if row["role"] == "pruned"} == {"int8"}
+    assert "best_int8-tensorrt.py" in {path.name for path in (run / "qat" / "weights").iterdir()}
+    assert not list((run / "pruning").glob("*.pt")), "the dense model is kept until both are proven"
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone", "words"),
+    [
+        ({"prune_qat": 2}, "modelopt", "prune_qat=2 needs nvidia-modelopt: pip install nvidia-modelopt"),
+        ({"prune_qat": 2, "device": "0,1"}, "", "prune_qat=2 with device=0,1 is not supported by this version"),
+        ({"prune_qat": 0}, "", "prune_qat=0 must be a whole number of epochs, 1 or more"),
+    ],
+)
+def test_a_second_stage_that_cannot_begin_is_refused_before_the_first(
+    settings: dict[str, Any], gone: str, words: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8_training, "find_spec", lambda name: None if name == gone else name)
+    with pytest.raises(PruneError, match=words) as caught:
+        train(tiny_data, tmp_path, epochs=2, **SETTINGS, **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_stage_that_fails_is_said_loudly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no luck\nat all")
+
+    monkeypatch.setattr(int8_training, "train", fails)
+    stage = SimpleNamespace(student=None, final_weights=tmp_path / "best.pt", folder=tmp_path, settings={})
+    session = SimpleNamespace(recipe=SimpleNamespace(qat=3), unfinished=False, record={})
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        assert qat.at_end(stage, session) is None  # type: ignore[arg-type]
+    assert f"QUANTIZATION-AWARE TRAINING FAILED, {tmp_path / 'best.pt'} IS IN FP32: no luck" in caplog.text
+    assert not session.record
 
 
 def test_it_is_exported_as_it_was_trained_and_proven_by_its_metric(

@@ -381,6 +381,7 @@ def test_as_dict_is_plain() -> None:
         "layer_loss": None,
         "protect": [],
         "deploy": [],
+        "qat": None,
     }
 
 

@@ -56,6 +56,7 @@ _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
     BeforeValidator(patterns),
 ]
+_Epochs = Annotated[int | None, Field(ge=1, le=10_000)]
 _Steps = Annotated[int, Field(ge=1, le=10_000)]
 _Count = Annotated[int, Field(ge=1, le=4096)]
 
@@ -292,6 +293,13 @@ class Settings(BaseModel):
         "formats that the trained model is exported to at the end, each proven as by `yolo-prune export`",
         "names with commas between them, such as `onnx,openvino`; in a file a list",
         f"must be a list of formats, of {', '.join(FORMATS)}; for example [onnx, openvino]",
+    )
+
+    qat: _Epochs = _setting(
+        None,
+        "epochs of quantization-aware training (the host's `quantize=8`) after the pruned run, in its folder `qat`",
+        "a whole number",
+        "must be a whole number of epochs, 1 or more, for example 5",
     )
 
     @model_validator(mode="before")

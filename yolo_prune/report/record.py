@@ -15,6 +15,7 @@ steps                   step, epoch (from 1), params, gflops, fitness_before, fi
                         predicted_ms; measured, where the plan was timed before it was cut: shares of the dense
                         model's time (measured_bound.Check)
 history                 epoch, fitness, params, gflops; one row an epoch
+qat                     of a second stage with quantize=8: epochs, and weights, its checkpoint within the run's folder
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
 layers                  name, before, after: output channels of every convolution and linear layer, 0 for a removed one;
                         part (backbone, neck, head), kind (class of the block that it is in), fixed (the model puts them

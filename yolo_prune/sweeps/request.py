@@ -34,6 +34,7 @@ _VARIED = {
     "prune_profile",
     "prune_format",
     "prune_deploy",
+    "prune_qat",
     *(f"prune_{b}" for b in BOUNDS),
 }
 PRUNE_ARGUMENTS = tuple(name for name in ARGUMENTS if name not in _VARIED)

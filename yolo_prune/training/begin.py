@@ -35,6 +35,7 @@ from yolo_prune.training import (
     max_drop,
     optimizer_state,
     preflight,
+    qat,
     resume,
     resume_state,
     run_record,
@@ -56,6 +57,7 @@ def require(run: Run, recipe: Recipe) -> None:
     check_epochs(recipe, run.epochs)
     preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
+    qat.require(run.settings, recipe)
     distill.arrange(run, recipe)
     teacher.arrange(run, recipe)
     scoring.require(recipe.importance)

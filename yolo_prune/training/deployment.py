@@ -33,33 +33,41 @@ def keep_dense(run: Run, wanted: Recipe) -> None:
         ddp.by_first(lambda: kept_model.keep(_path(run), run.average_student, _USE))
 
 
-def at_end(run: Run, wanted: Recipe) -> dict[str, Any] | None:
+def at_end(run: Run, wanted: Recipe, trained: Path | None = None) -> None:
     """Export best.pt to the recipe's formats and prove it. What goes wrong is said loudly; the run has ended well.
 
-    Returns:
-        For the record: what export.json says, or None where nothing was exported.
+    Args:
+        trained: the checkpoint of a second stage with quantize=8, which goes to the formats that can hold it.
     """
     if not wanted.deploy or not ddp.is_first():
-        return None
+        return
     dense = _dense_checkpoint(run)
+    holding = [kind for kind in wanted.deploy if trained is not None and formats.FORMATS[kind].trained]
+    bits = next((bits for bits, name in formats.QUANTIZE.items() if name == wanted.precision), None)
+    try:
+        _prove(run, run.final_weights, [kind for kind in wanted.deploy if kind not in holding], dense, bits)
+        if trained is not None:
+            _prove(run, trained, holding, dense, None)
+    finally:
+        _path(run).unlink(missing_ok=True)
+
+
+def _prove(run: Run, weights: Path, kinds: list[str], dense: Path | None, quantize: int | None) -> None:
+    """Export one checkpoint to these formats. dense: the checkpoint that it stands beside."""
     settings: dict[str, Any] = {
-        "format": list(wanted.deploy),
         "data": run.arguments.data,
         "dense": dense,
         "imgsz": run.image_size,
-        "quantize": next((bits for bits, name in formats.QUANTIZE.items() if name == wanted.precision), None),
+        "quantize": quantize,
         "safe": False,  # the one has just been written, and the host has just loaded the other
     }
     try:
-        return job.export(run.final_weights, **settings)
+        if kinds:
+            job.export(weights, format=kinds, **settings)
     except NoisyError as error:
         log.warn(str(error))
-        return error.record
     except PruneError as error:
         log.warn(f"DEPLOYMENT IS NOT PROVEN. {error}")
-        return None
-    finally:
-        _path(run).unlink(missing_ok=True)
 
 
 def _dense_checkpoint(run: Run) -> Path | None:

@@ -41,7 +41,7 @@ def modes(settings: Mapping[str, Any]) -> None:
         "compile": (bool(settings.get("compile")), "train without compile=; compile or export the pruned best.pt"),
         "quantize": (
             str(settings.get("quantize")) in {"8", "int8"},
-            "prune first without quantize=, then train the pruned best.pt with quantize=8",
+            "prune first without quantize=, then train the pruned best.pt with quantize=8; prune_qat=5 does both",
         ),
         "time": (settings.get("time") is not None, "give epochs=, the number that the pruning schedule counts in"),
     }

@@ -89,10 +89,14 @@ def finish(run: Run, session: Session) -> None:
     log.say(f"record {run.own_folder / 'record.json'}, picture {path}")
 
 
-def say_next(run: Run, session: Session) -> None:
-    """After a run that came to its end: the command that exports its model, where that was not done at once."""
+def say_next(run: Run, session: Session, trained: Path | None = None) -> None:
+    """After a run that came to its end: the command that exports its model, where that was not done at once.
+
+    Args:
+        trained: the checkpoint of a second stage (qat.py), where there was one.
+    """
     if session.unfinished or session.recipe.deploy:
         return
     given = Path(str(run.settings.get("model") or ""))  # a resumed run has its own last.pt there
     dense = given if given.suffix == ".pt" and given.is_file() and not run.is_resumed else None
-    messages.what_next(run.final_weights, dense, run.settings.get("data"), session.recipe.format)
+    messages.what_next(trained or run.final_weights, dense, run.settings.get("data"), session.recipe.format)

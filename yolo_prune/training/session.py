@@ -26,6 +26,7 @@ from yolo_prune.training import (
     max_drop,
     optimizer_actions,
     preflight,
+    qat,
     recovery,
     resume,
     roll_back,
@@ -174,8 +175,9 @@ def on_train_end(trainer: Any) -> None:
     distill.forget(run, session.recipe)
     teacher.forget(run, session)
     run_record.finish(run, session)
-    deployment.at_end(run, session.recipe)
-    run_record.say_next(run, session)
+    trained = qat.at_end(run, session)
+    deployment.at_end(run, session.recipe, trained)
+    run_record.say_next(run, session, trained)
 
 
 HANDLERS: dict[str, Callable[[Any], None]] = {
