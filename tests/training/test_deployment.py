@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.helpers.foreign import plant
 from tests.helpers.runs import train
 from tests.helpers.small_models import untrained
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe import formats
 from yolo_prune.training import deployment
 
 
@@ -59,3 +62,41 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
     assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text
     assert (tmp_path / "run" / "weights" / "best.pt").is_file()
     assert (tmp_path / "run" / "pruning" / "record.json").is_file()
+
+
+@pytest.mark.parametrize(("precision", "quantize"), [("fp32", None), ("fp16", 16), ("int8", 8)])
+def test_the_precision_is_that_of_the_recipe_or_its_profile(
+    precision: str, quantize: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str], int | None]] = []
+    monkeypatch.setattr(deployment, "_dense_checkpoint", lambda _: None)
+    monkeypatch.setattr(
+        deployment.job,
+        "export",
+        lambda weights, **given: asked.append((weights.name, given["format"], given["quantize"])),
+    )
+    run = SimpleNamespace(
+        final_weights=Path("best.pt"), own_folder=tmp_path, image_size=64, arguments=SimpleNamespace(data="my.yaml")
+    )
+    wanted: Any = SimpleNamespace(deploy=("openvino", "onnx", "engine"))
+    deployment.at_end(run, wanted, precision)  # type: ignore[arg-type]
+    assert asked == [("best.pt", ["openvino", "onnx", "engine"], quantize)]
+    asked.clear()
+    deployment.at_end(run, wanted, precision, Path("qat.pt"))  # type: ignore[arg-type]
+    assert asked == [("best.pt", ["openvino"], quantize), ("qat.pt", ["onnx", "engine"], None)]
+
+
+def test_what_is_missing_is_said_before_the_first_epoch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "nncf" else name)
+    wanted: Any = SimpleNamespace(deploy=("openvino", "onnx", "engine"))
+    with caplog.at_level(logging.WARNING, "ultralytics"):
+        deployment.say_missing(wanted, "fp32")
+        assert not caplog.text
+        deployment.say_missing(wanted, "int8")
+    assert len(caplog.records) == 1
+    assert (
+        "prune_deploy=openvino in int8 needs nncf, or is left out at the end of this run: pip install nncf"
+        in caplog.text
+    )

@@ -28,6 +28,7 @@ from yolo_prune.report import record as records
 from yolo_prune.surgery import widths
 from yolo_prune.training import (
     ddp,
+    deployment,
     distill,
     folder_lock,
     frozen,
@@ -146,6 +147,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     session.cadence = Cadence(run)
     ddp.by_first(lambda: _protect_files(run, session))
     _say_plan(session, graph)
+    ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
     teacher.resume(run, session)

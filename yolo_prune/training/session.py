@@ -176,7 +176,7 @@ def on_train_end(trainer: Any) -> None:
     teacher.forget(run, session)
     run_record.finish(run, session)
     trained = qat.at_end(run, session)
-    deployment.at_end(run, session.recipe, trained)
+    deployment.at_end(run, session.recipe, session.baseline.deployment.precision, trained)
     run_record.say_next(run, session, trained)
 
 
