@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 from ultralytics import YOLO
 
@@ -21,7 +22,7 @@ from tests.helpers.oracle import random_plan
 from yolo_prune.allocation import allocate
 from yolo_prune.cost import exported_file, layer_shapes, model_size, profile_file
 from yolo_prune.cost.file_size import Deployment
-from yolo_prune.device import probe_kit
+from yolo_prune.device import probe_kit, runtimes
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
@@ -152,11 +153,22 @@ def test_a_kit_that_counts_wrongly_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_kit_says_which_branch_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a kit for TensorRT in INT8, whose networks are the host's ONNX files with integers put into them."""
     monkeypatch.setattr(probe_kit, "_NETWORKS", ())
-    probe_kit.make(network("yolo26n"), "x.pt", tmp_path, kind="onnx", precision="fp32", imgsz=64, say=lambda _: None)
+    probe_kit.make(network("yolo26n"), "x.pt", tmp_path, kind="engine", precision="int8", imgsz=64, say=lambda _: None)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["end2end"] is exported_file.end2end(tmp_path / manifest["networks"][0]["file"], "onnx")
+    path = tmp_path / manifest["networks"][0]["file"]
+    assert manifest["end2end"] is exported_file.end2end(path, "onnx")
     assert len(manifest["networks"][0]["rows"]) == 102
+    content = onnx.load(path)
+    made = {name: node for node in content.graph.node for name in node.output}
+    convolutions = [node for node in content.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 102
+    assert {made[name].op_type for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}
+    zeros = [item for item in content.graph.initializer if item.name.startswith("int8_") and item.name.endswith("zero")]
+    assert not any(numpy_helper.to_array(item).any() for item in zeros)
+    assert runtimes.load(path, "onnx", 1)()
+    assert runtimes.load(tmp_path / manifest["shapes"][0]["file"], "onnx", 1)()
 
 
 def test_a_profile_of_an_older_version_is_to_be_measured_again(tmp_path: Path) -> None:
