@@ -144,9 +144,9 @@ class Settings(BaseModel):
         "1 to 4096",
         "must be a whole number from 1 to 4096, for example 8",
     )
-    min_channels: _Count = _setting(
-        16,
-        "no layer is cut below this many channels",
+    min_channels: _Count | None = _setting(
+        None,
+        "no layer is cut below this many channels; left out, 16, and in the scope `latency` 8 on the two largest maps",
         "1 to 4096",
         "must be a whole number from 1 to 4096, for example 16",
     )
@@ -156,9 +156,10 @@ class Settings(BaseModel):
         "above 0, up to 1",
         "must be a number above 0 and up to 1, for example 0.8",
     )
-    depth: _Fraction = _setting(
-        0.0,
-        "largest share of the residual blocks that may be removed whole, where that loses less than cutting channels",
+    depth: _Fraction | None = _setting(
+        None,
+        "largest share of the residual blocks that may be removed whole, where that loses less than cutting channels; "
+        "left out, half in the scope `latency` and none in others",
         "0 to 1",
         "must be a share of the residual blocks, a number from 0 (none) to 1, for example 0.25",
     )

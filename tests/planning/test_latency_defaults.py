@@ -1,0 +1,83 @@
+# yolo-prune, AGPL-3.0 license
+"""What the latency scope may do where a recipe leaves it open: narrow first layers, and whole blocks that go."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from torch import nn
+
+from tests.helpers.made_up_device import by_channels
+from tests.helpers.small_models import untrained
+from tests.planning.test_choice import asked
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.cost import profile_file
+from yolo_prune.graph import channel_groups
+from yolo_prune.importance import scoring
+from yolo_prune.planning import candidates, choice
+from yolo_prune.planning.baseline import Baseline
+
+FIRST = {  # all that is made on the maps of half and of a quarter of the image's side
+    *("model.0.conv", "model.1.conv", "model.2.cv1.conv[1/2]", "model.2.cv1.conv[2/2]", "model.2.cv2.conv"),
+    "model.2.m.0.cv1.conv",
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """The small model; its second block adds nothing."""
+    built = untrained().model
+    last = built.get_submodule("model.4.m.0.cv2.bn")
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return built
+
+
+def plan(model: Any, step: int = 1, bound: str = "50%", **settings: Any) -> PrunePlan:
+    """What is chosen on a device where a channel of the two largest maps is as dear as ten others."""
+    content = deepcopy(dict(by_channels(model).content))
+    for kind, figures in content["kinds"].items():
+        if " 32x32" in kind or " 16x16" in kind:
+            content["kinds"][kind] = [10 * ms for ms in figures]
+    content["steps"] = {"out": step, "inp": step, "tail": 0.0}
+    graph = channel_groups.build(model)
+    baseline = Baseline.of(model, graph, profile_file.of(content, "made up"))
+    wanted = asked(latency=bound, **settings)
+    scores = scoring.score(graph, model, "l2")
+    return choice.plan(model, graph, wanted, baseline, choice.step_bounds(wanted, baseline), scores)
+
+
+def least(chosen: PrunePlan) -> int:
+    return min(len(chosen.keep[name]) for name in FIRST if name in chosen.keep)
+
+
+def test_the_two_largest_maps_are_those_of_the_stem_and_the_first_stage(model: Any) -> None:
+    assert set(candidates.on_largest_maps(channel_groups.build(model))) == FIRST
+
+
+def test_first_layers_go_below_16_where_that_saves_milliseconds(model: Any) -> None:
+    free = plan(model, scope="latency", depth=0.0)
+    held = plan(model, scope="latency", depth=0.0, min_channels=16)
+    assert (least(free), least(held)) == (8, 16)
+    assert free.lost < 0.9 * held.lost
+    assert all(len(kept) >= 16 for name, kept in free.keep.items() if name not in FIRST)
+    assert least(plan(model, scope="global", depth=0.0)) == 16
+    assert least(plan(model, step=16, scope="latency", depth=0.0)) == 16  # 8 take as long as 16 there
+
+
+def test_blocks_compete_in_the_latency_scope(model: Any) -> None:
+    """Of two blocks half may go, and it is the one that adds nothing."""
+    assert plan(model, scope="latency").blocks == ("model.4.m.0",)
+    assert plan(model, scope="latency", depth=0.0).blocks == ()
+    assert plan(model, scope="global").blocks == ()
+    assert plan(model, scope="global", depth=0.5).blocks == ("model.4.m.0",)
+
+
+@pytest.mark.parametrize("bound", ["70%", "50%", "40%"])
+@pytest.mark.parametrize("step", [1, 8, 16])
+def test_no_default_loses_more_than_what_it_replaced(bound: str, step: int, model: Any) -> None:
+    before = plan(model, step, bound, scope="latency", depth=0.0, min_channels=16)
+    now = plan(model, step, bound, scope="latency")
+    assert 0 < now.lost <= before.lost
