@@ -88,7 +88,7 @@ def test_whole_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"flop": "50%"}, "unknown setting flop (did you mean flops?); known are deploy, depth, "),
+        ({"flop": "50%"}, "unknown setting flop (did you mean flops?); known are check_latency, deploy, depth, "),
         ({"flops": "50%", "imagesz": 64}, "unknown setting imagesz (did you mean imgsz?)"),
         (
             {"flops": "50%", "importanc": "l2", "zzz": 1},
