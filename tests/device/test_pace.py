@@ -122,6 +122,8 @@ def test_the_interval_of_a_median_is_the_one_of_the_binomial_law() -> None:
         low, _, high = timing.interval(np.arange(1.0, n + 1.0))
         assert low + high == n + 1
         assert _outside(n, int(low)) <= timing.OUTSIDE < _outside(n, int(low) + 1)
+    low, _, high = timing.interval(np.arange(1.0, 4001.0))  # a small model's calls; a float knows no 2 ** 1024
+    assert (low, high) == (1919, 4001 - 1919)
     for n in range(1, 8):
         assert timing.interval(np.arange(1.0, n + 1.0))[0::2] == (0.0, math.inf)
 

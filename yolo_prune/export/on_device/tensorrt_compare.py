@@ -541,7 +541,8 @@ def interval(values: Any) -> tuple[float, float, float]:
     """
     ordered, median = np.sort(values), float(np.median(values))
     n, below, outside, one = len(ordered), 0, 0, 1
-    while 2 * (outside + one) <= OUTSIDE * 2**n and below < n // 2:
+    most = 2**n // round(1 / OUTSIDE)  # in whole numbers: no float is as large as 2**1024
+    while 2 * (outside + one) <= most and below < n // 2:
         outside += one
         one = one * (n - below) // (below + 1)
         below += 1
