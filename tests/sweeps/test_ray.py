@@ -6,6 +6,7 @@ The processes are those of test_local.py, which take milliseconds; benchmarks/sw
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,9 @@ def test_where_no_cluster_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
     with pytest.raises(PruneError, match="a sweep is begun on a machine of the cluster"), ray_cluster.connected():
         pass
+    with socket.socket() as unheard:  # a port at which nobody listens
+        unheard.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(PruneError, match=f"RAY_ADDRESS={address}: no Ray cluster answers"), ray_cluster.connected():
+            pass

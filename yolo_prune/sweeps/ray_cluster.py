@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from yolo_prune import log
 from yolo_prune.errors import PruneError, first_line
 
 _THREADS = 8  # that the host trains with on a CPU, at most (ultralytics 8.4.190, utils/__init__.py, NUM_THREADS)
+_ANSWER = 10.0  # seconds for the head of a cluster to take a connection; Ray itself tries for minutes
 _WAIT = 180.0  # seconds for a machine to answer
 _PACKAGES = ("yolo-prune", "ultralytics", "torch")  # that should be the same everywhere
 
@@ -54,7 +56,10 @@ def connected() -> Iterator[None]:
             f"RAY_ADDRESS={address}: a sweep is begun on a machine of the cluster; log in there, where "
             "RAY_ADDRESS=auto finds it"
         )
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except Exception as error:  # of sockets, of gRPC, of Ray
         where = f"RAY_ADDRESS={address}: no Ray cluster answers there" if address else "Ray cannot be started here"
