@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -161,5 +162,6 @@ def test_the_record_has_shares_and_their_intervals() -> None:
             {"bound": 0.463, "predicted": 0.46, "measured": 0.4968, "interval": [0.4918, 0.5018]},
         ],
     }
+    assert pickle.loads(pickle.dumps(check)) == check  # the first of several processes hands it to the others
     never = Measured(0.5, 0.0, float("inf"), False, 10.0)
     assert held(lambda *_: never)[1].as_dict()["tries"][0]["interval"] == [0.0, None]
