@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("onnx", "fp32", "AVX2", 8),
         ("onnx", "fp16", "AVX2", 8),  # a CPU computes it in FP32
         ("openvino", "fp32", "AVX-512", 16),
+        ("onnx", "int8", "AVX2", 4),  # most of such a file is computed in FP32
         ("openvino", "int8", "AVX2", 8),
         ("ncnn", "fp32", "NEON", 4),
         ("ncnn", "fp16", "NEON", 8),
