@@ -124,6 +124,7 @@ def _cut(
     fitness = yolo_object.fitness(model, data, imgsz)
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
+    log.say(text.cut_begins(sum(len(batch["img"]) for batch in batches)))
     timer = PlanTimer(network, lambda: network, device) if device is not None and possible(wanted, device) else None
     baseline, graph, plan, check = _choose(network, wanted, device, batches, _side(model, imgsz), timer)
     if plan.note:

@@ -62,6 +62,13 @@ _KEYWORDS = {
     ),
     "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
+# What Ctrl-C leaves of a command, and how to go on. Files are written whole, at the end.
+_AGAIN = "Give the same command again: it begins anew"
+_STOPPED = {
+    "export": "Give the same command again: it begins anew. Files of formats that were proven before are in place",
+    "sweep": "Give the same command again: it goes on",
+    "train": "How to go on stands above, where an epoch had ended",
+}
 _OTHERS = ("check", "train", "help", "version")
 # Arguments that name something, whose text is no Python literal whatever it looks like.
 _NAMES = {
@@ -89,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"yolo-prune: {error}\n")
         return 2 if isinstance(error, VerifyError) else 3 if isinstance(error, NoisyError) else 1
     except KeyboardInterrupt:
-        sys.stderr.write("yolo-prune: stopped\n")
+        sys.stderr.write(f"yolo-prune: stopped. {_STOPPED.get(words[0], _AGAIN)}\n")
         return 130
 
 

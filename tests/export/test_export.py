@@ -60,7 +60,8 @@ def test_dense_and_pruned_side_by_side(
     record = job.export(str(model), data=str(tiny_data), dense=str(dense), threads=2, **QUICK)
 
     assert record == json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
-    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt", "export.json", "export.png"]
+    left = {path.name for path in model.parent.iterdir()}
+    assert left - {"export.log"} == {"best.onnx", "best.pt", "export.json", "export.png"}
     assert [path.name for path in other.iterdir()] == ["best.pt"]
     assert not (tmp_path / "runs").exists()  # the host's val would leave one in the current folder
     assert (torch.get_num_threads(), (tasks.SAFE_LOAD, checks.AUTOINSTALL)) == (threads, switches)
@@ -178,7 +179,10 @@ def test_a_run_that_dies_later_leaves_no_older_proof(
     monkeypatch.setattr(results, "validate", dies)
     with pytest.raises(KeyboardInterrupt):
         job.export(model, data=tiny_data, **QUICK)
-    assert sorted(path.name for path in model.parent.iterdir()) == ["best.pt"]  # nor anything that is not proven
+    assert sorted(path.name for path in model.parent.iterdir()) == [
+        "best.pt",
+        "export.log",
+    ]  # nor anything that is not proven
 
 
 def test_the_host_loads_in_its_restricted_way_and_installs_nothing(
@@ -287,7 +291,7 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypat
     with pytest.raises(PruneError, match=r"best\.onnx cannot be written: No space left on device") as caught:
         job.export(model, **QUICK)
     assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt"]
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt", "export.log"]
     assert (model.parent / "best.onnx").read_bytes() == b"an older one"
 
 

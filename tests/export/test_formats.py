@@ -79,6 +79,12 @@ def test_the_picture_shows_every_model(everything: tuple[Path, Any]) -> None:
     assert float(picture.std()) > 10
 
 
+def test_what_exporters_said_is_in_a_file(everything: tuple[Path, Any]) -> None:
+    said = (everything[0] / "export.log").read_text(encoding="utf-8", errors="replace")
+    assert "starting export with onnx" in said
+    assert formats.missing("ncnn") or "pnnx" in said.lower()
+
+
 TASKS = [
     "yolo11n-seg.yaml",
     "yolov8n-pose.yaml",

@@ -75,7 +75,7 @@ _EXPORT = Help(
         "images": ("8", "how many images outputs are compared on"),
         "repeats": ("30", "timed calls of each model, at least"),
         "seconds": ("20", "of timing for each format, at most; it ends when the speed-up is known to 3%"),
-        "out": ("exported", "folder for the files, export.json and export.png; default: the model's"),
+        "out": ("exported", "folder for the files, export.json, export.png and export.log; default: the model's"),
         "dynamic": ("True", "of the host's exporter: any image size"),
         "fraction": ("0.5", "of the host's exporter: share of data= that INT8 is calibrated on"),
         "opset": ("17", "of the host's exporter: of ONNX"),

@@ -256,7 +256,7 @@ def main(words: list[str], folder: Path) -> int:
         sys.stderr.write(f"profile: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("profile: stopped; nothing was written\n")
+        sys.stderr.write("profile: stopped; nothing was written. Give the same command again: it begins anew\n")
         return 130
     print(summary(profile))
     print(f"saved {out}; on the training machine: yolo train ... prune_profile={out.name} prune_latency=50%")

@@ -109,7 +109,7 @@ def export(
         threads: CPU threads of what is timed, for every runtime and for torch.
         images: how many images to compare outputs on. repeats: timed calls of each model, at least; they go on until
             the speed-up is known to 3%. seconds: of timing for each format and precision, at most.
-        out: folder for the artifacts, export.json and export.png; default: the model's.
+        out: folder for the artifacts, export.json, export.png and export.log; default: the model's.
         safe: refuse a checkpoint that holds more than classes of torch and ultralytics; False trusts it.
         host_args: arguments of the host's exporter, of `HOST_ARGUMENTS`.
 
@@ -204,7 +204,7 @@ def _judged(request: Request, safe: bool) -> Outcome:
     """Make, prove, time and judge everything, with a temporary folder and torch's threads put back at the end."""
     before = torch.get_num_threads()
     try:
-        with scratch.folder() as place, exporter.restrained(safe):
+        with scratch.folder() as place, exporter.restrained(safe), exporter.noise_to(request.folder / NOISE):
             outcome = _carry_out(request, place)
     except OSError as error:
         raise PruneError(f"{error.filename or request.folder} cannot be written: {error.strerror or error}") from error
@@ -226,7 +226,7 @@ def _carry_out(request: Request, place: Path) -> Outcome:
             outcome.results += _one_variant(request, outcome, kind, precision, place)
         except PruneError as error:
             outcome.failed[f"{kind} {precision}"] = str(error)
-            log.warn(f"{kind}, {precision} failed; what was wrong is said at the end")
+            log.warn(f"{kind}, {precision} failed; what was wrong is said at the end, and in {request.folder / NOISE}")
     if not any(result.subject is request.main for result in outcome.results):
         raise PruneError(" | ".join(outcome.failed.values()))
     if request.data is not None:
@@ -324,7 +324,11 @@ def _write(record: dict[str, Any], folder: Path, kit: Path | None) -> None:
         log.show(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
     log.show(
         f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
+        f"{f'; what the exporters said: {NOISE}' if (folder / NOISE).is_file() else ''}"
     )
+
+
+NOISE = "export.log"  # in the folder of the export: what pnnx, nncf, torch's exporter and the host said
 
 
 # Checks before any work -----------------------------------------------------------------------------------------------
@@ -348,6 +352,6 @@ def _folder(model: Path, out: str | Path | None) -> Path:
     """Find the folder to write to, and try it before the work: it is made, and nothing in it is in the way."""
     folder = model.parent if out is None else Path(out)
     files.require_folder("out", folder)
-    for name in ("export.json", "export.png"):
+    for name in ("export.json", "export.png", NOISE):
         files.require_place("out", folder / name, name)
     return folder

@@ -8,13 +8,14 @@ it misses unless YOLO_AUTOINSTALL is off.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -157,35 +158,82 @@ def _without_mnn_log() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def noise_to(path: Path) -> Iterator[None]:
+    """Let what `quiet` keeps off the screen go to a file, which is made when there is something to say.
+
+    Args:
+        path: the file; an older one is replaced. Where it cannot be written, what would be in it is lost.
+    """
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    token = _NOISE.set(path)
+    try:
+        yield
+    finally:
+        _NOISE.reset(token)
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
+
+
+_NOISE: ContextVar[Path | None] = ContextVar("noise", default=None)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the host below warnings: while we export it would name files of our temporary folder."""
     level = LOGGER.level
-    LOGGER.setLevel("WARNING")
     try:
-        with _no_output():
-            yield
+        with _elsewhere() as place, _no_output(place):
+            if _NOISE.get() is None:
+                LOGGER.setLevel("WARNING")
+                yield
+            else:
+                with _host_log_to(place):
+                    yield
     finally:
         LOGGER.setLevel(level)
 
 
 @contextlib.contextmanager
-def _no_output() -> Iterator[None]:
-    """Send what native code writes to standard output and standard error (pnnx prints pages to both) to nowhere."""
+def _host_log_to(place: IO[str]) -> Iterator[None]:
+    """Let the host's log go to an open file alone; its own handlers write to what stdout was, in a notebook too."""
+    handlers, propagate = LOGGER.handlers[:], LOGGER.propagate
+    LOGGER.handlers[:], LOGGER.propagate = [logging.StreamHandler(place)], False
+    try:
+        yield
+    finally:
+        LOGGER.handlers[:], LOGGER.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def _no_output(place: IO[str]) -> Iterator[None]:
+    """Send what native code writes to standard output and standard error (pnnx prints pages to both) to a file."""
     kept = {}
     for stream in (1, 2):
         with contextlib.suppress(OSError):  # there is no such stream
             kept[stream] = os.dup(stream)
     sys.stdout.flush()
     sys.stderr.flush()
-    with open(os.devnull, "w") as nowhere:
-        for stream in kept:
-            os.dup2(nowhere.fileno(), stream)
-        try:
-            yield
-        finally:
-            for stream, copy in kept.items():
-                os.dup2(copy, stream)
-                os.close(copy)
+    for stream in kept:
+        os.dup2(place.fileno(), stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()  # what Python has held back belongs there too
+        sys.stderr.flush()
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+def _elsewhere() -> IO[str]:
+    """The file of `noise_to`, at its end; without one, nowhere."""
+    path = _NOISE.get()
+    with contextlib.suppress(OSError):
+        if path is not None:
+            return open(path, "a", encoding="utf-8")
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -86,6 +86,13 @@ def frozen(freeze: object, names: str, count: int) -> None:
     log.say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
 
 
+def step_begins(number: int, of: int) -> None:
+    """A step takes seconds, on a large model and a CPU a minute: nobody shall wonder meanwhile."""
+    log.say(
+        f"step {number}/{of} begins: channels are chosen and cut, and the layers that stay fitted to make up for it"
+    )
+
+
 def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, removed: Sequence[str]) -> None:
     """A step has just been taken.
 

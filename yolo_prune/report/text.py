@@ -31,6 +31,12 @@ def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
 
 
+def cut_begins(images: int) -> str:
+    """One line before a cut without training, which takes seconds, of a large model a minute."""
+    on = f" on {images} images" if images else ""
+    return f"channels are chosen{on} and cut, and what stays is fitted to make up for it"
+
+
 def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:
     """One line on blocks that nobody has taught the tool: name -> class, name -> what stops it there."""
     classes: dict[str, list[str]] = {}
