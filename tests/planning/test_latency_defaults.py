@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What the latency scope may do where a recipe leaves it open: narrow first layers, and whole blocks that go."""
+"""What the latency scope may do: narrow first layers where a recipe leaves it open, and whole blocks where asked."""
 
 from __future__ import annotations
 
@@ -58,26 +58,25 @@ def test_the_two_largest_maps_are_those_of_the_stem_and_the_first_stage(model: A
 
 
 def test_first_layers_go_below_16_where_that_saves_milliseconds(model: Any) -> None:
-    free = plan(model, scope="latency", depth=0.0)
-    held = plan(model, scope="latency", depth=0.0, min_channels=16)
+    free = plan(model, scope="latency")
+    held = plan(model, scope="latency", min_channels=16)
     assert (least(free), least(held)) == (8, 16)
     assert free.lost < 0.9 * held.lost
     assert all(len(kept) >= 16 for name, kept in free.keep.items() if name not in FIRST)
-    assert least(plan(model, scope="global", depth=0.0)) == 16
-    assert least(plan(model, step=16, scope="latency", depth=0.0)) == 16  # 8 take as long as 16 there
+    assert least(plan(model, scope="global")) == 16
+    assert least(plan(model, step=16, scope="latency")) == 16  # 8 take as long as 16 there
 
 
-def test_blocks_compete_in_the_latency_scope(model: Any) -> None:
+def test_blocks_go_where_a_recipe_lets_them(model: Any) -> None:
     """Of two blocks half may go, and it is the one that adds nothing."""
-    assert plan(model, scope="latency").blocks == ("model.4.m.0",)
-    assert plan(model, scope="latency", depth=0.0).blocks == ()
-    assert plan(model, scope="global").blocks == ()
+    assert plan(model, scope="latency").blocks == ()
+    assert plan(model, scope="latency", depth=0.5).blocks == ("model.4.m.0",)
     assert plan(model, scope="global", depth=0.5).blocks == ("model.4.m.0",)
 
 
 @pytest.mark.parametrize("bound", ["70%", "50%", "40%"])
 @pytest.mark.parametrize("step", [1, 8, 16])
 def test_no_default_loses_more_than_what_it_replaced(bound: str, step: int, model: Any) -> None:
-    before = plan(model, step, bound, scope="latency", depth=0.0, min_channels=16)
+    before = plan(model, step, bound, scope="latency", min_channels=16)
     now = plan(model, step, bound, scope="latency")
     assert 0 < now.lost <= before.lost

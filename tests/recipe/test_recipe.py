@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.helpers.recipes import asked, recipe, refused
-from yolo_prune.recipe import resources, schedule
+from yolo_prune.recipe import resources
 from yolo_prune.recipe.arguments import from_arguments, load, shipped
 from yolo_prune.recipe.bounds import Bound
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
@@ -86,11 +86,11 @@ def test_the_defaults_of_the_schema_are_those_of_balanced() -> None:
     text = (resources.folder("recipes") / "balanced.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(text)
     several = asked(prune=0.5, prune_schedule="cubic")
-    assert f"\n# start: {schedule.start_of(0.5)}\n" in text  # of the depth that stands in the file
+    assert f"\n# start: {Settings.model_fields['start'].default}\n" in text
+    written["start"] = Settings.model_fields["start"].default
     for key in ("schedule", "end", "steps"):  # what they are depends on one another, so that they stand as comments
         assert f"\n# {key}: {getattr(several, key)}\n" in text
         written[key] = Settings.model_fields[key].default
-    del written["end"]  # what is left out has no default of its own
     defaults = {key: field.default for key, field in Settings.model_fields.items() if field.default is not None}
     assert written.pop("flops") == "50%"
     for key in LISTS:
@@ -216,7 +216,7 @@ def test_every_scalar_can_be_overridden() -> None:
 
 def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> None:
     found = asked(prune=0.5, prune_schedule="oneshot")
-    assert (found.steps, found.start, found.end) == (1, None, None)
+    assert (found.steps, found.start, found.end) == (1, 0.3, 0.3)
     assert asked(prune="oneshot", prune_start=0.6).end == 0.6
     assert asked(prune=0.5, prune_schedule="oneshot", prune_start=0.6).end == 0.6
 
@@ -224,15 +224,15 @@ def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> No
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ({}, ("oneshot", None, None, 1)),
+        ({}, ("oneshot", 0.3, 0.3, 1)),
         ({"prune_start": 0.7}, ("oneshot", 0.7, 0.7, 1)),
-        ({"prune_steps": 1}, ("oneshot", None, None, 1)),
+        ({"prune_steps": 1}, ("oneshot", 0.3, 0.3, 1)),
         ({"prune_steps": 3}, ("cubic", 0.15, 0.6, 3)),
         ({"prune_end": 0.5}, ("cubic", 0.15, 0.5, 5)),
         ({"prune_end": 0.1}, ("cubic", 0.1, 0.1, 5)),
         ({"prune_max_drop": 0.01}, ("cubic", 0.15, 0.6, 5)),
         ({"prune_schedule": "linear"}, ("linear", 0.15, 0.6, 5)),
-        ({"prune_schedule": "oneshot", "prune_max_drop": 0.01}, ("oneshot", None, None, 1)),
+        ({"prune_schedule": "oneshot", "prune_max_drop": 0.01}, ("oneshot", 0.3, 0.3, 1)),
         ({"prune_start": 0.1, "prune_end": 0.4, "prune_steps": 2}, ("cubic", 0.1, 0.4, 2)),
     ],
 )
@@ -243,14 +243,6 @@ def test_one_step_unless_several_are_asked_for(args: dict[str, object], expected
     keys = {key.removeprefix("prune_"): value for key, value in args.items()}
     alone = recipe(flops="50%", **keys)
     assert (alone.schedule, alone.start, alone.end, alone.steps) == expected
-
-
-@pytest.mark.parametrize(("left", "start"), [(0.9, 0.3), (0.5, 0.3), (0.35, 0.3), (0.34, 0.15), (0.25, 0.15)])
-def test_a_start_that_is_left_out_follows_the_depth_of_the_cut(left: float, start: float) -> None:
-    timed = asked(prune=0.5).timed(left)
-    assert (timed.start, timed.end, timed.steps) == (start, start, 1)
-    assert asked(prune=0.5, prune_start=0.6).timed(left).start == 0.6
-    assert asked(prune=0.5, prune_steps=3).timed(left).start == 0.15  # several begin early, whatever they leave
 
 
 def test_a_file_is_found_relative_to_the_current_directory_and_as_a_path(folder: Path) -> None:
@@ -354,13 +346,13 @@ def test_as_dict_is_plain() -> None:
         "importance": "obdc",
         "scope": "global",
         "schedule": "oneshot",
-        "start": None,
-        "end": None,
+        "start": 0.3,
+        "end": 0.3,
         "steps": 1,
         "round": None,
         "min_channels": None,
         "max_cut": 0.8,
-        "depth": None,
+        "depth": 0.0,
         "heads": 0.0,
         "max_drop": None,
         "reconstruct": "weights",

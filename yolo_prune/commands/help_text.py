@@ -50,7 +50,7 @@ _APPLY = Help(
         "round": ("16", "channel counts become multiples of this; default: what the device wants, or 8"),
         "min_channels": ("16", "no layer falls below so many; default 16, with scope=latency 8 on the largest maps"),
         "max_cut": ("0.8", "largest share of a layer's channels that may go"),
-        "depth": ("0.25", "largest share of the residual blocks that may go whole; default 0, with scope=latency 0.5"),
+        "depth": ("0.25", "largest share of the residual blocks that may go whole"),
         "heads": ("0.5", "largest share of the heads of each attention that may go whole"),
         "protect": ("backbone,model.22.*", "modules that stay as they are; also neck, head"),
         "safe": _SAFE,

@@ -22,13 +22,11 @@ from yolo_prune.importance import gradients, scoring
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import candidates
 from yolo_prune.planning.baseline import Baseline
-from yolo_prune.recipe import schedule
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
 _LEAST, _LEAST_ON_LARGEST = 16, 8  # channels of a layer, where no recipe says min_channels
-_DEPTH = 0.5  # of the residual blocks, in the latency scope, where no recipe says it
 _MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
 
 
@@ -56,19 +54,6 @@ def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[
     return upper
 
 
-def flops_left(recipe: Recipe, baseline: Baseline) -> float:
-    """About what share of the FLOPs a recipe's bounds leave, all steps together; 1 where nothing is bounded."""
-    full = baseline.figures()
-    return schedule.flops_left({key: bound / full[key] for key, bound in step_bounds(recipe, baseline).items()})
-
-
-def depth(recipe: Recipe) -> float:
-    """The share of the residual blocks that may go whole; where nobody says it, half in the latency scope."""
-    if recipe.depth is not None:
-        return recipe.depth
-    return _DEPTH if recipe.scope == "latency" else 0.0
-
-
 def _lowest(
     recipe: Recipe,
     channel_graph: channel_groups.ChannelGraph,
@@ -78,7 +63,7 @@ def _lowest(
     """Group name -> the least count that a recipe, and what was measured, let stay of the original one.
 
     Where milliseconds are saved, a channel of the largest maps saves most, and the first layer of many models has 16 of
-    them as it is (docs/decisions/0021).
+    them as it is (docs/decisions/0022).
     """
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels or _LEAST, max_cut=recipe.max_cut)
     if recipe.min_channels is None and recipe.scope == "latency":
@@ -147,14 +132,14 @@ def plan(
     cuttable = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [
         *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),
-        *candidates.blocks(channel_graph, depth(recipe)),
+        *candidates.blocks(channel_graph, recipe.depth),
     ]
     profile, forecast = baseline.profile, None
     if profile is not None:
         forecast = model_size.latency_cost(channel_graph, cuttable, model, profile, math.inf, parts)
     limited = _costs(model, channel_graph, cuttable, parts, baseline, bounds, forecast)
     gone = baseline.blocks - len(channel_graph.blocks)
-    most = math.floor(depth(recipe) * baseline.blocks + 1e-9) - gone
+    most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
 
     def allocated(scope: str, multiple: int) -> allocate.PrunePlan:
         return allocate.allocate(

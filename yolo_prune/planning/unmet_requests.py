@@ -50,7 +50,7 @@ def not_removed(recipe: Recipe, baseline: Baseline, removed: Mapping[str, Any]) 
     lines = []
     several = sum(count > 1 for count in baseline.heads.values())
     for name, share, there, what, gone in (
-        ("depth", recipe.depth or 0.0, baseline.blocks, "residual blocks", removed["blocks"]),
+        ("depth", recipe.depth, baseline.blocks, "residual blocks", removed["blocks"]),
         ("heads", recipe.heads, several, "attentions of several heads", removed["heads"]),
     ):
         if not share or gone:

@@ -9,7 +9,7 @@ A worked example, the recipe `balanced` (cubic, start 0.1, end 0.4, 5 steps) on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import floor
 from typing import Protocol
 
@@ -23,10 +23,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cubic": lambda time: 1 - (1 - time) ** 3,  # Zhu and Gupta, arXiv 1710.01878: much while the model is still wide
 }
 
-# Where a recipe leaves the start open (docs/decisions/0015): a cut that leaves so much of the FLOPs is taken late, for
-# the gradients of more training choose better; a deeper one early, for it needs the epochs to recover.
-SHALLOW = 0.35
-EARLY, LATE = 0.15, 0.3
+# Where a recipe leaves the start open (docs/decisions/0015): of a single step, and of the first of several.
+ALONE, FIRST = 0.3, 0.15
 
 
 class Timing(Protocol):
@@ -37,9 +35,9 @@ class Timing(Protocol):
     @property
     def schedule(self) -> str: ...
     @property
-    def start(self) -> float | None: ...
+    def start(self) -> float: ...
     @property
-    def end(self) -> float | None: ...
+    def end(self) -> float: ...
     @property
     def steps(self) -> int: ...
 
@@ -65,26 +63,6 @@ def share(schedule: str, step: int, steps: int) -> float:
     return SCHEDULES[schedule](step / steps)
 
 
-def start_of(left: float) -> float:
-    """Return when one step happens, as a fraction of the epochs, where the recipe leaves it open.
-
-    Args:
-        left: share of the FLOPs that the cut leaves, from 0 to 1.
-    """
-    return LATE if left >= SHALLOW - 1e-9 else EARLY
-
-
-def flops_left(shares: Mapping[str, float]) -> float:
-    """Return about what share of the FLOPs stays under bounds, from 0 to 1.
-
-    Args:
-        shares: "flops", "latency", "params", "size" -> what stays of it. Milliseconds are taken to fall as FLOPs do;
-            parameters fall as their square: cut to half of the FLOPs, yolov8n keeps 22% of its parameters.
-    """
-    about = (share**0.5 if key in ("params", "size") else share for key, share in shares.items())
-    return min(about, default=1.0)
-
-
 _MOST = 10**9  # epochs: fractions of more are not exact, and no run has them
 
 
@@ -92,8 +70,7 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
     """Return the epochs at whose start the pruning steps happen.
 
     The first step is at epoch floor(start * epochs), the last at floor(end * epochs), the others evenly between; none
-    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start;
-    where that is open, at that of a shallow cut.
+    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start.
     Where start to end has fewer epochs than steps, every one of them has a step and there are that many steps: the last
     one still reaches the target.
 
@@ -127,8 +104,6 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
 
 def _window(recipe: Timing, epochs: int) -> tuple[int, int]:
     """The first and the last epoch at which a step may happen."""
-    start = LATE if recipe.start is None else recipe.start
-    end = start if recipe.end is None else recipe.end
     # 0.29 * 100 is 28.999…96 in floats: a hair is added before the floor
-    first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (start, end))
+    first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (recipe.start, recipe.end))
     return first, last

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from yolo_prune.recipe.bounds import BOUNDS, EXAMPLES, Bound, fault, is_figure, read_bound
 from yolo_prune.recipe.formats import FORMATS
-from yolo_prune.recipe.schedule import EARLY, LATE, SCHEDULES, SHALLOW, start_of
+from yolo_prune.recipe.schedule import ALONE, FIRST, SCHEDULES
 from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 
 GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
@@ -116,15 +116,14 @@ class Settings(BaseModel):
         "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
-    start: _Fraction | None = _setting(
-        None,
-        f"when the first step happens, as a fraction of the epochs; left out, {LATE} where one step leaves "
-        f"{SHALLOW:.0%} of the FLOPs or more, {EARLY} where it leaves less or there are several",
+    start: _Fraction = _setting(
+        ALONE,
+        f"when the first step happens, as a fraction of the epochs; left out, {FIRST} where there are several",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",
     )
-    end: _Fraction | None = _setting(
-        None,
+    end: _Fraction = _setting(
+        _END,
         f"when the last step happens, as a fraction of the epochs; the rest fine-tunes; left out, {_END} where there "
         "are several",
         "0 to 1, not before the start",
@@ -156,10 +155,9 @@ class Settings(BaseModel):
         "above 0, up to 1",
         "must be a number above 0 and up to 1, for example 0.8",
     )
-    depth: _Fraction | None = _setting(
-        None,
-        "largest share of the residual blocks that may be removed whole, where that loses less than cutting channels; "
-        "left out, half in the scope `latency` and none in others",
+    depth: _Fraction = _setting(
+        0.0,
+        "largest share of the residual blocks that may be removed whole, where that loses less than cutting channels",
         "0 to 1",
         "must be a share of the residual blocks, a number from 0 (none) to 1, for example 0.25",
     )
@@ -308,20 +306,18 @@ class Settings(BaseModel):
     def _timing(cls, data: Any) -> Any:
         """What is left out of schedule, start, end and steps follows from what is given of them.
 
-        A single step has no end of its own: where that is not given, it is the start. Where its start is not given
-        either, the depth of the cut decides it, which only the model tells (`Recipe.timed`).
+        A single step has no end of its own: where that is not given, it is the start.
         """
         if not isinstance(data, dict):
             return data
-        given = {key: value for key, value in data.items() if value is not None or key not in ("start", "end")}
-        start, end = given.get("start"), given.get("end")
-        several = end not in (None, start) or given.get("max_drop") is not None or given.get("steps", 1) != 1
-        schedule = given.get("schedule", "cubic" if several else "oneshot")
+        start, end = data.get("start", ALONE), data.get("end")
+        several = end not in (None, start) or data.get("max_drop") is not None or data.get("steps", 1) != 1
+        schedule = data.get("schedule", "cubic" if several else "oneshot")
         if schedule != "oneshot":
-            first = min(EARLY, end) if is_figure(end) and 0 <= end <= 1 else EARLY
-            return {"schedule": schedule, "steps": _STEPS, "start": first, "end": _END, **given}
+            first = min(FIRST, end) if is_figure(end) and 0 <= end <= 1 else FIRST
+            return {"schedule": schedule, "steps": _STEPS, "start": first, **data}
         fraction = is_figure(start) and 0 <= start <= 1
-        return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **given}
+        return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **data}
 
 
 class Recipe(Settings):
@@ -343,17 +339,6 @@ class Recipe(Settings):
         if faults:
             raise fault("; ".join(faults))
         return self
-
-    def timed(self, left: float) -> Recipe:
-        """Return the recipe with a start, where it leaves that open.
-
-        Args:
-            left: share of the FLOPs that the cut leaves; see `schedule.start_of`.
-        """
-        if self.start is not None:
-            return self
-        start = start_of(left)
-        return self.model_copy(update={"start": start, "end": start if self.end is None else max(self.end, start)})
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain values for the record; bounds as written. `Recipe(**…)` reads it back."""
@@ -385,7 +370,7 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
         )
     yield from _of_precision(values, say)
-    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
+    if values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"

@@ -93,7 +93,6 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     multiple = ddp.from_first(lambda: OPEN if known else quick_look.of_deployment(recipe, log.say))
     baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size, multiple)
     graph, avoid = ddp.from_first(lambda: dry_cut.rehearse(model, graph, recipe, baseline, frozen_layers))
-    recipe = recipe.timed(choice.flops_left(recipe, baseline))
     epochs = schedule.step_epochs(recipe, run.epochs)
     session = Session(recipe, baseline, epochs, {}, OptimizerActions(recipe), avoid=avoid)
     session.size = model_size.size_of(model)
