@@ -107,8 +107,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
 
 
 def left(folder: Path) -> list[str]:
-    """What lies there and was not there before the command, but for what the host keeps and what the demo draws."""
-    known = {"tmp", "settings", "there", "said", "best.pt", "best.onnx", "demo"}
+    """What lies there and was not there before the command, but for what the host keeps and what the demo draws.
+
+    export.log is what exporters had said until then, and whole at any moment.
+    """
+    known = {"tmp", "settings", "there", "said", "best.pt", "best.onnx", "demo", "export.log"}
     found = [path.name for path in folder.iterdir() if path.name not in known]
     found += [path.name for path in (folder / "tmp").glob("yolo-prune-*")]
     return found + [str(path) for path in folder.rglob(".yolo-prune-*")]

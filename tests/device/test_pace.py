@@ -155,5 +155,5 @@ def test_a_model_against_itself_on_a_busy_machine(tmp_path: Path, monkeypatch: p
             other.kill()
             other.wait()
     assert ratio.rounds >= 1
-    assert ratio.verdict in ("too noisy", "alike")
-    assert ratio.verdict == "too noisy" or ratio.low <= 1.03
+    # two sessions of one file lie differently in memory, and a call of a millisecond may feel that by some percent
+    assert ratio.verdict == "too noisy" or (ratio.low <= 1.05 and ratio.high >= 1 / 1.05)

@@ -29,7 +29,8 @@ from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 CORRECTIONS = 2  # choices after the first
-EXACT = 0.01  # of the bound: a plan that takes so much more is no miss, for a median of pairs is known to about that
+EXACT = 0.01  # of the bound: a plan that takes more than that above it is chosen again
+TOLERANCE = 0.02  # of the bound: what two timings of one model differ by on a quiet machine is no miss
 LOOSE = 0.03  # a plan is chosen again, wider, where the prediction was so much too high
 _APART = 0.005  # two bounds that differ by less choose the same plan, or as good as
 
@@ -171,10 +172,13 @@ def hold(
     Raises:
         BoundError: the bound itself is out of reach as predicted; and whatever else `choose` raises at first.
     """
-    most = 1 + EXACT
+
+    def within(one: Try, more: float) -> bool:
+        most = (1 + more) * bound
+        return one.measured.share <= most / dense or (absolute and one.measured.ms <= most)
 
     def holds(one: Try) -> bool:
-        return one.measured.share <= most * bound / dense or (absolute and one.measured.ms <= most * bound)
+        return within(one, EXACT)
 
     limit, note = bound, ""
     choices: list[Chosen] = [choose(bound)]
@@ -204,6 +208,8 @@ def hold(
             break  # no chunk of channels lies between the two bounds; or the model is below the new one already
         choices.append(chosen)
     taken, kept = _taken(tries, holds, len(choices))
+    if kept is False:
+        kept = within(tries[taken], TOLERANCE)
     return choices[taken], Check(tuple(tries), taken, bound, dense, kept, "" if kept else note)
 
 

@@ -39,7 +39,7 @@ from yolo_prune.graph import blocks, model_parts
 from yolo_prune.host import releases, validation
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
-from yolo_prune.planning.measured_bound import Check
+from yolo_prune.planning.measured_bound import TOLERANCE, Check
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import widths
 
@@ -206,9 +206,6 @@ def _by_part(dense: Mapping[str, float], final: Mapping[str, float]) -> dict[str
     return {
         part: {"baseline": round(before, 4), "final": round(final.get(part, 0.0), 4)} for part, before in dense.items()
     }
-
-
-TOLERANCE = 0.02  # of a bound on latency: what two timings of one model differ by on a quiet machine
 
 
 def _width(layer: nn.Module | None) -> int:
