@@ -63,7 +63,7 @@ def _lowest(
     """Group name -> the least count that a recipe, and what was measured, let stay of the original one.
 
     Where milliseconds are saved, a channel of the largest maps saves most, and the first layer of many models has 16 of
-    them as it is (docs/decisions/0022).
+    them as it is (docs/decisions/0021).
     """
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels or _LEAST, max_cut=recipe.max_cut)
     if recipe.min_channels is None and recipe.scope == "latency":

@@ -16,7 +16,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.report import messages
 from yolo_prune.training.session_data import Session
 
-# Steps of the optimizer that a cut network is to have (docs/decisions/0021). With fewer, an adaptive optimizer takes
+# Steps of the optimizer that a cut network is to have (docs/decisions/0020). With fewer, an adaptive optimizer takes
 # fewer images to each; with others a step would have to be shorter, which is not measured.
 ENOUGH = 1000
 _ADAPTIVE = (
