@@ -9,6 +9,7 @@ A part stands between `<!-- name -->` and `<!-- /name -->` of a page.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,12 +46,26 @@ def commands() -> str:
     return "\n\n".join(f"## {name}\n\n```text\n{help_text.of(name)}\n```" for name in help_text.COMMANDS)
 
 
+def sweep() -> str:
+    """What `yolo-prune sweep` found on the demo set, fastest first; benchmarks/keep_sweep.py kept it."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "sweep-demo.json").read_text(encoding="utf-8"))
+    lines = [f"| model | ms | {found['metric']} | GFLOPs | params | MB |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in sorted(found["rows"], key=lambda row: row["ms"]):
+        label = f"**{row['label']}**" if row["on_front"] else row["label"]
+        cells = (f"{row['ms']:.2f}", f"{row['metric']:.4f}", f"{row['gflops']:.2f}", f"{row['params']:,}")
+        lines.append(f"| {label} | {' | '.join(cells)} | {row['bytes'] / 1e6:.1f} |")
+    versions = found["versions"]
+    about = f"{found['device']}; yolo-prune at {versions.get('commit', '?')}, torch {versions['torch']}"
+    return "\n".join([*lines, "", f"*{about}. In bold what is on the front.*"])
+
+
 # Part -> the page that it stands in, and what writes it.
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "arguments": ("docs/arguments.md", arguments.arguments_table),
     "commands": ("docs/commands.md", commands),
     "recipes": ("docs/recipes.md", recipes),
     "steps": ("docs/profiles.md", channel_steps.table),
+    "sweep": ("docs/sweep.md", sweep),
     "support": ("README.md", support.table),
 }
 

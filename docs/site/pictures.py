@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from yolo_prune.export import picture
 from yolo_prune.report import pictures, style
 from yolo_prune.report.style import DARK, LIGHT, Note, Palette
+from yolo_prune.sweeps import results
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
@@ -39,6 +40,12 @@ def pruning(palette: Palette, note: Note) -> bytes:
 def export(palette: Palette, note: Note) -> bytes:
     """What it leaves of its export."""
     return picture.content(_read("demo-export.json"), palette, note)
+
+
+def front(palette: Palette, note: Note) -> bytes:
+    """mAP over milliseconds of what `yolo-prune sweep` found on the demo set; benchmarks/keep_sweep.py kept it."""
+    kept = ROOT / "benchmarks" / "results" / "sweep-demo.json"
+    return results.picture(json.loads(kept.read_text(encoding="utf-8")), palette, note)
 
 
 def accuracy(palette: Palette, note: Note) -> bytes:
@@ -98,7 +105,7 @@ def accuracy_rows(text: str) -> dict[str, list[tuple[float, float, list[float]]]
 
 
 # Picture -> what draws it. README.md and the pages show NAME.png on a light page and NAME-dark.png on a dark one.
-PICTURES: Mapping[str, Draw] = {"accuracy": accuracy, "pruning": pruning, "export": export}
+PICTURES: Mapping[str, Draw] = {"front": front, "accuracy": accuracy, "pruning": pruning, "export": export}
 
 
 def _read(name: str) -> dict[str, Any]:
