@@ -16,19 +16,17 @@ from typing import Any
 
 import matrix_files
 
+from yolo_prune import files
+
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = ("weights", "artifact")  # of a row: they stay where they are
 
 
 def kept(record: dict[str, Any], replaced: list[tuple[str, str]]) -> dict[str, Any]:
     """What front.json says, without what belongs to this machine."""
-    rows = [{key: value for key, value in row.items() if key not in _FILES} for row in record["rows"]]
-    names = {(row["name"], row["precision"]) for row in record["front"]}
-    content = {**record, "rows": rows}
-    content["front"] = [row for row in rows if (row["name"], row["precision"]) in names]
-    content["front"].sort(key=lambda row: row["ms"])
-    content["versions"] = matrix_files.versions()
-    content["processor"] = matrix_files.processor()
+    content = {**record, "versions": matrix_files.versions(), "processor": matrix_files.processor()}
+    for part in ("front", "rows"):
+        content[part] = [{key: value for key, value in row.items() if key not in _FILES} for row in record[part]]
     text = json.dumps(content)
     for old, new in replaced:
         text = text.replace(json.dumps(old)[1:-1], new)
@@ -44,7 +42,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
             lines.append(f" {json.dumps(key)}: [\n{rows}\n ]")
         else:
             lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    files.replace(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main(words: list[str]) -> None:

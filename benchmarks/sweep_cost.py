@@ -28,7 +28,6 @@ from yolo_prune import files
 from yolo_prune.sweeps import local
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS: dict[str, Any] = {"workers": 0, "batch": 4, "plots": False, "amp": False, "optimizer": "SGD", "seed": 0}
 MOST = 0.03  # of the trainings
 
 
@@ -37,17 +36,7 @@ def main(words: Sequence[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
     target = Path(given.get("out", ROOT / "benchmarks" / "results" / "sweep-cost.json"))
     with tempfile.TemporaryDirectory(prefix="sweep-cost-") as place:
-        model, data = (given["model"], given["data"]) if "model" in given else sweep_kill._made(Path(place))
-        asked = {
-            "model": str(model),
-            "data": str(data),
-            "imgsz": given.get("imgsz", "64"),
-            "seconds": 1,
-            "epochs": int(given.get("epochs", 3)),
-            "flops": given.get("flops", "60%"),
-            **SETTINGS,
-            "fraction": float(given.get("fraction", 1.0)),
-        }
+        asked = sweep_kill.asked(given, Path(place), "60%")
         first, record = measured(lambda: yolo_prune.sweep(**asked, out=f"{place}/out"))
         for path in Path(place).glob("out/*/trained.json"):
             path.unlink()
@@ -59,7 +48,7 @@ def main(words: Sequence[str]) -> int:
     content = {
         "command": "python benchmarks/sweep_cost.py",
         "versions": {"yolo_prune": yolo_prune.__version__, "torch": torch.__version__},
-        "asked": {**asked, "model": Path(str(model)).name, "data": Path(str(data)).name},
+        "asked": {**asked, "model": Path(asked["model"]).name, "data": Path(asked["data"]).name},
         "points": points,
         "cpu_seconds": {**{name: round(value, 1) for name, value in parts.items()}, "trainings": round(trainings, 1)},
         "share_of_this_run": round(beside / trainings, 3),

@@ -65,6 +65,30 @@ def main(words: list[str]) -> int:
     return 1 if faults else 0
 
 
+def asked(given: dict[str, str], place: Path, flops: str) -> dict[str, Any]:
+    """A small sweep for `yolo_prune.sweep`, as the words of a command change it: sweep_cost.py and sweep_ray.py too.
+
+    Args:
+        given: words of the command. place: a folder for model and data, where these are not given. flops: bounds.
+    """
+    model, data = (given["model"], given["data"]) if "model" in given else _made(place)
+    return {
+        "model": str(model),
+        "data": str(data),
+        "imgsz": given.get("imgsz", "64"),
+        "seconds": 1,
+        "epochs": int(given.get("epochs", EPOCHS)),
+        "flops": given.get("flops", flops),
+        "workers": 0,
+        "batch": 4,
+        "plots": False,
+        "amp": False,
+        "optimizer": "SGD",
+        "seed": 0,
+        "fraction": float(given.get("fraction", 1.0)),
+    }
+
+
 def _part(model: Path, data: Path, out: Path, place: Path, wait: float | None) -> tuple[int, str]:
     """One part of a sweep, killed some seconds after it has begun with a point; its exit code, and what was done."""
     command = [sys.executable, "-m", "yolo_prune", "sweep", f"model={model}", f"data={data}", f"out={out}", *WORDS]

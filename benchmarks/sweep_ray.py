@@ -32,7 +32,6 @@ from yolo_prune.host import checkpoint
 from yolo_prune.sweeps import front, ray_trials
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS: dict[str, Any] = {"workers": 0, "batch": 4, "plots": False, "amp": False, "optimizer": "SGD", "seed": 0}
 
 
 def main(words: Sequence[str]) -> int:
@@ -40,17 +39,7 @@ def main(words: Sequence[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
     target = Path(given.get("out", ROOT / "benchmarks" / "results" / "sweep-ray.json"))
     with tempfile.TemporaryDirectory(prefix="sweep-ray-") as place:
-        model, data = (given["model"], given["data"]) if "model" in given else sweep_kill._made(Path(place))
-        asked = {
-            "model": str(model),
-            "data": str(data),
-            "imgsz": given.get("imgsz", "64"),
-            "seconds": 1,
-            "epochs": int(given.get("epochs", 3)),
-            "flops": given.get("flops", "60%,40%"),
-            **SETTINGS,
-            "fraction": float(given.get("fraction", 1.0)),
-        }
+        asked = sweep_kill.asked(given, Path(place), "60%,40%")
         local = yolo_prune.sweep(**asked, out=f"{place}/local")
         start = time.time()
         killed, spread = on_ray(asked, Path(place) / "ray")
@@ -61,7 +50,7 @@ def main(words: Sequence[str]) -> int:
     content = {
         "command": "python benchmarks/sweep_ray.py",
         "versions": {"ray": ray.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "asked": {**asked, "model": Path(str(model)).name, "data": Path(str(data)).name},
+        "asked": {**asked, "model": Path(asked["model"]).name, "data": Path(asked["data"]).name},
         "killed": killed,
         "machines_of_trials": spread,
         "seconds_on_ray": seconds,

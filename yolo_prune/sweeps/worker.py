@@ -128,9 +128,8 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
     if words:
-        words += (
-            [] if job["device"] is None else [f"device={job['device']}"]
-        )  # of this part: another one may have had another
+        if job["device"] is not None:  # of this part: another one may have had another
+            words.append(f"device={job['device']}")
         _startup.install()
         sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
         host = console.host_command()
