@@ -33,6 +33,10 @@ while (job := jobs.get()) is not None:
     if job["name"].startswith("dies"): os._exit(3)
     if job["name"].startswith("killed"): os.kill(os.getpid(), 9)
     time.sleep({"long": 60, "slow": 5}.get(job["name"].rstrip("12"), 0.2))
+    late = time.monotonic() + 60
+    while job["name"].startswith("meets") and not os.path.exists(os.path.join(job["folder"], "two")):
+        if time.monotonic() > late: sys.exit("never two at a time")
+        time.sleep(0.01)
     outcome = {"device": job["device"], "pid": os.getpid(), "at": time.monotonic()}
     if job["name"] == "fails":
         open(os.path.join(run, "tries"), "a").write("x")
@@ -58,9 +62,15 @@ def run(folder: Path, names: Sequence[str], devices: Sequence[str | None], **mor
 
 def test_as_many_at_a_time_as_devices_and_each_on_its_own(tmp_path: Path) -> None:
     most = [0]
-    tick = lambda names: most.append(len(names))  # noqa: E731
-    told = run(tmp_path, ["a", "b", "c", "d"], ["0", "1"], tick=tick)
+
+    def tick(names: Sequence[str]) -> None:
+        most.append(len(names))
+        if len(names) == 2:
+            (tmp_path / "two").touch()  # what the first jobs wait for, however slow the machine is
+
+    told = run(tmp_path, ["meets1", "meets2", "c", "d"], ["0", "1"], tick=tick)
     assert len(told) == 4
+    assert not any("failed" in one for one in told.values()), told
     assert {one["device"] for one in told.values()} == {"0", "1"}
     assert len({one["pid"] for one in told.values()}) == 2, "a process does one job after the other"
     assert max(most) == 2
