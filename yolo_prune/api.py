@@ -19,7 +19,8 @@ from yolo_prune.cost.channel_steps import OPEN
 from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, quick_look
-from yolo_prune.device.plan_timer import PlanTimer, Timing, possible
+from yolo_prune.device.plan_timer import PlanTimer, possible
+from yolo_prune.device.profile import SideBySide
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
@@ -180,7 +181,7 @@ def _choose(
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
         return calibration.gather(network, graph, wanted.importance, batches)
 
-    graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timed=timer)
+    graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timer=timer)
     if check is not None:
         latency.tell_check(check)
     return baseline, graph, plan, check
@@ -203,7 +204,7 @@ def _measure_latency(
     device: Profile,
     dense: nn.Module,
     network: nn.Module,
-    known: Timing | None,
+    known: SideBySide | None,
 ) -> None:
     """Time the cut model beside the one that it was, where this machine can; the record gets `latency`.
 

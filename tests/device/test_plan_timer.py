@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from tests.planning.test_choice import asked
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import plan_timer, profile, runtimes
+from yolo_prune.device.profile import SideBySide
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
@@ -38,7 +42,7 @@ def of_this_machine() -> Profile:
 
 
 class SlowerMachine:
-    """Stands for `profile.time_side_by_side`: the model that it gets takes so many times what is predicted of it.
+    """Stands for `profile.beside`: the model that it gets takes so many times what is predicted of it.
 
     Attributes:
         factor: as said. steady: whether its timings are. timed: predicted ms of what was timed.
@@ -46,13 +50,17 @@ class SlowerMachine:
 
     def __init__(self, factor: float, monkeypatch: pytest.MonkeyPatch, steady: bool = True) -> None:
         self.factor, self.steady, self.timed = factor, steady, list[float]()
-        monkeypatch.setattr(profile, "time_side_by_side", self)
+        monkeypatch.setattr(profile, "beside", self)
 
-    def __call__(self, whole: nn.Module, cut: nn.Module, device: Profile) -> tuple[float, float, Ratio]:
-        before, after = (model_size.latency_of(one, device) for one in (whole, cut))
-        self.timed.append(after)
-        faster, wide = before / after / self.factor, 0.01 if self.steady else 0.4
-        return before, before / faster, Ratio(faster, faster * (1 - wide), faster * (1 + wide), 20)
+    @contextlib.contextmanager
+    def __call__(self, whole: Callable[[], nn.Module], device: Profile) -> Iterator[Callable[[nn.Module], SideBySide]]:
+        def timed(cut: nn.Module) -> SideBySide:
+            before, after = (model_size.latency_of(one, device) for one in (whole(), cut))
+            self.timed.append(after)
+            faster, wide = before / after / self.factor, 0.01 if self.steady else 0.4
+            return before, before / faster, Ratio(faster, faster * (1 - wide), faster * (1 + wide), 20)
+
+        yield timed
 
 
 def test_what_is_timed_is_what_the_plan_makes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +71,8 @@ def test_what_is_timed_is_what_the_plan_makes(monkeypatch: pytest.MonkeyPatch) -
     before = {name: value.shape for name, value in model.named_parameters()}
     slower = SlowerMachine(1.2, monkeypatch)
     timer = plan_timer.PlanTimer(model, lambda: model, device)
-    measured = timer(graph, plan)
+    with timer() as timed:
+        measured = timed(graph, plan)
     assert slower.timed == pytest.approx([plan.predicted], rel=1e-9)
     assert plan.predicted is not None
     share = 1.2 * plan.predicted / baseline.latency
@@ -71,6 +80,40 @@ def test_what_is_timed_is_what_the_plan_makes(monkeypatch: pytest.MonkeyPatch) -
     assert (measured.known, measured.ms) == (True, pytest.approx(1.2 * plan.predicted))
     assert timer.timings[0][1] == measured.ms
     assert {name: value.shape for name, value in model.named_parameters()} == before
+
+
+def test_the_dense_model_is_exported_once_for_all_tries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the clock of the tests all models take as long: no plan holds the bound, and all tries are made."""
+    exported: list[tuple[Path, int]] = []
+    read: list[nn.Module] = []
+    there: list[list[bool]] = []
+
+    def export(network: nn.Module, folder: Path, device: Profile) -> Path:
+        exported.append((folder / "model.onnx", sum(p.numel() for p in network.parameters())))
+        exported[-1][0].write_bytes(b"")
+        there.append([path.exists() for path, _ in exported])
+        return exported[-1][0]
+
+    def dense() -> nn.Module:
+        read.append(small())
+        return read[-1]
+
+    monkeypatch.setattr(profile, "export", export)
+    monkeypatch.setattr(runtimes, "load", lambda *given: lambda: None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model, device, wanted = small(), of_this_machine(), asked(latency="80%", importance="l2")
+    baseline = Baseline.of(model, channel_groups.build(model), device)
+    timer = plan_timer.PlanTimer(model, dense, device)
+    bounds = choice.step_bounds(wanted, baseline)
+    _, _, check = measured_bound.choose(model, wanted, baseline, bounds, timer=timer)
+    assert check is not None
+    assert len(check.tries) == len(timer.timings) == 1 + measured_bound.CORRECTIONS
+    whole, *cut = [count for _, count in exported]
+    assert len(read) == 1
+    assert len(cut) == len(check.tries)
+    assert whole > cut[0] > cut[1] > cut[2]
+    assert there[-1] == [True, False, False, True]  # the dense model's file stays as long as it is run
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plans_are_timed_where_the_profile_is_of_this_machine_and_its_runtime_is_here(
@@ -157,7 +200,7 @@ def test_a_dense_model_that_cannot_be_read_is_a_plan_that_is_not_timed(device: s
     baseline, wanted = Baseline.of(model, graph, read), asked(latency="60%", importance="l2")
     timer = plan_timer.PlanTimer(model, gone, read)
     bounds = choice.step_bounds(wanted, baseline)
-    _, plan, check = measured_bound.choose(model, wanted, baseline, bounds, timed=timer)
+    _, plan, check = measured_bound.choose(model, wanted, baseline, bounds, timer=timer)
     assert check is not None
     assert (check.kept, check.note) == (None, "it could not be timed: dense.pt is not there")
     assert plan.predicted is not None

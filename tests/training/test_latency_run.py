@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import yolo_prune
 from tests.device.test_latency import FEW
-from tests.device.test_plan_timer import SlowerMachine
+from tests.device.test_plan_timer import SlowerMachine, of_this_machine
 from tests.helpers.foreign import plant
 from tests.helpers.runs import record_of, train
 from tests.helpers.small_models import untrained
@@ -111,18 +113,23 @@ def test_the_record_tells_bound_prediction_and_measurement(run: Path) -> None:
     assert predicted == sorted(predicted, reverse=True)
 
 
-def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """On a machine that turns out a fifth slower for what is cut than its profile says: the plan is chosen again."""
+def test_a_given_profile_is_used_and_every_bound_holds(tiny_data: Path, tmp_path: Path) -> None:
+    """On a machine that turns out 30% slower for what is cut than its profile says: the plan is chosen again.
+
+    The profile is made up: by a real one it hangs on the machine which of the bounds is the tightest.
+    """
     said: list[str] = []
+    device = tmp_path / "device.json"
+    device.write_text(json.dumps(of_this_machine().content))
     with pytest.MonkeyPatch.context() as patch:
-        slower = SlowerMachine(1.2, patch)
+        slower = SlowerMachine(1.3, patch)
         patch.setattr(probe_kit, "make", lambda *a, **k: said.append("measured again"))
         train(
             tiny_data,
             tmp_path,
             epochs=2,
             prune_latency="90%",
-            prune_profile=str(run / "pruning" / "device.json"),
+            prune_profile=str(device),
             prune_schedule="oneshot",
             prune_flops="85%",
             prune_params="80%",
@@ -136,7 +143,7 @@ def test_a_given_profile_is_used_and_every_bound_holds(run: Path, tiny_data: Pat
     (step,) = record["steps"]
     first, second = step["measured"]["tries"]
     assert first["measured"] > 0.91
-    assert second["measured"] == pytest.approx(1.2 * second["predicted"], abs=1e-3)
+    assert second["measured"] == pytest.approx(1.3 * second["predicted"], abs=1e-3)
     assert (step["measured"]["taken"], step["measured"]["kept"], entry["kept"]) == (1, True, True)
     assert step["predicted_ms"] == pytest.approx(slower.timed[1], abs=1e-3)
     assert slower.timed[2] == pytest.approx(slower.timed[1])  # best.pt, at the end
@@ -153,7 +160,7 @@ def test_a_missed_bound_is_said_loudly(
 ) -> None:
     """The bound is 90%; what two timings of one model differ by (2% of it) is no miss."""
     ratio = timing.Ratio(1 / share, 1 / share, 1 / share, 20)
-    monkeypatch.setattr(profile, "time_side_by_side", lambda *models: (10.0, 10.0 * share, ratio))
+    monkeypatch.setattr(profile, "beside", lambda *given: nullcontext(lambda cut: (10.0, 10.0 * share, ratio)))
     yolo = untrained()
     yolo.model = dense_of(run)
     with caplog.at_level("INFO", logger="ultralytics"):

@@ -1,12 +1,13 @@
 # yolo-prune, AGPL-3.0 license
-"""What would a plan take on this machine? It is applied to a copy, which is exported and timed beside the dense model.
+"""What would plans take on this machine? Each is applied to a copy, which is exported and timed beside the dense model.
 
 That says something where the profile is of this machine and its runtime is here; where not, nothing is timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -14,15 +15,13 @@ from torch import nn
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, runtimes
-from yolo_prune.device.timing import Ratio
+from yolo_prune.device.profile import SideBySide
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import copy_of
-from yolo_prune.planning.measured_bound import Measured
+from yolo_prune.planning.measured_bound import Measured, Timed
 from yolo_prune.recipe import formats
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels
-
-Timing = tuple[float, float, Ratio]  # as of profile.time_side_by_side
 
 
 def possible(recipe: Recipe, device: Profile | None) -> bool:
@@ -39,7 +38,7 @@ def possible(recipe: Recipe, device: Profile | None) -> bool:
 
 @dataclass
 class PlanTimer:
-    """Times plans of a model beside the dense one; to be called with the groups and the plan.
+    """Times the plans of one choice, to be called in a `with`, whose end removes what was exported.
 
     Attributes:
         model: a stock model on any device; it is not changed. dense: gives the model before its first cut.
@@ -49,18 +48,19 @@ class PlanTimer:
     model: nn.Module
     dense: Callable[[], nn.Module]
     device: Profile
-    timings: list[Timing] = field(default_factory=list)
+    timings: list[SideBySide] = field(default_factory=list)
 
-    def __call__(self, channel_graph: ChannelGraph, plan: PrunePlan) -> Measured:
-        """What the plan takes of the dense model's time.
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Timed]:
+        """Groups and a plan -> what it takes of the dense model's time; errors as of `profile.beside`."""
+        with profile.beside(self.dense, self.device) as timed:
 
-        Raises:
-            PruneError: it cannot be exported or run here.
-        """
-        cut = copy_of(self.model).cpu().float()
-        cut_channels.apply(cut, channel_graph, plan)
-        timing = profile.time_side_by_side(self.dense(), cut, self.device)
-        self.timings.append(timing)
-        _, ms, faster = timing
-        share, low, high = (1 / max(ratio, 1e-9) for ratio in (faster.median, faster.high, faster.low))
-        return Measured(share, low, high, faster.steady, ms)
+            def time(channel_graph: ChannelGraph, plan: PrunePlan) -> Measured:
+                cut = copy_of(self.model).cpu().float()
+                cut_channels.apply(cut, channel_graph, plan)
+                self.timings.append(timed(cut))
+                _, ms, faster = self.timings[-1]
+                share, low, high = (1 / max(ratio, 1e-9) for ratio in (faster.median, faster.high, faster.low))
+                return Measured(share, low, high, faster.steady, ms)
+
+            yield time

@@ -5,7 +5,8 @@ measure this machine where a run is asked for a latency and given no profile, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,27 +163,49 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     return profile_file.of(content, "this machine")
 
 
-def time_side_by_side(dense: nn.Module, pruned: nn.Module, device: Profile) -> tuple[float, float, Ratio]:
-    """Export two models as a profile's device runs them and time them in turns, on this machine.
+SideBySide = tuple[float, float, Ratio]  # ms a call of the dense and of the pruned model; how many times as fast it is
+
+
+@contextlib.contextmanager
+def beside(dense: Callable[[], nn.Module], device: Profile) -> Iterator[Callable[[nn.Module], SideBySide]]:
+    """What times models in turns with a dense one, on this machine, until the block ends.
+
+    The dense model is asked for, exported and opened once, for the first of them: an export takes seconds.
 
     Args:
-        dense, pruned: stock models. device: its format, precision, size and threads are used.
+        dense: gives a stock model. device: models are exported and run in its format, precision, size and threads.
 
-    Returns:
-        Milliseconds a call, the medians of the dense and of the pruned model; and how many times as fast it is.
+    Yields:
+        A stock model -> the medians, and their ratio. It raises PruneError where one cannot be exported or run here.
+    """
+    opened: list[Callable[[], object]] = []
+    with contextlib.ExitStack() as until_the_end:
+
+        def timed(pruned: nn.Module) -> SideBySide:
+            runtimes.require(device.format)
+            with exporter.restrained(False):  # the models are in this process already
+                if not opened:
+                    opened.append(_opened(dense(), until_the_end.enter_context(scratch.folder()), device))
+                    until_the_end.callback(opened.clear)  # first: Windows removes no file that a runtime holds
+                with scratch.folder() as folder:
+                    turns = timing.in_turns({"dense": opened[0], "pruned": _opened(pruned, folder, device)}, _ROUNDS)
+            return turns.timing("dense").median, turns.timing("pruned").median, turns.ratio("dense", "pruned")
+
+        yield timed
+
+
+def _opened(network: nn.Module, folder: Path, device: Profile) -> Callable[[], object]:
+    return runtimes.load(export(network, folder, device), device.format, device.threads, device.precision)
+
+
+def time_side_by_side(dense: nn.Module, pruned: nn.Module, device: Profile) -> SideBySide:
+    """Time one model beside a dense one; see `beside`.
 
     Raises:
         PruneError: they cannot be exported or run here.
     """
-    runtimes.require(device.format)
-    calls = {}
-    with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
-        for name, network in (("dense", dense), ("pruned", pruned)):
-            calls[name] = runtimes.load(
-                export(network, folder / name, device), device.format, device.threads, device.precision
-            )
-        turns = timing.in_turns(calls, _ROUNDS)
-    return turns.timing("dense").median, turns.timing("pruned").median, turns.ratio("dense", "pruned")
+    with beside(lambda: dense, device) as timed:
+        return timed(pruned)
 
 
 def export(network: nn.Module, folder: Path, device: Profile) -> Path:

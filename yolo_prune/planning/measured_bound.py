@@ -15,6 +15,7 @@ How a plan is timed is none of this module's business: see device/plan_timer.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ _APART = 0.005  # two bounds that differ by less choose the same plan, or as goo
 
 Chosen = tuple[ChannelGraph, PrunePlan]
 Timed = Callable[[ChannelGraph, PrunePlan], "Measured"]
+Timer = Callable[[], AbstractContextManager[Timed]]  # what it holds for the tries of one choice goes with the block
 
 
 class Measured(NamedTuple):
@@ -109,13 +111,13 @@ def choose(
     avoid: dict[str, str] | None = None,
     frozen: Collection[str] = (),
     traced: ChannelGraph | None = None,
-    timed: Timed | None = None,
+    timer: Timer | None = None,
 ) -> tuple[ChannelGraph, PrunePlan, Check | None]:
     """What `dry_cut.choose` chooses, held to the bound on latency as measured where plans can be timed.
 
     Args:
         model, recipe, baseline, bounds, scores_of, avoid, frozen, traced: see `dry_cut.choose`.
-        timed: a choice -> what it takes; None where nothing can be timed.
+        timer: gives what times choices; None where nothing can be timed.
 
     Returns:
         The groups, a plan after which the model runs, and what was measured.
@@ -131,10 +133,11 @@ def choose(
         graph = graphs.pop() if graphs else None  # the first choice empties it
         return dry_cut.choose(model, recipe, baseline, limits, scores, avoid, frozen, graph)
 
-    if timed is None or "latency" not in bounds or baseline.latency is None:
+    if timer is None or "latency" not in bounds or baseline.latency is None:
         return *within(None), None
     absolute = recipe.latency is not None and recipe.latency.kind == "absolute"
-    chosen, check = hold(within, timed, bounds["latency"], baseline.latency, absolute)
+    with timer() as timed:
+        chosen, check = hold(within, timed, bounds["latency"], baseline.latency, absolute)
     return *chosen, check
 
 

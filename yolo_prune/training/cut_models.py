@@ -120,7 +120,7 @@ def cut_training(
     scores_of: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
     avoid: dict[str, str] | None = None,
     undo: Undo | None = None,
-    timed: measured_bound.Timed | None = None,
+    timer: measured_bound.Timer | None = None,
 ) -> tuple[channel_groups.ChannelGraph, list[str], measured_bound.Check | None]:
     """Cut a model in training: EMA scored, EMA and live model cut by one plan, optimizer state carried over.
 
@@ -130,7 +130,7 @@ def cut_training(
     Args:
         images: what the cut is made up for on; None where nothing does. scores_of: gives the importance of channels.
         avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
-        timed: how long a plan takes on this machine, asked in the first process; None where that is not to be known.
+        timer: how long plans take on this machine, asked in the first process; None where that is not to be known.
 
     Returns:
         The groups as they were before the cut, the blocks that were removed whole, and what was measured of the plan.
@@ -141,12 +141,12 @@ def cut_training(
     scored = student_of(ema)
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
 
-    def decide(asked: measured_bound.Timed | None) -> tuple[Any, ...]:
-        choices = measured_bound.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers, timed=asked)
+    def decide(asked: measured_bound.Timer | None) -> tuple[Any, ...]:
+        choices = measured_bound.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers, timer=asked)
         return *choices, avoid
 
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
-        graph, plan, found, failures = ddp.from_first(partial(decide, timed if number == 0 else None))
+        graph, plan, found, failures = ddp.from_first(partial(decide, timer if number == 0 else None))
         check = check or found
         if plan.note:
             log.warn(plan.note)
