@@ -15,7 +15,12 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = {"yolo_prune": "yolo_prune", "recipes": "yolo_prune/recipes", "datasets": "yolo_prune/datasets"}
+SHIPPED = {  # folder -> which of its files, and where they are in the wheel
+    "yolo_prune": ("**/*", "yolo_prune"),
+    "recipes": ("**/*", "yolo_prune/recipes"),
+    "datasets": ("**/*", "yolo_prune/datasets"),
+    "docs": ("*.md", "yolo_prune/docs"),
+}
 START_UP = ("yolo_prune.pth", "yolo_prune.start")
 IN_SDIST = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "tests/conftest.py", *START_UP)
 FOLDERS = {".ci", "benchmarks", "datasets", "docs", "recipes", "tests", "yolo_prune"}
@@ -43,10 +48,10 @@ def _find(pattern: str, path: Path) -> str:
 
 
 def wheel(path: Path, root: Path) -> list[str]:
-    """What a wheel lacks of the package, recipes, data sets and start-up files of the checkout, and has beside them."""
+    """What a wheel lacks of the package, recipes, data sets, pages and start-up files here, and what else it has."""
     expected = set(START_UP)
-    for folder, place in SHIPPED.items():
-        files = (file for file in (root / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    for folder, (which, place) in SHIPPED.items():
+        files = (file for file in (root / folder).glob(which) if file.is_file() and "__pycache__" not in file.parts)
         expected |= {f"{place}/{file.relative_to(root / folder).as_posix()}" for file in files}
     with zipfile.ZipFile(path) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}

@@ -124,6 +124,18 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.strip() == __version__
 
 
+def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "faq"]) == cli.main(["help", "export.md"]) == 0
+    said = capsys.readouterr().out
+    assert "## 1. Why is my model smaller, but not faster?" in said
+    assert "# Export and proof" in said
+    assert cli.main(["help", "quickstart"]) == 0
+    assert "<picture>" not in capsys.readouterr().out
+    assert cli.main(["help"]) == 0
+    assert "adding-a-block" in capsys.readouterr().out
+    assert cli.main(["help", "../README"]) == 1
+
+
 @pytest.mark.parametrize("command", sorted(cli._COMMANDS))
 def test_the_help_of_a_command_is_of_its_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """commands/help_text.py says each argument of the function, in one line; its values and examples can be typed."""

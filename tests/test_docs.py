@@ -98,6 +98,16 @@ def test_the_argument_that_a_word_of_the_commands_names_exists() -> None:
     assert seen > 30
 
 
+def test_the_pages_that_errors_name_are_there() -> None:
+    """`yolo-prune help PAGE` prints them, from the wheel too."""
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "yolo_prune").rglob("*.py"))
+    named = re.findall(r"yolo-prune help ([a-z-]+)", " ".join(sources))
+    commands = {"command", *cli._COMMANDS}
+    missing = {name for name in named if name not in commands and not (ROOT / "docs" / f"{name}.md").is_file()}
+    assert not missing
+    assert len(named) > 8
+
+
 def test_the_citation_is_of_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in text

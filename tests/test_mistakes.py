@@ -88,13 +88,18 @@ def _short(spec: dict[str, Any]) -> None:
     spec["backbone"] = spec["backbone"][:5]
 
 
-@pytest.mark.parametrize("damage", [_no_widths, _text, _negative, _short])
+def _unknown(spec: dict[str, Any]) -> None:
+    spec["backbone"][-1][2] = "Mine"
+
+
+@pytest.mark.parametrize("damage", [_no_widths, _text, _negative, _short, _unknown])
 def test_a_damaged_architecture_is_one_line(damage: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     path = write_yaml(str(_pruned(tmp_path)), safe=False)
     spec = yaml.safe_load(path.read_text())
     damage(spec)
     path.write_text(yaml.safe_dump(spec))
-    with pytest.raises(PruneError, match=r"does not fit its layers.*yolo-prune yaml"):
+    said = r"block Mine.*tasks\.Mine = Mine" if damage is _unknown else r"does not fit its layers.*yolo-prune yaml"
+    with pytest.raises(PruneError, match=said):
         YOLO(path)
 
 

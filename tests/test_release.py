@@ -49,6 +49,10 @@ def test_what_is_wrong_with_a_wheel_is_named(check: ModuleType, wheel: Path, tmp
             if name not in ("yolo_prune.pth", "yolo_prune/recipes/gentle.yaml"):
                 copy.writestr(name, source.read(name))
         copy.writestr("tests/conftest.py", "")
+    with zipfile.ZipFile(wheel) as archive:  # the pages, which errors name, and no pictures
+        beside = [name for name in archive.namelist() if "/docs/" in name]
+    assert "yolo_prune/docs/faq.md" in beside
+    assert {Path(name).suffix for name in beside} == {".md"}
     assert check.wheel(broken, ROOT) == [
         f"{wheel.name} has no yolo_prune.pth",
         f"{wheel.name} has no yolo_prune/recipes/gentle.yaml",

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +39,11 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune bundle model=best.onnx              what a Raspberry Pi needs to run it, in one folder, without torch
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
   yolo-prune help [command]                      this text, or a command's arguments
+  yolo-prune help faq                            a page of the documentation, see below
   yolo-prune version
 
 Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the plugin off.
+{pages}
 """
 
 # Where each command's function lives. Its signature is the list of arguments that the command takes.
@@ -158,18 +161,17 @@ def _passed_on(command: str) -> tuple[str, ...]:
 
 
 def _help(words: list[str]) -> int:
-    """Print the general help, or what one command takes."""
-    if not words:
-        print(HELP.format(version=__version__), end="")
-        return 0
-    command = words[0]
-    if command not in _COMMANDS:
-        print(HELP.format(version=__version__), end="")
-        return 0 if command in _OTHERS else 1
-    from yolo_prune.commands import help_text
+    """Print the general help, what one command takes, or a page of the documentation."""
+    from yolo_prune.commands import help_page, help_text
 
-    print(help_text.of(command))
-    return 0
+    command = words[0] if words else "help"
+    text = help_text.of(command) if command in _COMMANDS else help_page.of(command)
+    if text is not None:
+        print(text)
+        return 0
+    pages = textwrap.fill(f"Pages: {', '.join(help_page.names())}", 118, break_on_hyphens=False)
+    print(HELP.format(version=__version__, pages=pages), end="")
+    return 0 if command in _OTHERS else 1
 
 
 def _usage(command: str) -> str:

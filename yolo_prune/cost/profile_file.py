@@ -97,7 +97,7 @@ class Profile:
             raise PruneError(
                 f"the device profile was measured with {self.model} at {self.imgsz} and knows nothing of "
                 f"{len(unknown)} kinds of layers in this model ({unknown[0]}); measure this one: yolo-prune profile "
-                f"model=... format={self.format} imgsz={self.imgsz}"
+                f"model=... format={self.format} imgsz={self.imgsz}. More: yolo-prune help profiles"
             )
 
     def brief(self) -> dict[str, Any]:

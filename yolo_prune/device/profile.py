@@ -96,7 +96,9 @@ def _save(measured: dict[str, Any], target: Path, model: str) -> None:
     log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
     noise = measurement.noise(measured)
     if noise:
-        raise NoisyError(f"{target} was measured on a machine that was too busy: {noise}", measured)
+        raise NoisyError(
+            f"{target} was measured on a machine that was too busy: {noise}. More: yolo-prune help profiles", measured
+        )
 
 
 def _require_exporter(kind: str, precision: str) -> None:

@@ -55,11 +55,11 @@ def require_proven(made: list[Result], failed: Mapping[str, str], seconds: int, 
     ]
     broken += [f"{name}: {words}" for name, words in failed.items()]
     if broken:
-        raise VerifyError(f"not proven, do not deploy it: {' | '.join(broken)}")
+        raise VerifyError(f"not proven, do not deploy it: {' | '.join(broken)}. More: yolo-prune help export.md")
     doubts = [f"{one.file.name}: {words}" for one in made for words in one.doubts]
     if doubts:
         raise NoisyError(
             f"proven, but the machine was too busy to time: {' | '.join(doubts)}. Close what else runs, or give it "
-            f"more time than seconds={seconds}",
+            f"more time than seconds={seconds}. More: yolo-prune help export.md",
             record,
         )

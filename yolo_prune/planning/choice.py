@@ -241,7 +241,7 @@ def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> B
     words = str(error).partition("; raise the bound")[0]
     return BoundError(
         f"{words}; of its convolution weights stay: {_listed(reasons, channel_graph.untaught)}. Raise the bound, "
-        "replace what stops it, or teach the block (docs/adding-a-block.md)"
+        "replace what stops it, or teach the block (yolo-prune help adding-a-block)"
     )
 
 

@@ -121,13 +121,13 @@ def _choose_until_it_holds(
         more = f" and into {len(blamed) - 1} more of its class" if len(blamed) > 1 else ""
         log.say(
             f"{words}: what goes into it{more} and what it makes is protected. "
-            "docs/adding-a-block.md says how to teach a block"
+            "How to teach a block: yolo-prune help adding-a-block"
         )
     assert fault is not None
     raise PruneError(
         f"cut in a trial, {fault.name or 'the model'} {fault.words}, though everything is protected in "
         f"{_listed(model, avoid) or 'no block'}: protect what goes into it (protect: in a recipe file), or teach "
-        "the block (docs/adding-a-block.md). Nothing was cut"
+        "the block (yolo-prune help adding-a-block). Nothing was cut"
     )
 
 

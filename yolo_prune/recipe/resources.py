@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Where the files that travel with the package lie: the recipes and the data set descriptions.
+"""Where the files that travel with the package lie: the recipes, the data set descriptions and the pages of docs/.
 
 A wheel carries them inside the package (pyproject.toml says so); an editable install and a checkout read them from the
 folders beside the package, so that there is one copy of each in the repository.
@@ -14,7 +14,7 @@ def folder(name: str) -> Path:
     """Return the folder of shipped files called `name`.
 
     Args:
-        name: "recipes" or "datasets".
+        name: "recipes", "datasets" or "docs".
 
     Returns:
         The folder inside the package when there is one (an installed wheel), else the one beside it (a checkout). It is

@@ -48,5 +48,5 @@ def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:
         listed.append(f"{kind} ({names[0]}{more}: {operations.get(names[0], 'an operation that is not known')})")
     return (
         f"what goes into these blocks is protected, for yolo-prune does not know all that they do: {', '.join(listed)}"
-        ". docs/adding-a-block.md says how to teach one"
+        ". How to teach one: yolo-prune help adding-a-block"
     )

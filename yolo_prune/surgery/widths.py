@@ -157,6 +157,12 @@ def build(
     except PruneError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        unknown = error.args[0] if isinstance(error, KeyError) and error.args else None
+        if unknown != REFUSAL and unknown in {row[2] for part in ("backbone", "head") for row in d.get(part, ())}:
+            raise HostError(
+                f"{_name(d)} has a block {unknown}, which ultralytics does not know here: train from a script that says "
+                f"so first, ultralytics.nn.tasks.{unknown} = {unknown}. More: yolo-prune help adding-a-block"
+            ) from error
         raise PruneError(
             f"the {SPEC_KEY} part of {_name(d)} does not fit its layers ({type(error).__name__}: {error}); write the "
             "file again with: yolo-prune yaml model=pruned.pt"

@@ -47,7 +47,9 @@ def modes(settings: Mapping[str, Any]) -> None:
     }
     faults = [f"{name}={settings.get(name)} ({right})" for name, (refused, right) in instead.items() if refused]
     if faults:
-        raise HostError(f"prune= together with {' and '.join(faults)} is not supported by this version")
+        raise HostError(
+            f"prune= together with {' and '.join(faults)} is not supported by this version. More: yolo-prune help training"
+        )
 
 
 def measurements(wanted: Recipe) -> None:
