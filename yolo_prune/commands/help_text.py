@@ -48,7 +48,7 @@ _APPLY = Help(
         "scope": ("global", "how the cut is spread: uniform, global, latency, isomorphic"),
         "sensitivity": ("sensitivity.json", "measured sensitivity, as yolo-prune inspect data=... writes it"),
         "round": ("16", "channel counts become multiples of this; default: what the device wants, or 8"),
-        "min_channels": ("16", "no layer falls below so many; default 16, with scope=latency 8 on the largest maps"),
+        "min_channels": ("16", "no layer falls below so many; default 8"),
         "max_cut": ("0.8", "largest share of a layer's channels that may go"),
         "depth": ("0.25", "largest share of the residual blocks that may go whole"),
         "heads": ("0.5", "largest share of the heads of each attention that may go whole"),

@@ -44,18 +44,6 @@ def units(
     ]
 
 
-def on_largest_maps(channel_graph: channel_groups.ChannelGraph) -> list[str]:
-    """Names of the groups that are made on the two largest maps alone: those of the stem and the first stage."""
-    areas = {layer.name: layer.area for layer in channel_graph.layers if layer.makes}
-    least = max(areas.values(), default=0) / 4  # half of the largest side
-    names = []
-    for group in channel_graph.groups:
-        made = [areas[one.module] for one in group.members if one.side == "out" and one.module in areas]
-        if made and min(made) >= least:
-            names.append(group.name)
-    return names
-
-
 def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_groups.Layer]) -> str:
     """Where a group stands: kernel and resolution of every layer that makes or reads its channels."""
     kinds = {

@@ -26,7 +26,7 @@ from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.recipe.settings import Recipe
 
 STAND_IN = "l2"  # for an importance of gradients where there are none
-_LEAST, _LEAST_ON_LARGEST = 16, 8  # channels of a layer, where no recipe says min_channels
+_LEAST = 8  # channels of a layer, where no recipe says min_channels (docs/decisions/0022)
 _MUCH = 0.1  # of the convolution weights: as much that stays whole is named where a bound is out of reach
 
 
@@ -54,21 +54,9 @@ def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[
     return upper
 
 
-def _lowest(
-    recipe: Recipe,
-    channel_graph: channel_groups.ChannelGraph,
-    original: Mapping[str, int],
-    largest_cuts: Mapping[str, float],
-) -> dict[str, int]:
-    """Group name -> the least count that a recipe, and what was measured, let stay of the original one.
-
-    Where milliseconds are saved, a channel of the largest maps saves most, and the first layer of many models has 16 of
-    them as it is (docs/decisions/0021).
-    """
+def _lowest(recipe: Recipe, original: Mapping[str, int], largest_cuts: Mapping[str, float]) -> dict[str, int]:
+    """Group name -> the least count that a recipe, and what was measured, let stay of the original one."""
     lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels or _LEAST, max_cut=recipe.max_cut)
-    if recipe.min_channels is None and recipe.scope == "latency":
-        large = {name: original[name] for name in candidates.on_largest_maps(channel_graph)}
-        lowest |= allocate.lowest_counts(large, min_channels=_LEAST_ON_LARGEST, max_cut=recipe.max_cut)
     return {
         name: max(count, math.ceil(original[name] * (1 - largest_cuts[name]) - 1e-9)) if name in largest_cuts else count
         for name, count in lowest.items()
@@ -85,7 +73,7 @@ def least_flops(
     if recipe.max_drop is None or recipe.sparsity or any(getattr(recipe, key) for key in BOUNDS):
         return None
     original = {group.name: group.size for group in channel_graph.groups}
-    lowest = _lowest(recipe, channel_graph, original, largest_cuts or {})
+    lowest = _lowest(recipe, original, largest_cuts or {})
     flat = {name: np.ones(size) for name, size in original.items()}
     cuttable = candidates.units(channel_graph, flat, original, lowest)
     cost = model_size.flops_cost(channel_graph, cuttable, model_size.size_of(model), math.inf)
@@ -128,7 +116,7 @@ def plan(
         recipe = by_weights(recipe)
         scores = scoring.score(channel_graph, model, recipe.importance)
     original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
-    lowest = _lowest(recipe, channel_graph, original, baseline.largest_cuts)
+    lowest = _lowest(recipe, original, baseline.largest_cuts)
     cuttable = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
     parts = [
         *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),

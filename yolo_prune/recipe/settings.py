@@ -145,7 +145,7 @@ class Settings(BaseModel):
     )
     min_channels: _Count | None = _setting(
         None,
-        "no layer is cut below this many channels; left out, 16, and in the scope `latency` 8 on the two largest maps",
+        "no layer is cut below this many channels; left out, 8",
         "1 to 4096",
         "must be a whole number from 1 to 4096, for example 16",
     )
