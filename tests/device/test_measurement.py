@@ -29,8 +29,12 @@ def measured(
     monkeypatch.setattr(runtimes, "load", load)
     networks = [{"file": name, "rows": [[name, 1, 1, 1]], "held_out": name == "third"} for name in MS]
     manifest = {"format": "onnx", "precision": "fp32", "networks": networks, "shapes": [], "sweeps": []}
-    progress = measurement._Progress(lambda words: None, manifest)
-    return measurement._networks(Path(), manifest, 1, progress)
+    said: list[str] = []
+    made = measurement._networks(Path(), manifest, 1, measurement._Progress(said.append, manifest))
+    assert said[0].startswith("measuring: 3")
+    assert said[0].endswith(" s to go")
+    assert said[-1].partition(",")[0] in {"measuring: 90%", "measuring: 100%"}
+    return made
 
 
 def test_networks_are_known_with_their_interval_though_the_machine_grows_slower(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn import tasks
 
 from tests.helpers.checkout import ROOT
 from yolo_prune.graph import channel_groups
@@ -27,6 +28,7 @@ def page() -> Iterator[dict[str, Any]]:
     yield namespace
     BLOCKS.clear()
     BLOCKS.update(known)
+    vars(tasks).pop("CBAM", None)
 
 
 def test_the_page_is_true(page: dict[str, Any]) -> None:

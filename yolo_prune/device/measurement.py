@@ -141,13 +141,14 @@ class _Progress:
         layers = 1 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
         self.total = layers + _WEIGHT * len(manifest["networks"])
         self.done, self.last_tenth, self.say = 0, -1, say
+        self.began = time.perf_counter()
 
     def one(self, weight: int = 1) -> None:
         self.done += weight
         tenth = 10 * self.done // self.total
         if tenth > self.last_tenth:
             self.last_tenth = tenth
-            self.say(f"measuring: {10 * tenth}%")
+            self.say(f"measuring: {10 * tenth}%{timing.to_go(self.began, self.done / self.total)}")
 
 
 _WEIGHT = 10

@@ -8,6 +8,7 @@ device that has Python, numpy and the runtime, and nothing of ours.
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from copy import deepcopy
@@ -22,7 +23,7 @@ from yolo_prune.allocation import allocate
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import exported_file, layer_shapes
 from yolo_prune.cost.layer_shapes import Layer
-from yolo_prune.device import int8_nodes, probes
+from yolo_prune.device import int8_nodes, probes, timing
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
@@ -208,9 +209,11 @@ def _networks(
     """
     networks = []
     end2end = False
+    began = time.perf_counter()
     for index, (how, held_out) in enumerate([(100, False), *_NETWORKS]):
         if index % 4 == 0:
-            say(f"exporting networks to measure: {index}/{len(_NETWORKS) + 1}")
+            total = len(_NETWORKS) + 1
+            say(f"exporting networks to measure: {index}/{total}{timing.to_go(began, index / total)}")
         small = deepcopy(network)
         if how != 100:
             cut_channels.apply(small, *(_random(small, index) if how == "random" else _planned(small, int(how), index)))

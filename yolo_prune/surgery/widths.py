@@ -160,8 +160,8 @@ def build(
         unknown = error.args[0] if isinstance(error, KeyError) and error.args else None
         if unknown != REFUSAL and unknown in {row[2] for part in ("backbone", "head") for row in d.get(part, ())}:
             raise HostError(
-                f"{_name(d)} has a block {unknown}, which ultralytics does not know here: train from a script that says "
-                f"so first, ultralytics.nn.tasks.{unknown} = {unknown}. More: yolo-prune help adding-a-block"
+                f"{_name(d)} has a block {unknown}, which ultralytics does not know here: train from a script that "
+                f"says so first: ultralytics.nn.tasks.{unknown} = {unknown}. More: yolo-prune help adding-a-block"
             ) from error
         raise PruneError(
             f"the {SPEC_KEY} part of {_name(d)} does not fit its layers ({type(error).__name__}: {error}); write the "

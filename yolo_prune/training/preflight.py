@@ -48,7 +48,8 @@ def modes(settings: Mapping[str, Any]) -> None:
     faults = [f"{name}={settings.get(name)} ({right})" for name, (refused, right) in instead.items() if refused]
     if faults:
         raise HostError(
-            f"prune= together with {' and '.join(faults)} is not supported by this version. More: yolo-prune help training"
+            f"prune= together with {' and '.join(faults)} is not supported by this version. "
+            "More: yolo-prune help training"
         )
 
 
