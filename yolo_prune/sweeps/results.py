@@ -136,7 +136,7 @@ def picture(record: Mapping[str, Any], palette: Palette = LIGHT, note: Note | No
         axes = figure.subplots()
         style.heading(axes, palette, f"What to deploy of {Path(str(record['model'])).name}", title(record))
         _draw_points(axes, record, palette)
-        _draw_names(axes, record["front"], palette)
+        _draw_names(axes, [*record["front"], *_others(record)], palette)
         axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1; left is better")
         axes.set_ylabel(f"{record['metric']}; up is better")
         axes.grid()
@@ -174,8 +174,15 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
         axes.legend(loc="lower right")
 
 
+def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
+    """Other models off the front, whose names a reader looks for; none where they would cover one another."""
+    rows = [one for one in record["rows"] if one["kind"] == "baseline" and not one["on_front"] and not one["failed"]]
+    placed = [one for one in rows if one["ms"] is not None and one["metric"] is not None]
+    return placed if len(placed) <= most else []
+
+
 def _draw_names(axes: Any, line: Sequence[Mapping[str, Any]], palette: Palette) -> None:
-    """The names of what is on the front."""
+    """The names of these points."""
     for one in line:
         right = one["ms"] > 0.7 * axes.get_xlim()[1]  # else its name would leave the picture
         place = {"xytext": (-5, 7) if right else (5, -11), "ha": "right" if right else "left"}
