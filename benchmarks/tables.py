@@ -1,5 +1,6 @@
 # yolo-prune, AGPL-3.0 license
-"""The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py.
+"""The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py and of
+benchmarks/prune_and_quantize.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -21,6 +22,10 @@ from yolo_prune import files
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE / "README.md", HERE / "results" / "accuracy"
 BEGIN, END = "<!-- accuracy: written by benchmarks/tables.py -->", "<!-- accuracy: end -->"
+QUANTIZED = HERE / "results" / "prune-and-quantize.json"
+QUANTIZED_BEGIN = "<!-- prune and quantize: written by benchmarks/tables.py -->"
+QUANTIZED_END = "<!-- prune and quantize: end -->"
+RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
 
 Result = dict[str, Any]
@@ -143,19 +148,65 @@ def _measured(results: list[Result]) -> str:
     return "Measured with: " + "; ".join(f"{words} ({count} rows)" for words, count in sorted(counts.items())) + ".\n"
 
 
-def placed(readme: str, tables: str) -> str:
+def quantized(entries: list[Result]) -> str:
+    """What each of prune, quantize and both costs: an artifact a line, beside the dense FP32 one of its runtime.
+
+    Args:
+        entries: of `QUANTIZED`.
+    """
+    rows = []
+    for entry in sorted(entries, key=lambda one: (list(NAMES).index(one["set"]), one["model"])):
+        dense = {row["runtime"]: row for row in entry["rows"] if (row["model"], row["precision"]) == ("dense", "fp32")}
+        for row in entry["rows"]:
+            pruned, int8 = row["model"] == "pruned", row["precision"] == "int8"
+            what = ("dense", "quantize", "prune", "**both**")[2 * pruned + int8]
+            base, mark = dense[row["runtime"]], " (busy)" if entry["busy"] else ""
+            rows.append(
+                [
+                    *(NAMES[entry["set"]], entry["model"], RUNTIMES.get(row["runtime"], row["runtime"]), what),
+                    f"{row['map50_95']:.4f}",
+                    "" if row is base else _signed(row["map50_95"] - base["map50_95"]),
+                    *(f"{row['ms']['median']:.2f}{mark}", f"{row['speedup']['median']:.2f}", f"{row['megabytes']:.1f}"),
+                    "; ".join(row["faults"]),
+                ]
+            )
+    if not rows:
+        return "Not measured yet.\n"
+    head = ["set", "model", "runtime", "", "mAP50-95", "to dense", "ms", "times as fast", "MB", "refused, for"]
+    return f"{_table(head, rows)}\n{_quantized_with(entries)}"
+
+
+def _quantized_with(entries: list[Result]) -> str:
+    """With what it was measured."""
+    words = set()
+    runs = "; ".join(f"{entry['model']}, {NAMES[entry['set']]}: `{entry['pruning']}`" for entry in entries)
+    for entry in entries:
+        versions = {key: value for key, value in entry["versions"].items() if key not in ("code", "numpy", "python")}
+        about = ", ".join(f"{key} {value}" for key, value in versions.items())
+        words.add(f"{entry['processor']}, {entry['threads']} thread, {about}")
+    return f"Pruned by: {runs}. Measured with: {'; '.join(sorted(words))}.\n"
+
+
+def placed(readme: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
     """The text of a file with the tables between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{README.name}: the tables have no place; put {BEGIN} and {END} there")
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
+    before, found, rest = readme.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (found and ends):
+        raise SystemExit(f"{README.name}: the tables have no place; put {begin} and {end} there")
+    return f"{before}{begin}\n\n{tables}\n{end}{after}"
+
+
+def page(text: str) -> str:
+    """The README with all its tables as the files say."""
+    entries = json.loads(QUANTIZED.read_text(encoding="utf-8")) if QUANTIZED.is_file() else []
+    text = placed(text, render(read(), matrix_rows.read()))
+    return placed(text, quantized(entries), QUANTIZED_BEGIN, QUANTIZED_END)
 
 
 def refresh() -> bool:
     """Write the tables; whether anything was new."""
     text = README.read_text(encoding="utf-8")
-    new = placed(text, render(read(), matrix_rows.read()))
+    new = page(text)
     if new != text:
         files.replace(README, new)
     return new != text
@@ -164,5 +215,5 @@ def refresh() -> bool:
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
         text = README.read_text(encoding="utf-8")
-        sys.exit(placed(text, render(read(), matrix_rows.read())) != text)
+        sys.exit(page(text) != text)
     print("written" if refresh() else "nothing new")

@@ -246,5 +246,40 @@ def test_the_tables_are_what_the_results_say(bench: SimpleNamespace) -> None:
 
 def test_the_tables_of_the_readme_are_of_the_results_beside_it(bench: SimpleNamespace) -> None:
     text = bench.tables.README.read_text(encoding="utf-8")
-    found = bench.tables.render(bench.tables.read(), bench.rows.read())
-    assert bench.tables.placed(text, found) == text, "run `python benchmarks/tables.py`"
+    assert bench.tables.page(text) == text, "run `python benchmarks/tables.py`"
+
+
+def test_what_prune_quantize_and_both_cost_is_a_table(bench: SimpleNamespace, tmp_path: Path) -> None:
+    import prune_and_quantize
+
+    def row(model: str, precision: str, fitness: float, ms: float, size: float, **others: Any) -> dict[str, Any]:
+        times = {"median": ms, "low": ms, "high": ms, "p10": 0.95 * ms, "p90": 1.05 * ms}
+        speed = {"median": 8.0 / ms, "interval": [1.0, 1.0], "rounds": 20, "steady": True}
+        axes = {"model": model, "runtime": "onnx", "precision": precision, "map50_95": fitness, "ms": times}
+        return {**axes, "steady": True, "speedup": speed, "megabytes": size, "faults": [], **others}
+
+    rows = [
+        *(row("dense", "fp32", 0.70, 8.0, 12.0), row("dense", "int8", 0.69, 10.0, 3.0)),
+        *(row("pruned", "fp32", 0.68, 4.0, 3.0), row("pruned", "int8", 0.60, 5.0, 1.0, faults=["it lost 0.08"])),
+    ]
+    versions = {"yolo-prune": "1", "code": "abc", "onnxruntime": "2"}
+    entry = {"set": "bccd", "model": "yolov8n", "busy": True, "processor": "made up", "threads": 1}
+    entry |= {"pruning": "prune=0.5"}
+    entry |= {"versions": versions, "rows": rows}
+    for other in ({"model": "yolo11n"}, {"busy": False}, {}):  # the last of a set and model is what stays
+        prune_and_quantize.keep(tmp_path / "kept.json", {**entry, **other})
+    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
+    assert kept == [{**entry, "model": "yolo11n"}, entry]
+    assert bench.tables.quantized(kept[1:]) == (
+        "| set | model | runtime |  | mAP50-95 | to dense | ms | times as fast | MB | refused, for |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| BCCD | yolov8n | ONNX Runtime | dense | 0.7000 |  | 8.00 (busy) | 1.00 | 12.0 |  |\n"
+        "| BCCD | yolov8n | ONNX Runtime | quantize | 0.6900 | -0.010 | 10.00 (busy) | 0.80 | 3.0 |  |\n"
+        "| BCCD | yolov8n | ONNX Runtime | prune | 0.6800 | -0.020 | 4.00 (busy) | 2.00 | 3.0 |  |\n"
+        "| BCCD | yolov8n | ONNX Runtime | **both** | 0.6000 | -0.100 | 5.00 (busy) | 1.60 | 1.0 | it lost 0.08 |\n\n"
+        "Pruned by: yolov8n, BCCD: `prune=0.5`. Measured with: made up, 1 thread, yolo-prune 1, onnxruntime 2.\n"
+    )
+    assert not prune_and_quantize.busy(rows[0])
+    assert prune_and_quantize.busy({**rows[0], "steady": False})
+    assert prune_and_quantize.busy({**rows[0], "speedup": {"steady": False}})
+    assert prune_and_quantize.busy({**rows[0], "ms": {"p10": 8.0, "p90": 9.7}})
