@@ -31,7 +31,16 @@ def generate() -> ModuleType:
 
 def test_the_generated_parts_are_those_of_the_code(generate: ModuleType) -> None:
     pages = generate.pages()
-    made = {"README.md", "arguments.md", "commands.md", "profiles.md", "recipes.md", "sweep.md"}
+    made = {
+        "README.md",
+        "arguments.md",
+        "commands.md",
+        "export.md",
+        "profiles.md",
+        "quickstart.md",
+        "recipes.md",
+        "sweep.md",
+    }
     assert {path.name for path in pages} == made
     stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
     assert not stale, "run `python docs/site/generate.py`"

@@ -10,14 +10,18 @@ A part stands between `<!-- name -->` and `<!-- /name -->` of a page.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from yolo_prune.commands import help_text
 from yolo_prune.cost import channel_steps
+from yolo_prune.export import table
 from yolo_prune.recipe import arguments, support
 from yolo_prune.recipe.settings import Recipe
+from yolo_prune.report import text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,10 +63,51 @@ def sweep() -> str:
     return "\n".join([*lines, "", f"*{about}. In bold what is on the front.*"])
 
 
+def demo() -> str:
+    """The table of docs/pictures/demo-export.json, which the picture beside it is of too."""
+    return _exported({"pt", "onnx"})
+
+
+def export() -> str:
+    """The same, of the exported files alone."""
+    return _exported({"onnx"})
+
+
+def _exported(kinds: set[str]) -> str:
+    """What `yolo-prune export` prints of the rows of these formats."""
+    record = json.loads((ROOT / "docs" / "pictures" / "demo-export.json").read_text(encoding="utf-8"))
+    record["rows"] = [row for row in record["rows"] if row["format"] in kinds]
+    told = [_parity(row["parity"]) for row in record["rows"]]
+    lines = text.table(table.cells(record, told)).splitlines()
+    return "\n".join(["```text", *(line.rstrip() for line in lines), "```"])
+
+
+def _parity(parity: Mapping[str, Any] | None) -> str:
+    """As the table has it, of outputs that are right."""
+    if parity is None:
+        return "-"
+    raw = max(parity[f"{part}_relative"] or 0.0 for part in ("box", "score", "rest"))
+    return f"ok: raw {raw:.0e}, boxes {parity['matched']}/{parity['boxes']}"
+
+
+def needs() -> str:
+    """What pyproject.toml asks for."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    asked_for = re.findall(r'^    "((?:ultralytics|torch)[<>=][^"]+)",$', project, re.MULTILINE)
+    python, licence = (
+        re.findall(rf'^{key} = "(.+)"$', project, re.MULTILINE) for key in ("requires-python", "license")
+    )
+    words = [f"Python {python[0]}", *(word.replace(">=", " >=", 1) for word in asked_for), licence[0]]
+    return " · ".join(f"`{word}`" for word in words)
+
+
 # Part -> the page that it stands in, and what writes it.
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "arguments": ("docs/arguments.md", arguments.arguments_table),
     "commands": ("docs/commands.md", commands),
+    "demo": ("docs/quickstart.md", demo),
+    "export": ("docs/export.md", export),
+    "needs": ("README.md", needs),
     "recipes": ("docs/recipes.md", recipes),
     "steps": ("docs/profiles.md", channel_steps.table),
     "sweep": ("docs/sweep.md", sweep),
@@ -75,8 +120,8 @@ def pages() -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for name, (page, write) in PARTS.items():
         path = ROOT / page
-        text = texts.get(path) or path.read_text(encoding="utf-8")
-        before, rest = text.split(f"<!-- {name} -->", 1)
+        page_text = texts.get(path) or path.read_text(encoding="utf-8")
+        before, rest = page_text.split(f"<!-- {name} -->", 1)
         after = rest.split(f"<!-- /{name} -->", 1)[1]
         texts[path] = f"{before}<!-- {name} -->\n{write()}\n<!-- /{name} -->{after}"
     return texts

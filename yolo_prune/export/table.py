@@ -7,7 +7,7 @@ import importlib
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -112,15 +112,15 @@ def _finite(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def show(record: dict[str, Any]) -> None:
-    """Log the one table, and a line on what it cannot show."""
+def cells(record: Mapping[str, Any], parities: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of the table, column -> text. parities: what is said of each row's outputs."""
     first, second = record["metrics"]
     ms = "ms (median)" if record["batch"] == 1 else f"ms a batch of {record['batch']} (median)"
-    cells = []
-    for row in record["rows"]:
+    shown = []
+    for row, parity in zip(record["rows"], parities, strict=True):
         times = row["latency_ms"]
         precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
-        cells.append(
+        shown.append(
             {
                 "model": f"{row['role']} {'.pt' if row['format'] == 'pt' else row['format']}{precision}",
                 "params": f"{row['params']:,}",
@@ -131,20 +131,27 @@ def show(record: dict[str, Any]) -> None:
                 "p10-p90": f"{times['p10']:.2f}-{times['p90']:.2f}",
                 "speed-up": _speed(row),
                 "MB": f"{row['megabytes']:.1f}",
-                "parity": row.pop("_parity"),
+                "parity": parity,
             }
         )
-    log.show(f"\n{text.table(cells)}")
+    return shown
+
+
+def show(record: dict[str, Any]) -> None:
+    """Log the one table, and a line on what it cannot show."""
+    shown = cells(record, [row.pop("_parity") for row in record["rows"]])
+    log.show(f"\n{text.table(shown)}")
     lives = [
         f"{cell['model']} {row['peak_activation_bytes'] / 1e6:.2f} MB"
-        for cell, row in zip(cells, record["rows"], strict=True)
+        for cell, row in zip(shown, record["rows"], strict=True)
         if row["peak_activation_bytes"]
     ]
     if lives:
         log.show(f"tensors of one image that live at once, weights aside: {', '.join(lives)}")
     if record["data"] is None:
         log.show(
-            f"no data= was given: {first} is not measured, and outputs are compared on {record['images']['source']}"
+            f"no data= was given: {record['metrics'][0]} is not measured, and outputs are compared on "
+            f"{record['images']['source']}"
         )
     if not any(row["parity"] and row["parity"]["boxes"] for row in record["rows"]) and record["task"] not in {
         "semantic",
