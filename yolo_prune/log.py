@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,25 @@ def warn(line: str) -> None:
 def show(text: str) -> None:
     """A table, or what a command answers, as it stands."""
     _LOGGER.info(text)
+
+
+class Progress:
+    """Lines for what takes long: one every few seconds, with the time that is left. What is quick has none."""
+
+    EVERY = 5.0  # seconds
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.began = self.said = time.monotonic()
+
+    def one(self) -> None:
+        """One more of all is done."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.said >= self.EVERY and self.done < self.total:
+            self.said = now
+            left = (now - self.began) / self.done * (self.total - self.done)
+            say(f"{self.what}: {self.done} of {self.total}, about {left:.0f} s to go")
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def _gather(
         parameter.requires_grad_(".dfl." not in name)
     device = next(copy.parameters()).device
     seen = gradients.Gates(channel_graph, copy, kind)
+    progress = log.Progress("scoring channels, batches", len(batches))
     with loss.evaluating(copy), torch.enable_grad():
         if kind == "activation":
             seen.attach(None)
@@ -69,6 +70,7 @@ def _gather(
             loss.backward(copy, here)
             if kind != "activation":
                 seen.look()
+            progress.one()
         seen.detach()
     if not seen.seen:  # looks with inf or NaN in them are not counted
         raise PruneError(f"the gradients of this {type(copy).__name__} on this data are no finite numbers")

@@ -135,11 +135,13 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
     """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
     modules = dict(model.named_modules())
     solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
+    progress = log.Progress("fitting layers", len(solving))
 
     def hook(name: str) -> Callable[..., None]:
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             x = inputs[0].detach()
             _fit(module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device))
+            progress.one()
 
         return solve
 
