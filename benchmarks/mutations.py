@@ -32,6 +32,7 @@ FILES = {
     "architecture": "yolo_prune/surgery/widths.py",
     "blocks": "yolo_prune/graph/blocks.py",
     "reconstruct": "yolo_prune/surgery/reconstruct.py",
+    "least_squares": "yolo_prune/surgery/least_squares.py",
     "candidates": "yolo_prune/planning/candidates.py",
     "continuity": "yolo_prune/training/optimizer_state.py",
     "costs": "yolo_prune/allocation/costs.py",
@@ -172,8 +173,8 @@ MUTATIONS = (
     Mutation("gates", "self._counts /= 2", "self._counts /= 1", ("gates::test_what_is_old_counts_half",)),
     Mutation("importance", "raw[name] / mean if", "raw[name] if", ("importance",)),
     # What makes up for a cut
-    Mutation("reconstruct", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
-    Mutation("reconstruct", "copy_(middle_y - fitted @ middle_a)", "copy_(middle_y)", RIDGE),
+    Mutation("least_squares", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
+    Mutation("least_squares", "copy_(middle_y - fitted @ middle_a)", "copy_(middle_y)", RIDGE),
     Mutation("reconstruct", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
     Mutation("reconstruct", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),
     Mutation(

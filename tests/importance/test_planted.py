@@ -27,7 +27,7 @@ from yolo_prune.importance import gradients
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.surgery import cut_channels, reconstruct
+from yolo_prune.surgery import cut_channels, least_squares, reconstruct
 
 SIDE, CLASSES = 32, 4
 MATTERS, IDLE = "model.1.conv", "model.2.conv"  # two branches that are alike but for what is made of them
@@ -135,7 +135,7 @@ def test_a_layer_comes_back_but_for_the_share_that_the_ridge_holds() -> None:
     true, shift = torch.randn(3, 8, generator=torch.Generator().manual_seed(4)), torch.tensor([1.0, -2.0, 0.5])
     off = true - layer.weight.detach()
     wanted = read @ true.T + shift
-    reconstruct._fit(layer, read, wanted.view(12, 8, 3))
+    least_squares.fit(layer, read, wanted.view(12, 8, 3))
     left = (true - layer.weight.detach()).norm() / off.norm()
     assert float(left) == pytest.approx(0.1 / 1.1, rel=1e-3)
     assert torch.allclose(layer(read).mean(0), wanted.mean(0), atol=1e-4), "the bias makes up for what the ridge holds"

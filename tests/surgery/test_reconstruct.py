@@ -23,7 +23,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.host.run import Run
-from yolo_prune.surgery import cut_channels, reconstruct
+from yolo_prune.surgery import cut_channels, least_squares, reconstruct
 from yolo_prune.training import cut_models
 
 
@@ -97,7 +97,7 @@ def test_channels_that_others_can_stand_in_for_are_not_missed(monkeypatch: pytes
     names = {"model.4.m.0.cv1.conv"}
     alike(model, names, 0.0)
     x, others = settled(model), images(4, seed=2)
-    monkeypatch.setattr(reconstruct, "_RIDGE", 1e-4)
+    monkeypatch.setattr(least_squares, "_RIDGE", 1e-4)
     gone, mended = (away(cut(model, part, x, names), model, others) for part in ("none", "weights"))
     assert gone > 0.01
     assert mended < 0.01 * gone
@@ -184,9 +184,9 @@ def test_fewer_places_than_weights_is_the_same_fit() -> None:
     layer = nn.Conv2d(8, 4, 3, padding=1)
     read, wanted = torch.randn(60, 72), torch.randn(6, 10, 4)
     one, other = deepcopy(layer), deepcopy(layer)
-    reconstruct._fit(one, read, wanted)
+    least_squares.fit(one, read, wanted)
     tall = read.repeat(2, 1), wanted.repeat(2, 1, 1)  # the same equations twice: more rows than weights, same solution
-    reconstruct._fit(other, *tall)
+    least_squares.fit(other, *tall)
     assert torch.allclose(one.weight, other.weight, atol=1e-4)
     assert torch.allclose(one.bias, other.bias, atol=1e-4)
 

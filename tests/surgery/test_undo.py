@@ -23,7 +23,7 @@ from yolo_prune.host import yolo_object
 from yolo_prune.host.run import Run
 from yolo_prune.planning import trial
 from yolo_prune.report import record
-from yolo_prune.surgery import cut_channels, masks, reconstruct
+from yolo_prune.surgery import cut_channels, least_squares, masks
 from yolo_prune.surgery import widths as architecture
 from yolo_prune.training import optimizer_state, session, step
 from yolo_prune.training.session_data import Session
@@ -104,7 +104,7 @@ def test_a_cut_that_is_stopped_while_it_reconstructs_leaves_the_model(
     yolo = untrained()
     yolo.model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False))
     wanted = {"flops": "50%", "depth": 0.5, "sparsity": "2:4", "data": tiny_data, "imgsz": 64, "importance": "l2"}
-    _stopped(yolo, wanted, (reconstruct, "_fit", True, StoppedError()), 0, monkeypatch)
+    _stopped(yolo, wanted, (least_squares, "fit", True, StoppedError()), 0, monkeypatch)
     told = yolo_prune.prune(yolo, **wanted)
     assert told["final"]["gflops"] <= 0.5 * told["baseline"]["gflops"]
 
@@ -203,7 +203,7 @@ def same_training(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 IN_A_STEP = [
     (optimizer_state, "carry_optimizer", True),
-    (reconstruct, "_fit", True),
+    (least_squares, "fit", True),
     (Run, "rewire_after_cut", True),
     (architecture, "stamp", True),
     (Session, "start_actions", True),

@@ -34,11 +34,10 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import undisturbed
 from yolo_prune.host.memory import give_back, is_out_of_memory
-from yolo_prune.surgery import cut_channels
+from yolo_prune.surgery import cut_channels, least_squares
 
 METHODS = ("none", "bias", "bn", "weights")
 _PLACES = 4608  # at which a layer is fitted, in all images together
-_RIDGE = 0.1  # of the mean square of what a weight of the layer reads
 _FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
 
 Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
@@ -140,7 +139,9 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
     def hook(name: str) -> Callable[..., None]:
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             x = inputs[0].detach()
-            _fit(module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device))
+            least_squares.fit(
+                module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device)
+            )
             progress.one()
 
         return solve
@@ -264,37 +265,3 @@ def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     z = columns[:, None, None] + torch.arange(kw, device=x.device)[None, None, :] * dw
     patches: torch.Tensor = x[:, :, y, z].permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
     return patches
-
-
-def _fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Move a layer's weights to where they make `wanted` (n, places, out) of `read` (n * places, d)."""
-    weight = module.weight
-    left = weight.detach().reshape(len(weight), -1).float()
-    a, y = read.float(), wanted.flatten(0, 1).float()
-    middle_a, middle_y = a.mean(0), y.mean(0)
-    a = a - middle_a
-    error = y - middle_y - a @ left.T
-    if a.shape[1] <= len(a):
-        square = a.T @ a
-        square.diagonal().add_(_RIDGE * square.diagonal().mean() + 1e-12)
-        moved = _solve(square, a.T @ error)
-    else:  # fewer places than weights: the same solution through the places
-        square = a @ a.T
-        square.diagonal().add_(_RIDGE * square.diagonal().sum() / a.shape[1] + 1e-12)
-        moved = a.T @ _solve(square, error)
-    fitted = left + moved.T
-    if not bool((error - a @ moved).norm() <= error.norm()):
-        return  # numbers failed, or are not numbers: better the weights that were left
-    weight.data.copy_(fitted.reshape(weight.shape))
-    if module.bias is not None:
-        module.bias.data.copy_(middle_y - fitted @ middle_a)
-
-
-def _solve(square: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Solve with a matrix that is symmetric and positive; 0 where it turns out not to be."""
-    device = square.device
-    if device.type not in ("cpu", "cuda"):  # Apple's MPS knows Cholesky in part, and not in every torch
-        square, right = square.cpu(), right.cpu()
-    factor, failed = torch.linalg.cholesky_ex(square)
-    solution: torch.Tensor = torch.cholesky_solve(right, factor)
-    return (torch.zeros_like(solution) if bool(failed) else solution).to(device)
