@@ -92,6 +92,7 @@ WEIGHTS = "planted::test_weights_of_groups_are_exact"
 RIDGE = (
     "planted::test_a_layer_comes_back_but_for_the_share_that_the_ridge_holds",
     "planted::test_inputs_that_are_sums_of_others_are_not_missed",
+    "planted::test_the_ridge_is_that_of_least_error_on_images_held_out",
 )
 PLANTED = ("planted::test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss",)
 DEAD = "planted::test_dead_channels_blocks_and_heads_leave_no_trace"  # the oracle
@@ -173,7 +174,8 @@ MUTATIONS = (
     Mutation("gates", "self._counts /= 2", "self._counts /= 1", ("gates::test_what_is_old_counts_half",)),
     Mutation("importance", "raw[name] / mean if", "raw[name] if", ("importance",)),
     # What makes up for a cut
-    Mutation("least_squares", "_RIDGE = 0.1", "_RIDGE = 5", RIDGE),
+    Mutation("least_squares", "RIDGES = (0.003,", "RIDGES = (0.5,", RIDGE),
+    Mutation("least_squares", "int(sums.argmin())", "int(sums.argmax())", RIDGE),
     Mutation("least_squares", "copy_(middle_y - fitted @ middle_a)", "copy_(middle_y)", RIDGE),
     Mutation("reconstruct", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
     Mutation("reconstruct", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),

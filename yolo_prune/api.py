@@ -179,7 +179,7 @@ def _choose(
         log.warn("the model already meets every bound; nothing is cut")
 
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
-        return calibration.gather(network, graph, wanted.importance, batches)
+        return calibration.gather(network, graph, wanted.importance, datasets.fewer(batches, calibration.IMAGES))
 
     graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timer=timer)
     if check is not None:

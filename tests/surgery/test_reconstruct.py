@@ -97,7 +97,7 @@ def test_channels_that_others_can_stand_in_for_are_not_missed(monkeypatch: pytes
     names = {"model.4.m.0.cv1.conv"}
     alike(model, names, 0.0)
     x, others = settled(model), images(4, seed=2)
-    monkeypatch.setattr(least_squares, "_RIDGE", 1e-4)
+    monkeypatch.setattr(least_squares, "RIDGES", (1e-4,))
     gone, mended = (away(cut(model, part, x, names), model, others) for part in ("none", "weights"))
     assert gone > 0.01
     assert mended < 0.01 * gone
@@ -185,7 +185,8 @@ def test_fewer_places_than_weights_is_the_same_fit() -> None:
     read, wanted = torch.randn(60, 72), torch.randn(6, 10, 4)
     one, other = deepcopy(layer), deepcopy(layer)
     least_squares.fit(one, read, wanted)
-    tall = read.repeat(2, 1), wanted.repeat(2, 1, 1)  # the same equations twice: more rows than weights, same solution
+    # The same equations twice in each image: more rows than weights, and the same solution.
+    tall = read.view(6, 10, 72).repeat(1, 2, 1).flatten(0, 1), wanted.repeat(1, 2, 1)
     least_squares.fit(other, *tall)
     assert torch.allclose(one.weight, other.weight, atol=1e-4)
     assert torch.allclose(one.bias, other.bias, atol=1e-4)
@@ -231,7 +232,8 @@ def test_a_run_makes_up_for_its_cuts_on_plain_training_images(
     assert len(seen) == 2
     assert torch.equal(seen[0], seen[1])
     assert record_of(tmp_path / "run")["recipe"]["reconstruct"] == "weights"
-    expected = datasets.pixels(datasets.read(yolo.model, tiny_data, 64, datasets.count(64)))
+    batches = datasets.read(yolo.model, tiny_data, 64, datasets.count(64))
+    expected = datasets.pixels(batches)
     assert torch.allclose(seen[0], expected)
 
 
@@ -248,3 +250,11 @@ def test_without_data_one_cut_says_what_it_does_not_do(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         yolo_prune.prune(small(), flops="60%")
     assert "nothing makes up for what is cut" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "left"), [(64, [0, 1, 2, 3, 4, 5, 6, 7]), (24, [0, 4, 9]), (4, [0]), (999, range(10))]
+)
+def test_fewer_batches_are_spread_evenly(images: int, left: Any) -> None:
+    batches = [{"number": number} for number in range(8 if images == 64 else 10)]
+    assert [batch["number"] for batch in datasets.fewer(batches, images)] == list(left)

@@ -28,8 +28,8 @@ from yolo_prune.host import checkpoint, error_text, random_state
 from yolo_prune.host.run import Run
 
 _BATCH = 8
-_PIXELS = 48 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory
-_FEWEST, _MOST = 8, 64
+_PIXELS = 128 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory, and may take
+_FEWEST, _MOST = 8, 256
 
 
 def count(imgsz: int) -> int:
@@ -129,6 +129,12 @@ def pixels(batches: list[dict[str, Any]]) -> torch.Tensor:
     images = torch.cat([batch["img"] for batch in batches])
     few = min(len(images), count(images.shape[-1]))
     return images[torch.linspace(0, len(images) - 1, few).round().long()]
+
+
+def fewer(batches: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """Some of the batches, spread evenly, with about so many images at most."""
+    count = min(len(batches), max(1, images // _BATCH))
+    return [batches[pick] for pick in np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()]
 
 
 def _batches(dataset: Dataset[Any], images: int) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ its inputs arrive, which come of layers that are solved already, so that it also
 are the outputs of the model before the cut, its start the weights that are left, and the ridge holds it there where the
 images do not say.
 
-With n places, o outputs and d weights an output, a layer takes about n * d * min(n, d) + min(n, d) ** 3 operations;
-n is at most `_PLACES`, which bounds time and memory.
+With n places, o outputs and d weights an output, a layer takes about n * d * min(n, d) + 7 / 3 * min(n, d) ** 3
+operations. n is at most `_PLACES`, which bounds time and memory with the number of images (host/datasets.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels, least_squares
 
 METHODS = ("none", "bias", "bn", "weights")
-_PLACES = 4608  # at which a layer is fitted, in all images together
+_PLACES = 18432  # at which a layer is fitted, in all images together
 _FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
 
 Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
