@@ -38,7 +38,7 @@ _ROUNDS = 40  # calls of each artifact, at least
 def weights(given: str) -> Path:
     """The checkpoint of a run folder, or the file itself."""
     path = Path(given)
-    return path / "weights" / "best.pt" if path.is_dir() else path
+    return path if path.suffix == ".pt" else path / "weights" / "best.pt"
 
 
 def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
