@@ -1,6 +1,6 @@
 # yolo-prune, AGPL-3.0 license
 """The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py and of
-benchmarks/prune_and_quantize.py.
+benchmarks/prune_and_quantize.py and benchmarks/latency_bound.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -25,7 +25,9 @@ BEGIN, END = "<!-- accuracy: written by benchmarks/tables.py -->", "<!-- accurac
 QUANTIZED = HERE / "results" / "prune-and-quantize.json"
 QUANTIZED_BEGIN = "<!-- prune and quantize: written by benchmarks/tables.py -->"
 QUANTIZED_END = "<!-- prune and quantize: end -->"
-RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+BOUNDED = HERE / "results" / "latency-bound.json"
+BOUNDED_BEGIN, BOUNDED_END = "<!-- latency bound: written by benchmarks/tables.py -->", "<!-- latency bound: end -->"
+RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
 
 Result = dict[str, Any]
@@ -181,10 +183,41 @@ def _quantized_with(entries: list[Result]) -> str:
     words = set()
     runs = "; ".join(f"{entry['model']}, {NAMES[entry['set']]}: `{entry['pruning']}`" for entry in entries)
     for entry in entries:
-        versions = {key: value for key, value in entry["versions"].items() if key not in ("code", "numpy", "python")}
-        about = ", ".join(f"{key} {value}" for key, value in versions.items())
-        words.add(f"{entry['processor']}, {entry['threads']} thread, {about}")
+        words.add(_with({**entry, "processor": f"{entry['processor']}, {entry['threads']} thread"}))
     return f"Pruned by: {runs}. Measured with: {'; '.join(sorted(words))}.\n"
+
+
+def bounded(rows: list[Result]) -> str:
+    """Half of the milliseconds and half of the FLOPs: what was asked, and what is measured.
+
+    Args:
+        rows: of `BOUNDED`.
+    """
+    if not rows:
+        return "Not measured yet.\n"
+    lines = []
+    for row in rows:
+        half, flops = row["latency"], row["flops"]
+        speeds = [one["speedup"] for one in (half, flops)]
+        taken = [1 / one["median"] for one in speeds]
+        busy = " (busy)" if row["noise"] or not all(one["steady"] for one in speeds) else ""
+        lines.append(
+            [
+                *(row["model"], RUNTIMES.get(row["runtime"], row["runtime"]), f"{taken[0]:.1%}{busy}"),
+                *(f"{half['flops_left']:.1%}", f"{half['flops_left'] / taken[0]:.2f}"),
+                *(f"{1 + len((half['check'] or {'tries': [0]})['tries'][1:])}", f"{speeds[1]['median']:.2f}"),
+                *(f"{row['profile_seconds']:.0f}", f"{half['seconds']:.0f}"),
+            ]
+        )
+    head = ["model", "runtime", "half the ms: measured", "its FLOPs", "speed-up by FLOPs ratio", "plans timed"]
+    table = _table([*head, "half the FLOPs: times as fast", "profile, s", "cut and timing, s"], lines)
+    return f"{table}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
+def _with(entry: Result) -> str:
+    """Processor and versions of one entry."""
+    versions = {key: value for key, value in entry["versions"].items() if key not in ("code", "numpy", "python")}
+    return f"{entry['processor']}, " + ", ".join(f"{key} {value}" for key, value in versions.items())
 
 
 def placed(readme: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
@@ -200,7 +233,9 @@ def page(text: str) -> str:
     """The README with all its tables as the files say."""
     entries = json.loads(QUANTIZED.read_text(encoding="utf-8")) if QUANTIZED.is_file() else []
     text = placed(text, render(read(), matrix_rows.read()))
-    return placed(text, quantized(entries), QUANTIZED_BEGIN, QUANTIZED_END)
+    text = placed(text, quantized(entries), QUANTIZED_BEGIN, QUANTIZED_END)
+    rows = json.loads(BOUNDED.read_text(encoding="utf-8")) if BOUNDED.is_file() else []
+    return placed(text, bounded(rows), BOUNDED_BEGIN, BOUNDED_END)
 
 
 def refresh() -> bool:

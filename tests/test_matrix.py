@@ -283,3 +283,20 @@ def test_what_prune_quantize_and_both_cost_is_a_table(bench: SimpleNamespace, tm
     assert prune_and_quantize.busy({**rows[0], "steady": False})
     assert prune_and_quantize.busy({**rows[0], "speedup": {"steady": False}})
     assert prune_and_quantize.busy({**rows[0], "ms": {"p10": 8.0, "p90": 9.7}})
+
+
+def test_a_bound_on_latency_beside_half_of_the_flops(bench: SimpleNamespace) -> None:
+    speed = {"median": 2.0, "interval": [1.9, 2.1], "rounds": 20, "steady": True}
+    half = {"flops_left": 0.46, "speedup": speed, "check": {"tries": [{}, {}]}, "seconds": 21.4}
+    row = {
+        "model": "yolo26n",
+        "runtime": "ncnn",
+        "noise": "",
+        "latency": half,
+        "flops": {"speedup": {**speed, "median": 1.6}},
+    }
+    row |= {"profile_seconds": 61.2, "processor": "made up", "versions": {"ncnn": "1"}}
+    first = bench.tables.bounded([row]).splitlines()[2]
+    assert first == "| yolo26n | ncnn | 50.0% | 46.0% | 0.92 | 2 | 1.60 | 61 | 21 |"
+    assert "50.0% (busy)" in bench.tables.bounded([{**row, "noise": "it swings"}])
+    assert "50.0% (busy)" in bench.tables.bounded([{**row, "flops": {"speedup": {**speed, "steady": False}}}])
