@@ -13,6 +13,7 @@ from ultralytics import RTDETR, YOLO
 from tests.graph.test_families import COVER
 from tests.helpers import task_data
 from tests.helpers.runs import SMALL, record_of, widths
+from yolo_prune.host import checkpoint
 from yolo_prune.recipe import support
 from yolo_prune.surgery import widths as architecture
 
@@ -53,6 +54,7 @@ def test_a_run_prunes_and_the_next_keeps_its_widths(
     record = record_of(tmp_path / "first")
     assert 0.45 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.501
     best = tmp_path / "first" / "weights" / "best.pt"
+    assert checkpoint.load(best)[0].task == row.task, "a trainer's own model has none: the host's loader gives it"
     pruned = (RTDETR if detr else YOLO)(best)
     before = widths(pruned.model)
     assert architecture.is_pruned(pruned.model)

@@ -54,7 +54,8 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
         safe: refuse a file that holds more than classes of torch and ultralytics.
 
     Returns:
-        The stock model in float32, in eval mode, on the CPU (its EMA where there is one), and the checkpoint's dict.
+        The stock model in float32, in eval mode, on the CPU (its EMA where there is one), with its `task`, and the
+        checkpoint's dict.
 
     Raises:
         PruneError: no such file, not a .pt, damaged, or not a YOLO model.
@@ -83,7 +84,10 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
     if model is None:
         what = f"a {type(ckpt).__name__}" + (f" with {', '.join(map(shown, list(ckpt)[:5]))}" if held and ckpt else "")
         raise PruneError(f"{argument}={path}: the file holds no YOLO model, but {what}")
-    return model.float().eval(), ckpt
+    network: Any = model.float().eval()
+    if not hasattr(network, "task"):  # of a model that a trainer has built; the host's load_checkpoint does the same
+        network.task = tasks.guess_model_task(network) or "detect"  # the name of RT-DETR's head says nothing
+    return network, ckpt
 
 
 def of_this_run(path: Path) -> nn.Module:
