@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.demo.scenes import Scene, scene
 from yolo_prune.demo.shapes import CLASSES
 from yolo_prune.errors import PruneError
@@ -129,6 +129,7 @@ def _write_split(folder: Path, split: str, number: int, count: int, size: int, s
     (folder / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    progress = log.Progress(f"drawing {split} images", count)
     for index in range(count):
         drawn = scene(np.random.default_rng((seed, number, index)), size)
         name = f"{index:06d}.jpg"
@@ -152,6 +153,7 @@ def _write_split(folder: Path, split: str, number: int, count: int, size: int, s
             }
             for position, item in enumerate(objects, start=1)
         ]
+        progress.one()
     coco = {
         "info": {"description": f"yolo-prune demo set, {split}, seed {seed}"},
         "images": images,

@@ -11,7 +11,7 @@ from typing import Any
 
 from yolo_prune import log
 
-_EVERY = 60.0  # seconds between lines while nothing is finished
+_EVERY = 15.0  # seconds between lines while nothing is finished
 _COLUMNS = (("point", 32), ("GFLOPs", 8), ("params", 11), ("ms", 8), ("metric", 9))
 
 
