@@ -64,9 +64,9 @@ _APPLY = Help(
 _EXPORT = Help(
     "export a checkpoint, prove that each file does what the model does, and time it",
     {
-        "model": _MODEL,
+        "model": ("pruned.pt", "the checkpoint, pruned or not; needed"),
         "format": ("onnx,openvino", "onnx, openvino, ncnn, mnn, litert, torchscript, engine; default onnx"),
-        "dense": ("old.pt", "the model it was pruned from, to stand beside it in the table"),
+        "dense": ("best.pt", "the model it was pruned from, to stand beside it in the table"),
         "data": ("my.yaml", "for mAP, for the images that outputs are compared on, and to calibrate INT8"),
         "quantize": ("8", "8 adds INT8 files, 16 adds FP16"),
         "imgsz": _IMGSZ,
@@ -189,10 +189,10 @@ COMMANDS: Mapping[str, Help] = {
     "bundle": Help(
         "make a folder of an exported detector, its labels and scripts that needs no torch and no ultralytics",
         {
-            "model": ("best_ncnn_model", "best.onnx, best_openvino_model or best_ncnn_model; needed"),
-            "out": ("best-bundle", "the folder to write; default: the file's name with -bundle behind it"),
+            "model": ("pruned_ncnn_model", "pruned.onnx, pruned_openvino_model or pruned_ncnn_model; needed"),
+            "out": ("pruned-bundle", "the folder to write; default: the file's name with -bundle behind it"),
         },
-        ("yolo-prune bundle model=best_ncnn_model",),
+        ("yolo-prune bundle model=pruned_ncnn_model",),
     ),
     "profile": _PROFILE,
     "sweep": _SWEEP,
