@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
 from yolo_prune import __version__, cli
-from yolo_prune.commands import help_text
+from yolo_prune.commands import help_page, help_text
 from yolo_prune.errors import BoundError, PruneError, VerifyError
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 
@@ -77,10 +77,15 @@ def test_all_faults_of_the_words_at_once(calls: list[dict[str, Any]], capsys: py
     assert calls == []
 
 
-def test_a_missing_argument_shows_the_usage(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    text = _fault(capsys, "apply", "flops=50%")
-    assert "apply: model= is missing" in text
-    assert "yolo-prune apply model=... [flops=None] [imgsz=640] [out=None]" in text
+def test_a_missing_argument_shows_an_example(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _fault(capsys, "apply", "flops=50%") == (
+        "yolo-prune: apply: model= is missing. Try: yolo-prune apply model=best.pt data=my.yaml flops=50%  (all "
+        "arguments: yolo-prune help apply)"
+    )
+    assert "sweep: model= and data= are missing. Try: yolo-prune sweep model=best.pt" in _fault(capsys, "sweep")
+    assert _fault(capsys, "apply", "yolov8n.pt") == "yolo-prune: apply: yolov8n.pt: write model=yolov8n.pt"
+    assert "best_ncnn_model: write model=best_ncnn_model" in _fault(capsys, "bundle", "best_ncnn_model")
+    assert "a.yaml: write data=a.yaml" in _fault(capsys, "sweep", "a.yaml")
 
 
 def test_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +106,7 @@ def test_exit_codes(
     assert capsys.readouterr().err == "yolo-prune: raw output differs\n"
 
 
-@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"], ["help", "train"]])
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"], ["help", "version"]])
 def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
     text = capsys.readouterr().out
@@ -133,7 +138,25 @@ def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.Capture
     assert "<picture>" not in capsys.readouterr().out
     assert cli.main(["help"]) == 0
     assert "adding-a-block" in capsys.readouterr().out
-    assert cli.main(["help", "../README"]) == 1
+    assert "help export.md" in cli.HELP
+    for word, hint in (
+        ("quikstart", "; did you mean quickstart?"),
+        ("trainin.md", "; did you mean training or train?"),
+        ("../README", ""),
+    ):
+        first, *others = _fault(capsys, "help", word).splitlines()
+        assert first == f"yolo-prune: no such page or command: {word}{hint}"
+        assert " ".join(others).startswith("Pages: adding-a-block, ")
+
+
+@pytest.mark.parametrize("words", [("check", "--help"), ("help", "check"), ("train", "--help"), ("train", "-h")])
+def test_help_of_the_commands_that_take_no_arguments_of_ours(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(list(words)) == 0
+    command = next(word for word in words if word in cli._OTHERS and word != "help")
+    assert capsys.readouterr().out == f"{help_text.of(command)}\n"
+    assert help_text.of(command).startswith(f"yolo-prune {command}: ")
 
 
 @pytest.mark.parametrize("command", sorted(cli._COMMANDS))
@@ -145,6 +168,10 @@ def test_the_help_of_a_command_is_of_its_arguments(command: str, capsys: pytest.
     assert max(map(len, lines)) <= 120
     parameters = cli._parameters(command, cli._function(command))
     told = help_text.COMMANDS[command]
+    if told.page or command in help_page.names():
+        assert lines[-1] == f"The page: yolo-prune help {told.page}.md"
+        assert told.page in help_page.names()
+        assert told.page == command or command not in help_page.names()
     assert set(told.arguments) == set(parameters)
     needed = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
     assert needed == [name for name, (_, meaning) in told.arguments.items() if meaning.endswith("; needed")]

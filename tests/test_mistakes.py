@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from ultralytics import YOLO
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import get_num_params
 
@@ -142,9 +143,26 @@ def test_one_cut_takes_no_settings_of_a_training(settings: dict[str, Any]) -> No
     assert get_num_params(network) == before
 
 
-def test_one_cut_names_the_blocks_that_it_keeps_whole(caplog: Any) -> None:
+def test_one_cut_names_the_blocks_that_it_keeps_whole(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     custom_blocks.register()
     name = "SplitBySizes"
     network = DetectionModel(custom_blocks.yaml_with(name), verbose=False)
     yolo_prune.prune(network, flops="80%")
     assert any("prune:" in line and name in line for line in caplog.messages)
+    monkeypatch.delattr(tasks, name)
+    with pytest.raises(PruneError, match=f"has a block {name}, which ultralytics does not know here"):
+        DetectionModel(network.yaml, verbose=False)
+
+
+def test_a_dense_model_with_a_block_that_the_host_does_not_know_is_refused_before_any_work(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a .pt whose class is importable by its pickle, but which nobody has put among the host's names."""
+    custom_blocks.register()
+    network = DetectionModel(custom_blocks.yaml_with("SplitBySizes"), verbose=False)
+    torch.save({"model": network, "train_args": {}}, tmp_path / "own.pt")
+    monkeypatch.delattr(tasks, "SplitBySizes")
+    yolo = YOLO(tmp_path / "own.pt")
+    with pytest.raises(PruneError, match=r"own.pt has a block SplitBySizes, which ultralytics does not know here: tr"):
+        train(tiny_data, tmp_path, yolo, epochs=2, prune=0.3)
+    assert not (tmp_path / "run").exists()

@@ -125,7 +125,8 @@ def _cut(
     fitness = yolo_object.fitness(model, data, imgsz)
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
-    log.say(text.cut_begins(sum(len(batch["img"]) for batch in batches)))
+    images = sum(len(batch["img"]) for batch in batches)
+    log.say(text.cut_begins(images, fitted=images > 0 and wanted.reconstruct != "none"))
     timer = PlanTimer(network, lambda: network, device) if device is not None and possible(wanted, device) else None
     baseline, graph, plan, check = _choose(network, wanted, device, batches, _side(model, imgsz), timer)
     if plan.note:

@@ -39,7 +39,8 @@ yolo-prune {version}: prune YOLO models while they train.
   yolo-prune bundle model=best.onnx              what a Raspberry Pi needs to run it, in one folder, without torch
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
   yolo-prune help [command]                      this text, or a command's arguments
-  yolo-prune help faq                            a page of the documentation, see below
+  yolo-prune help faq                            a page of the documentation, see below; help export.md where a command
+                                                 has its name
   yolo-prune version
 
 Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the plugin off.
@@ -111,7 +112,7 @@ def _run(words: list[str]) -> int:
     if command.lstrip("-") in ("version", "V"):
         print(__version__)
         return 0
-    if rest in (["help"], ["--help"], ["-h"]) and command in _COMMANDS:
+    if (rest == ["help"] or {"--help", "-h"}.intersection(rest)) and command in (*_COMMANDS, *_OTHERS):
         return _help([command])
     if command == "check":
         parse(command, rest, [])
@@ -127,7 +128,13 @@ def _run(words: list[str]) -> int:
     arguments = parse(command, rest, [*parameters, *_passed_on(command)])
     missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
     if missing:
-        raise PruneError(f"{command}: {', '.join(f'{name}=' for name in missing)} is missing. Try: {_usage(command)}")
+        from yolo_prune.commands import help_text
+
+        absent = " and ".join(f"{name}=" for name in missing)
+        raise PruneError(
+            f"{command}: {absent} {'is' if len(missing) == 1 else 'are'} missing. Try: "
+            f"{help_text.COMMANDS[command].examples[0]}  (all arguments: yolo-prune help {command})"
+        )
     with scratch.unwinding():
         function(**arguments)
     return 0
@@ -161,26 +168,23 @@ def _passed_on(command: str) -> tuple[str, ...]:
 
 
 def _help(words: list[str]) -> int:
-    """Print the general help, what one command takes, or a page of the documentation."""
+    """Print the general help, what one command takes, or a page of the documentation.
+
+    Raises:
+        PruneError: there is neither a command nor a page of that name.
+    """
     from yolo_prune.commands import help_page, help_text
 
-    command = words[0] if words else "help"
-    text = help_text.of(command) if command in _COMMANDS else help_page.of(command)
-    if text is not None:
-        print(text)
-        return 0
+    asked = words[0] if words else "help"
+    text = help_text.of(asked) if asked in help_text.COMMANDS else help_page.of(asked)
     pages = textwrap.fill(f"Pages: {', '.join(help_page.names())}", 118, break_on_hyphens=False)
-    print(HELP.format(version=__version__, pages=pages), end="")
-    return 0 if command in _OTHERS else 1
-
-
-def _usage(command: str) -> str:
-    """Write one command's arguments with their defaults: "yolo-prune apply model=... [out=None]"."""
-    parts = (
-        f"{name}=..." if default is inspect.Parameter.empty else f"[{name}={default}]"
-        for name, default in _parameters(command, _function(command)).items()
-    )
-    return " ".join(("yolo-prune", command, *parts))
+    if text is None and asked not in _OTHERS:
+        names = [*help_text.COMMANDS, *_OTHERS, *help_page.names()]
+        near = difflib.get_close_matches(asked.removesuffix(".md"), dict.fromkeys(names), n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise PruneError(f"no such page or command: {asked}{hint}\n{pages}\nCommands: {', '.join(help_text.COMMANDS)}")
+    print(text or HELP.format(version=__version__, pages=pages).rstrip("\n"))
+    return 0
 
 
 def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
@@ -203,6 +207,8 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if name.startswith("-"):
             faults.append(f"{word}: arguments have no leading dashes, write {name.lstrip('-')}={text or '...'}")
+        elif name not in known and not equals and (argument := _named_by(name, known)):
+            faults.append(f"{word}: write {argument}={word}")
         elif name not in known:
             faults.append(f"{word}: no such argument.{_near(name, known)}")
         elif not equals or not text.strip():
@@ -234,6 +240,12 @@ def named(text: str) -> Any:
     """Read the value of an argument that names something: as `value`, but a file called 2024 or 1.10 keeps its name."""
     read = value(text)
     return read if read is None or isinstance(read, str) else text
+
+
+def _named_by(word: str, known: list[str]) -> str:
+    """The argument that a bare file name is the value of, by its ending; empty where that is not clear."""
+    endings = {"model": (".pt", ".onnx", "_model"), "data": (".yaml", ".yml")}
+    return next((name for name, ends in endings.items() if name in known and word.endswith(ends)), "")
 
 
 def _near(name: str, known: list[str]) -> str:

@@ -139,11 +139,14 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
         checkpoint.require_supported(yolo.model, str(yolo.model_name))
-        trainable_check.require(yolo.model, str(yolo.ckpt_path or yolo.model_name))
+        own_trainer = settings.get("trainer") is not None  # it may build its model of anything
+        # The host builds what it loaded anew from the yaml in it; anything else from what the user named (8.4.190).
+        rebuilt = bool(yolo.ckpt) and not own_trainer
+        trainable_check.require(yolo.model, str(yolo.ckpt_path or yolo.model_name), rebuilt=rebuilt)
         if not settings.get("resume"):
             _require_weights(yolo, settings.get("pretrained", yolo.overrides.get("pretrained", True)))
         data = settings.get("data")
-        if isinstance(data, (str, Path)) and not settings.get("resume") and settings.get("trainer") is None:
+        if isinstance(data, (str, Path)) and not settings.get("resume") and not own_trainer:
             datasets.opened(yolo.model, data)  # a trainer of the user's own may read data of its own kind
 
 

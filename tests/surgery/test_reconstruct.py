@@ -250,6 +250,8 @@ def test_without_data_one_cut_says_what_it_does_not_do(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         yolo_prune.prune(small(), flops="60%")
     assert "nothing makes up for what is cut" in caplog.text
+    assert "channels are chosen and cut" in caplog.text
+    assert "fitted" not in caplog.text
 
 
 @pytest.mark.parametrize(

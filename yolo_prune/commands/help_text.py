@@ -15,13 +15,14 @@ class Help(NamedTuple):
 
     Attributes:
         purpose: one line. arguments: name -> (a value, what it means), those that are needed first.
-        examples: whole commands. more: a line on arguments that are handed on.
+        examples: whole commands. more: a line on arguments that are handed on. page: of the documentation, on it.
     """
 
     purpose: str
     arguments: Mapping[str, tuple[str, str]]
     examples: tuple[str, ...]
     more: str = ""
+    page: str = ""
 
 
 _SAFE = ("False", "load a file that holds more than classes of torch and ultralytics; trust it first")
@@ -59,6 +60,7 @@ _APPLY = Help(
         "yolo-prune apply model=best.pt data=my.yaml flops=50%",
         "yolo-prune apply model=best.pt data=my.yaml size=1.5MB protect=backbone out=small.pt",
     ),
+    page="how-much",
 )
 
 _EXPORT = Help(
@@ -87,6 +89,7 @@ _EXPORT = Help(
         "yolo-prune export model=pruned.pt dense=best.pt data=my.yaml format=onnx,ncnn",
         "yolo-prune export model=pruned.pt dense=best.pt data=my.yaml format=openvino quantize=8",
     ),
+    page="export",
 )
 
 _PROFILE = Help(
@@ -105,6 +108,7 @@ _PROFILE = Help(
         "yolo-prune profile model=best.pt format=onnx imgsz=640 out=device.json",
         "yolo-prune profile model=best.pt format=ncnn imgsz=640 kit=profile.pyz",
     ),
+    page="profiles",
 )
 
 _INSPECT = Help(
@@ -163,6 +167,7 @@ _SWEEP = Help(
         "yolo-prune sweep model=best.pt data=my.yaml epochs=0 flops=70%,50%,35%",
     ),
     "All others are arguments of yolo train, for every training: batch=8, seed=1, prune_scope=global.",
+    page="sweep",
 )
 
 COMMANDS: Mapping[str, Help] = {
@@ -173,6 +178,14 @@ COMMANDS: Mapping[str, Help] = {
             "seed": ("0", "of the data and of the trainings"),
         },
         ("yolo-prune demo",),
+        page="quickstart",
+    ),
+    "check": Help(
+        "what is installed, and whether `yolo train prune=0.5` works in this environment",
+        {},
+        ("yolo-prune check",),
+        "It takes no arguments. Exit code 0: pruning works here; 1: it does not, and a line says why.",
+        page="faq",
     ),
     "apply": _APPLY,
     "inspect": _INSPECT,
@@ -196,6 +209,18 @@ COMMANDS: Mapping[str, Help] = {
     ),
     "profile": _PROFILE,
     "sweep": _SWEEP,
+    "train": Help(
+        "the same as `yolo train` with the plugin, where start-up files do not run",
+        {
+            "model": ("best.pt", "the model to train and to prune"),
+            "data": ("my.yaml", "the data that it is trained on"),
+            "epochs": ("100", "of the training, in which it is pruned"),
+            "prune": ("0.5", "the fraction of the FLOPs that goes, or a recipe"),
+        },
+        ("yolo-prune train model=best.pt data=my.yaml epochs=100 prune=0.5",),
+        "All others are arguments of yolo train, and those of pruning: yolo-prune help arguments",
+        page="training",
+    ),
 }
 
 
@@ -203,7 +228,10 @@ def of(command: str) -> str:
     """The text of one command: what it does, its arguments, a line each, and examples."""
     told = COMMANDS[command]
     rows = [(f"{name}={value}", meaning) for name, (value, meaning) in told.arguments.items()]
-    width = max(len(word) for word, _ in rows)
-    lines = [f"yolo-prune {command}: {told.purpose}", "", *(f"  {word:{width}}  {meaning}" for word, meaning in rows)]
+    width = max((len(word) for word, _ in rows), default=0)
+    lines = [f"yolo-prune {command}: {told.purpose}"]
+    lines += ["", *(f"  {word:{width}}  {meaning}" for word, meaning in rows)] if rows else []
     lines += ["", told.more] if told.more else []
-    return "\n".join([*lines, "", "Examples:", *(f"  {example}" for example in told.examples)])
+    lines += ["", "Examples:", *(f"  {example}" for example in told.examples)]
+    lines += ["", f"The page: yolo-prune help {told.page}.md"] if told.page else []
+    return "\n".join(lines)

@@ -63,7 +63,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     keys = ("kind", "inp", "out", "held_out")
     rows = [{**{key: shape[key] for key in keys}, "ms": layer_ms[i]} for i, shape in enumerate(shapes)]
     networks, turns, unsteady = _networks(folder, manifest, threads, progress)
-    call_ms = min(early, _median(runtimes.load(folder / manifest["empty"], kind, threads, precision)))
+    call_ms = min(early, layer(manifest["empty"]))
     measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
     fitted = latency_model.fit(measured)
     return {
@@ -135,10 +135,10 @@ def write(profile: dict[str, Any], out: Path) -> None:
 
 
 class _Progress:
-    """A line for each tenth of the way; networks count as many layers."""
+    """A line for each tenth of the way, the last when all is measured; networks count as many layers."""
 
     def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
-        layers = 1 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
+        layers = 2 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
         self.total = layers + _WEIGHT * len(manifest["networks"])
         self.done, self.last_tenth, self.say = 0, -1, say
         self.began = time.perf_counter()
@@ -149,6 +149,14 @@ class _Progress:
         if tenth > self.last_tenth:
             self.last_tenth = tenth
             self.say(f"measuring: {10 * tenth}%{timing.to_go(self.began, self.done / self.total)}")
+
+    def again(self, unknown: int, turn: int) -> None:
+        """Say that some networks are timed once more, which takes as long for each as the first time did."""
+        which = "1 network is" if unknown == 1 else f"{unknown} networks are"
+        self.say(
+            f"measuring: {which} not known to {timing.NARROW:.0%} yet: timed again (round {turn} of at most "
+            f"{1 + _AGAIN}), about {unknown * _MOST_SECONDS:.0f} s"
+        )
 
 
 _WEIGHT = 10
@@ -201,11 +209,13 @@ def _networks(
     for net in nets[1:]:
         turns.append(beside_dense(net))
         progress.one(_WEIGHT)
-    for _ in range(_AGAIN):
-        for number, one in enumerate(turns):
-            if not one.ratio("dense", "net").steady:
-                later = beside_dense(nets[1 + number])
-                turns[number] = later if later.ratio("dense", "net").steady else one.joined(later)
+    for turn in range(2, 2 + _AGAIN):
+        unknown = [number for number, one in enumerate(turns) if not one.ratio("dense", "net").steady]
+        if unknown:
+            progress.again(len(unknown), turn)
+        for number in unknown:
+            later = beside_dense(nets[1 + number])
+            turns[number] = later if later.ratio("dense", "net").steady else turns[number].joined(later)
     dense_ms = [one.timing("dense").median for one in turns]
     dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
     ratios = [timing.Ratio(1.0, 1.0, 1.0, 0), *(one.ratio("dense", "net") for one in turns)]

@@ -8,7 +8,7 @@ places, and says so in one number only (ultralytics 8.4.190, nn/tasks.py: `BaseM
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,20 @@ def require_unfused(network: nn.Module, name: str = "", argument: str = "model")
         )
 
 
-def require(network: nn.Module, name: str, argument: str = "model") -> None:
+def require(network: nn.Module, name: str, argument: str = "model", rebuilt: bool = False) -> None:
     """Raise unless a training keeps all weights of a model.
 
     Args:
         network: a stock model; one without a yaml is left to the host, and so is a yaml that it cannot build.
         name: how the user named it. argument: what the user's argument is called.
+        rebuilt: whether the host is about to build it from its yaml, as its own trainers do.
 
     Raises:
         PruneError: it is fused, or its weights are masked, parametrized, or of other widths than its yaml builds.
+        HostError: it is to be rebuilt, and the host does not know one of its blocks.
     """
     require_unfused(network, name, argument)
-    built = _built(network)
+    built = _built(network, name if rebuilt else None)
     layers = getattr(network, "model", None)
     if built is None or not isinstance(layers, nn.Module):
         return
@@ -226,8 +228,26 @@ def at_hand(path: str | Path) -> nn.Module | None:
     return None
 
 
-def _built(network: nn.Module) -> dict[str, Any] | None:
-    """The tensors that the host builds from a model's yaml, without values; None where it builds none."""
+def unknown_block(error: Exception, yaml: Mapping[str, Any], name: str) -> HostError | None:
+    """What to say where the host looks up a block of a yaml and does not know it; None for any other error.
+
+    It looks among the names of its own module (8.4.190, nn/tasks.py: `parse_model`, `globals()[m]`).
+    """
+    block = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if block is None or block not in {row[2] for part in ("backbone", "head") for row in yaml.get(part, ())}:
+        return None
+    return HostError(
+        f"{name} has a block {block}, which ultralytics does not know here: train from a script that says so first: "
+        f"ultralytics.nn.tasks.{block} = {block}. More: yolo-prune help adding-a-block"
+    )
+
+
+def _built(network: nn.Module, name: str | None = None) -> dict[str, Any] | None:
+    """The tensors that the host builds from a model's yaml, without values; None where it builds none.
+
+    Args:
+        name: how the user named it, where a block that the host does not know is to be refused.
+    """
     yaml = getattr(network, "yaml", None)
     if not isinstance(yaml, dict):
         return None
@@ -238,6 +258,8 @@ def _built(network: nn.Module) -> dict[str, Any] | None:
             return dict(layers.state_dict())
         except HostError:
             raise
-        except Exception:  # the host, or a block of the user's, has any; then the run itself will say it
-            continue
+        except Exception as error:  # the host, or a block of the user's, has any; then the run itself will say it
+            fault = None if name is None else unknown_block(error, yaml, name)
+            if fault is not None:
+                raise fault from error
     return None

@@ -31,10 +31,14 @@ def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
 
 
-def cut_begins(images: int) -> str:
-    """One line before a cut without training, which takes seconds, of a large model a minute."""
+def cut_begins(images: int, fitted: bool) -> str:
+    """One line before a cut without training, which takes seconds, of a large model a minute.
+
+    Args:
+        images: that channels are judged on. fitted: whether what stays is fitted on them.
+    """
     on = f" on {images} images" if images else ""
-    return f"channels are chosen{on} and cut, and what stays is fitted to make up for it"
+    return f"channels are chosen{on} and cut{', and what stays is fitted to make up for it' if fitted else ''}"
 
 
 def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:

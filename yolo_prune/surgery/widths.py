@@ -26,6 +26,7 @@ from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import blocks
 from yolo_prune.graph.convolutions import is_depthwise
+from yolo_prune.host import trainable_check
 from yolo_prune.host.spec_key import SPEC_KEY
 
 REFUSAL = (
@@ -157,12 +158,9 @@ def build(
     except PruneError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        unknown = error.args[0] if isinstance(error, KeyError) and error.args else None
-        if unknown != REFUSAL and unknown in {row[2] for part in ("backbone", "head") for row in d.get(part, ())}:
-            raise HostError(
-                f"{_name(d)} has a block {unknown}, which ultralytics does not know here: train from a script that "
-                f"says so first: ultralytics.nn.tasks.{unknown} = {unknown}. More: yolo-prune help adding-a-block"
-            ) from error
+        fault = None if error.args[:1] == (REFUSAL,) else trainable_check.unknown_block(error, d, _name(d))
+        if fault is not None:
+            raise fault from error
         raise PruneError(
             f"the {SPEC_KEY} part of {_name(d)} does not fit its layers ({type(error).__name__}: {error}); write the "
             "file again with: yolo-prune yaml model=pruned.pt"
