@@ -135,7 +135,7 @@ def test_a_format_that_fails_is_named_and_the_others_go_on(model: Path, monkeypa
         return stock(staged, network, kind, precision, **rest)
 
     monkeypatch.setattr(exporter, "by_host", by_host)
-    with pytest.raises(VerifyError, match=r"onnx fp32: the export of .* no luck$"):
+    with pytest.raises(VerifyError, match=r"onnx fp32: the export of .* no luck. More: yolo-prune help export.md$"):
         job.export(model, format="onnx,torchscript", **QUICK)
     told = json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
     assert not told["passed"]
