@@ -119,10 +119,7 @@ def _record(
         "gflops": {one.role: round(one.size.gflops, 3) for one in models},
         "params": {one.role: one.size.params for one in models},
         "processor": matrix_files.processor(),
-        "versions": {
-            **matrix_files.versions(),
-            **{key: v for kind in kinds for key, v in runtimes.versions(kind).items()},
-        },
+        "versions": versions,
         "rows": rows,
     }
 
