@@ -16,8 +16,6 @@ from typing import Any
 
 import matrix_files
 
-from yolo_prune import files
-
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = ("weights", "artifact")  # of a row: they stay where they are
 
@@ -33,18 +31,6 @@ def kept(record: dict[str, Any], replaced: list[tuple[str, str]]) -> dict[str, A
     return dict(json.loads(text))
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    """One row a line."""
-    lines = []
-    for key, value in content.items():
-        if key in ("rows", "front"):
-            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
-            lines.append(f" {json.dumps(key)}: [\n{rows}\n ]")
-        else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
-    files.replace(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
 def main(words: list[str]) -> None:
     """The command."""
     if len(words) < 2:
@@ -54,7 +40,7 @@ def main(words: list[str]) -> None:
         raise SystemExit("from=FOLDER,to=WORD: give both")
     record = json.loads((Path(words[0]) / "front.json").read_text(encoding="utf-8"))
     path = ROOT / "benchmarks" / "results" / f"sweep-{words[1]}.json"
-    write(path, kept(record, [(old, new) for old, new in pairs]))
+    matrix_files.write(path, kept(record, [(old, new) for old, new in pairs]))
     print(f"written {path}")
 
 

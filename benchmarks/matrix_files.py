@@ -144,6 +144,17 @@ def processor() -> str:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """A small JSON file, whole or not at all; lists stay on one line."""
-    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
-    files.replace(path, "{\n" + lines + "\n}\n")
+    """A small JSON file, whole or not at all; see `text`."""
+    files.replace(path, text(content) + "\n")
+
+
+def text(content: dict[str, Any]) -> str:
+    """A small JSON object, a key a line; of lists those of objects have one a line, all others stay on one line."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
+            lines.append(f" {json.dumps(key)}: [\n{rows}\n ]")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}"

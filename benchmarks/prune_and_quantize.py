@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +161,7 @@ def keep(path: Path, entry: dict[str, Any]) -> None:
     """Put a measurement into the file, in place of an earlier one of the same set and model; a row a line."""
     entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     entries = [one for one in entries if (one["set"], one["model"]) != (entry["set"], entry["model"])]
-    texts = []
-    for one in [*entries, entry]:
-        lines = [f'  "{key}": {json.dumps(value)}' for key, value in one.items() if key != "rows"]
-        rows = ",\n".join(f"   {json.dumps(row)}" for row in one["rows"])
-        texts.append(" {\n" + ",\n".join([*lines, f'  "rows": [\n{rows}\n  ]']) + "\n }")
+    texts = [textwrap.indent(matrix_files.text(one), " ") for one in [*entries, entry]]
     files.replace(path, "[\n" + ",\n".join(texts) + "\n]\n")
 
 

@@ -205,7 +205,7 @@ def bounded(rows: list[Result]) -> str:
             [
                 *(row["model"], RUNTIMES.get(row["runtime"], row["runtime"]), f"{taken[0]:.1%}{busy}"),
                 *(f"{half['flops_left']:.1%}", f"{half['flops_left'] / taken[0]:.2f}"),
-                *(f"{1 + len((half['check'] or {'tries': [0]})['tries'][1:])}", f"{speeds[1]['median']:.2f}"),
+                *(f"{len((half['check'] or {}).get('tries', ()))}", f"{speeds[1]['median']:.2f}"),
                 *(f"{row['profile_seconds']:.0f}", f"{half['seconds']:.0f}"),
             ]
         )
