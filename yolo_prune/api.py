@@ -125,15 +125,16 @@ def _cut(
     fitness = yolo_object.fitness(model, data, imgsz)
     device = _device(model, network, wanted, imgsz)
     start = time.perf_counter()
-    images = sum(len(batch["img"]) for batch in batches)
-    log.say(text.cut_begins(images, fitted=images > 0 and wanted.reconstruct != "none"))
+    judged = datasets.fewer(batches, calibration.IMAGES) if wanted.importance in GRADIENT_IMPORTANCES else []
+    images = datasets.pixels(batches) if batches and wanted.reconstruct != "none" else None
+    log.say(text.cut_begins(sum(len(each["img"]) for each in judged), 0 if images is None else len(images)))
     timer = PlanTimer(network, lambda: network, device) if device is not None and possible(wanted, device) else None
-    baseline, graph, plan, check = _choose(network, wanted, device, batches, _side(model, imgsz), timer)
+    baseline, graph, plan, check = _choose(network, wanted, device, judged, _side(model, imgsz), timer)
     if plan.note:
         log.warn(plan.note)
     dense = None if device is None else copy_of(network)
     cut_models.note(back, (network,), graph, plan)
-    _change(network, graph, plan, wanted, datasets.pixels(batches) if batches else None)
+    _change(network, graph, plan, wanted, images)
     size = model_size.size_of(network)
     record = records.new(wanted, baseline, fitness, getattr(model, "task", None))
     row = records.add_step(record, 0, size, fitness, time.perf_counter() - start, check=check)
@@ -162,7 +163,7 @@ def _choose(
     network: nn.Module,
     wanted: Recipe,
     device: Profile | None,
-    batches: Batches,
+    judged: Batches,
     imgsz: int,
     timer: PlanTimer | None,
 ) -> tuple[Baseline, ChannelGraph, PrunePlan, Check | None]:
@@ -180,7 +181,7 @@ def _choose(
         log.warn("the model already meets every bound; nothing is cut")
 
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
-        return calibration.gather(network, graph, wanted.importance, datasets.fewer(batches, calibration.IMAGES))
+        return calibration.gather(network, graph, wanted.importance, judged)
 
     graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timer=timer)
     if check is not None:

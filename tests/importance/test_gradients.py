@@ -297,12 +297,18 @@ def test_a_cut_before_the_first_batch_looks_at_a_few(tiny_data: Path, tmp_path: 
     assert calls[0] > 0
 
 
-def test_one_cut_by_gradients_needs_data(tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_cut_by_gradients_needs_data(
+    tiny_data: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     yolo = YOLO("yolov8n.yaml")
     yolo.model = DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     with pytest.raises(PruneError, match=r"importance=fisher is of gradients on data: add data=my.yaml, or use l2"):
         yolo_prune.prune(yolo, flops="60%", importance="fisher")
-    told = yolo_prune.prune(yolo, flops="60%", importance="fisher", data=str(tiny_data), imgsz=64)
+    monkeypatch.setattr(datasets, "_BATCH", 2)  # so that of the eight images there are, gradients are taken of four
+    monkeypatch.setattr(calibration, "IMAGES", 4)
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        told = yolo_prune.prune(yolo, flops="60%", importance="fisher", data=str(tiny_data), imgsz=64)
+    assert "channels are chosen on 4 images and cut, and what stays is fitted on 8 images to make" in caplog.text
     assert told["final"]["gflops"] <= 0.6 * told["baseline"]["gflops"]
     assert told["recipe"]["importance"] == "fisher"
     with caplog.at_level(logging.INFO, logger="ultralytics"):

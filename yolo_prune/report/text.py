@@ -31,14 +31,15 @@ def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
 
 
-def cut_begins(images: int, fitted: bool) -> str:
+def cut_begins(chosen: int, fitted: int) -> str:
     """One line before a cut without training, which takes seconds, of a large model a minute.
 
     Args:
-        images: that channels are judged on. fitted: whether what stays is fitted on them.
+        chosen: how many images channels are judged on. fitted: how many the layers that stay are fitted on. 0 is none.
     """
-    on = f" on {images} images" if images else ""
-    return f"channels are chosen{on} and cut{', and what stays is fitted to make up for it' if fitted else ''}"
+    on = f" on {chosen} images" if chosen else ""
+    fit = f", and what stays is fitted on {fitted} images to make up for it" if fitted else ""
+    return f"channels are chosen{on} and cut{fit}"
 
 
 def untaught(blocks: Mapping[str, str], operations: Mapping[str, str]) -> str:
