@@ -1,5 +1,8 @@
 # yolo-prune, AGPL-3.0 license
-"""Lines in the host's log, each under `prune:`, as the host marks its own."""
+"""Lines in the host's log, each under `prune:`, as the host marks its own.
+
+It goes into the kit of a device (device/probe_kit.py) too: the standard library alone, written for Python 3.8.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,17 @@ def show(text: str) -> None:
     _LOGGER.info(text)
 
 
+def to_go(began: float, share: float) -> str:
+    """What a line of progress ends with: ", about 40 s to go"; nothing at the ends.
+
+    Args:
+        began: `time.monotonic()` of the beginning. share: of the work that is done.
+    """
+    if not 0 < share < 1:
+        return ""
+    return f", about {(time.monotonic() - began) * (1 / share - 1):.0f} s to go"
+
+
 class Progress:
     """Lines for what takes long: one every few seconds, with the time that is left. What is quick has none."""
 
@@ -49,8 +63,7 @@ class Progress:
         now = time.monotonic()
         if now - self.said >= self.EVERY and self.done < self.total:
             self.said = now
-            left = (now - self.began) / self.done * (self.total - self.done)
-            say(f"{self.what}: {self.done} of {self.total}, about {left:.0f} s to go")
+            say(f"{self.what}: {self.done} of {self.total}{to_go(self.began, self.done / self.total)}")
 
 
 @contextmanager

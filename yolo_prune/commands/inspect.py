@@ -13,7 +13,6 @@ from torch import nn
 
 from yolo_prune import files, log
 from yolo_prune.cost import model_size
-from yolo_prune.device import timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
@@ -145,12 +144,12 @@ def _sensitivity(
     batches = datasets.read(network, data, side, images)
     scores = scoring.score(graph, network, importance)
     tenths: list[int] = []
-    began = time.perf_counter()
+    began = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         if 10 * done // total > len(tenths):
             tenths.append(done)
-            log.show(f"cutting each group by itself: {done}/{total}{timing.to_go(began, done / total)}")
+            log.show(f"cutting each group by itself: {done}/{total}{log.to_go(began, done / total)}")
 
     result = sensitivity.measure(network, graph, scores, batches, progress)
     content = {**result, "data": str(data), "images": images, "imgsz": side, "importance": importance}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_prune import files
+from yolo_prune import files, log
 from yolo_prune.cost import latency_model
 from yolo_prune.cost.profile_format import KIND, VERSION
 from yolo_prune.device import runtimes, timing
@@ -141,14 +141,14 @@ class _Progress:
         layers = 2 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
         self.total = layers + _WEIGHT * len(manifest["networks"])
         self.done, self.last_tenth, self.say = 0, -1, say
-        self.began = time.perf_counter()
+        self.began = time.monotonic()
 
     def one(self, weight: int = 1) -> None:
         self.done += weight
         tenth = 10 * self.done // self.total
         if tenth > self.last_tenth:
             self.last_tenth = tenth
-            self.say(f"measuring: {10 * tenth}%{timing.to_go(self.began, self.done / self.total)}")
+            self.say(f"measuring: {10 * tenth}%{log.to_go(self.began, self.done / self.total)}")
 
     def again(self, unknown: int, turn: int) -> None:
         """Say that some networks are timed once more, which takes as long for each as the first time did."""

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from yolo_prune import __version__, files
+from yolo_prune import __version__, files, log
 from yolo_prune.allocation import allocate
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import exported_file, layer_shapes
 from yolo_prune.cost.layer_shapes import Layer
-from yolo_prune.device import int8_nodes, probes, timing
+from yolo_prune.device import int8_nodes, probes
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import exporter
@@ -46,6 +46,7 @@ _NETWORKS: tuple[tuple[str | int, bool], ...] = (
 _MODULES = (
     "errors",
     "files",
+    "log",
     "scratch",
     "cost.profile_format",
     "cost.latency_model",
@@ -209,11 +210,11 @@ def _networks(
     """
     networks = []
     end2end = False
-    began = time.perf_counter()
+    began = time.monotonic()
     for index, (how, held_out) in enumerate([(100, False), *_NETWORKS]):
         if index % 4 == 0:
             total = len(_NETWORKS) + 1
-            say(f"exporting networks to measure: {index}/{total}{timing.to_go(began, index / total)}")
+            say(f"exporting networks to measure: {index}/{total}{log.to_go(began, index / total)}")
         small = deepcopy(network)
         if how != 100:
             cut_channels.apply(small, *(_random(small, index) if how == "random" else _planned(small, int(how), index)))

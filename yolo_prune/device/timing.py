@@ -204,14 +204,3 @@ def onnx_session(path: Path, threads: int) -> Any:
     # Else the threads of one session spin on for a while after a call and slow down the next session's turn.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def to_go(began: float, share: float) -> str:
-    """What a line of progress ends with: ", about 40 s to go"; nothing at the ends.
-
-    Args:
-        began: `time.perf_counter()` of the beginning. share: of the work that is done.
-    """
-    if not 0 < share < 1:
-        return ""
-    return f", about {(time.perf_counter() - began) * (1 / share - 1):.0f} s to go"
