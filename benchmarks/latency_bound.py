@@ -79,7 +79,7 @@ def main() -> None:
         **dict(word.split("=", 1) for word in sys.argv[1:]),
     }
     out, imgsz = Path(given["out"]), int(given["imgsz"])
-    rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    rows = matrix_files.read(out)
     for kind in given["format"].split(","):
         for name in given["models"].split(","):
             if any((row["model"], row["runtime"], row["imgsz"]) == (name, kind, imgsz) for row in rows):

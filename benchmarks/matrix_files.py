@@ -143,6 +143,12 @@ def processor() -> str:
     return str(runtimes.machine()["name"])
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results; none where there is no file yet."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return rows
+
+
 def write(path: Path, content: dict[str, Any]) -> None:
     """A small JSON file, whole or not at all; see `text`."""
     files.replace(path, text(content) + "\n")

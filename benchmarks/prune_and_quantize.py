@@ -159,8 +159,7 @@ def busy(row: dict[str, Any]) -> bool:
 
 def keep(path: Path, entry: dict[str, Any]) -> None:
     """Put a measurement into the file, in place of an earlier one of the same set and model; a row a line."""
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    entries = [one for one in entries if (one["set"], one["model"]) != (entry["set"], entry["model"])]
+    entries = [one for one in matrix_files.read(path) if (one["set"], one["model"]) != (entry["set"], entry["model"])]
     texts = [textwrap.indent(matrix_files.text(one), " ") for one in [*entries, entry]]
     files.replace(path, "[\n" + ",\n".join(texts) + "\n]\n")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import matrix_files
 import matrix_rows
 
 from yolo_prune import files
@@ -231,11 +232,9 @@ def placed(readme: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
 
 def page(text: str) -> str:
     """The README with all its tables as the files say."""
-    entries = json.loads(QUANTIZED.read_text(encoding="utf-8")) if QUANTIZED.is_file() else []
     text = placed(text, render(read(), matrix_rows.read()))
-    text = placed(text, quantized(entries), QUANTIZED_BEGIN, QUANTIZED_END)
-    rows = json.loads(BOUNDED.read_text(encoding="utf-8")) if BOUNDED.is_file() else []
-    return placed(text, bounded(rows), BOUNDED_BEGIN, BOUNDED_END)
+    text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
+    return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
 
 
 def refresh() -> bool:
