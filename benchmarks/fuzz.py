@@ -122,7 +122,7 @@ def commands(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str
         words = [misspelt(rng, command) if rng.random() < 0.05 else command]
         if command == "train":
             words = ["version"]
-        known = list(cli._parameters(command, cli._function(command))) if command in cli._COMMANDS else ["model"]
+        known = cli.arguments_of(command) if command in cli._COMMANDS else ["model"]
         if rng.random() < 0.9 and "model" in known:
             words.append(f"model={rng.choice(models)}")
         for _ in range(rng.randrange(5)):
@@ -240,16 +240,14 @@ def _no_work() -> Iterator[None]:
     places: list[tuple[Any, str]] = [
         *((channel_groups, "build"), (datasets, "read"), (yolo_object, "fitness"), (profile, "of_this_machine")),
         *((profile, "_make"), (job, "_samples"), (model_size, "size_of"), (local, "run")),
+        (yolo_object, "of"),  # of the demo, when its images are drawn
     ]
     stock = [(holder, name, getattr(holder, name)) for holder, name in places]
-    demo = cli._COMMANDS["demo"]
-    cli._COMMANDS["demo"] = ("yolo_prune.demo.dataset", "make")
     try:
         for holder, name in places:
             setattr(holder, name, reached)
         yield
     finally:
-        cli._COMMANDS["demo"] = demo
         for holder, name, function in stock:
             setattr(holder, name, function)
 

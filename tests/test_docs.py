@@ -100,7 +100,7 @@ def test_the_argument_that_a_word_of_the_commands_names_exists() -> None:
         for command, rest in re.findall(r"yolo-prune (\w+) ([^\n`|#]*=[^\n`|#]*)", page.read_text(encoding="utf-8")):
             if command not in cli._COMMANDS:
                 continue
-            known = cli._parameters(command, cli._function(command))
+            known = cli.arguments_of(command)
             words = re.findall(r"(?:^|\s)(\w+)=", rest.split("  ")[0])
             assert [word for word in words if word not in known] == [], f"{page.name}: yolo-prune {command} {rest}"
             seen += len(words)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 from yolo_prune import __version__, scratch
@@ -47,7 +45,8 @@ Arguments are key=value, as in `yolo`. YOLO_PRUNE=0 in the environment turns the
 {pages}
 """
 
-# Where each command's function lives. Its signature is the list of arguments that the command takes.
+# Where each command's function lives. What it takes is read in commands/help_text.py, and a test holds the two
+# together: to import the function takes seconds, for torch, and a typing error shall be answered at once.
 _COMMANDS = {
     "demo": ("yolo_prune.demo.run", "run"),
     "apply": ("yolo_prune.commands.apply", "apply"),
@@ -57,14 +56,6 @@ _COMMANDS = {
     "sweep": ("yolo_prune.commands.sweep", "sweep"),
     "bundle": ("yolo_prune.export.bundle", "bundle"),
     "profile": ("yolo_prune.device.profile", "profile"),
-}
-# What a command's `**keywords` take: settings of a recipe that matter in one step; arguments of the host's exporter.
-_KEYWORDS = {
-    "apply": (
-        *("latency", "size", "profile", "check_latency", "format", "precision", "importance", "scope", "sensitivity"),
-        *("round", "min_channels", "max_cut", "depth", "heads", "protect"),
-    ),
-    "export": ("dynamic", "fraction", "opset", "simplify", "workspace"),
 }
 # What Ctrl-C leaves of a command, and how to go on. Files are written whole, at the end.
 _AGAIN = "Give the same command again: it begins anew"
@@ -123,48 +114,33 @@ def _run(words: list[str]) -> int:
         return train(rest)
     if command not in _COMMANDS:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
-    function = _function(command)
-    parameters = _parameters(command, function)
-    arguments = parse(command, rest, [*parameters, *_passed_on(command)])
-    missing = [k for k, default in parameters.items() if default is inspect.Parameter.empty and k not in arguments]
-    if missing:
-        from yolo_prune.commands import help_text
+    from yolo_prune.commands import help_text
 
+    arguments = parse(command, rest, arguments_of(command))
+    missing = [name for name in help_text.COMMANDS[command].needed if name not in arguments]
+    if missing:
         absent = " and ".join(f"{name}=" for name in missing)
         raise PruneError(
             f"{command}: {absent} {'is' if len(missing) == 1 else 'are'} missing. Try: "
             f"{help_text.COMMANDS[command].examples[0]}  (all arguments: yolo-prune help {command})"
         )
+    module, name = _COMMANDS[command]
+    function = getattr(importlib.import_module(module), name)
     with scratch.unwinding():
         function(**arguments)
     return 0
 
 
-def _function(command: str) -> Callable[..., object]:
-    """Import the function behind a command."""
-    module, name = _COMMANDS[command]
-    function: Callable[..., object] = getattr(importlib.import_module(module), name)
-    return function
+def arguments_of(command: str) -> list[str]:
+    """The names of the arguments that a command takes, without torch."""
+    from yolo_prune.commands import help_text
 
-
-def _parameters(command: str, function: Callable[..., object]) -> dict[str, object]:
-    """Return the arguments that a command takes, with their defaults."""
-    parameters: dict[str, object] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            parameters.update(dict.fromkeys(_KEYWORDS.get(command, ())))
-        else:
-            parameters[name] = parameter.default
-    return parameters
-
-
-def _passed_on(command: str) -> tuple[str, ...]:
-    """Arguments that a command hands on to trainings; too many for a line of usage."""
+    own = list(help_text.COMMANDS[command].arguments)
     if command != "sweep":
-        return ()
+        return own
     from yolo_prune.sweeps.request import PRUNE_ARGUMENTS, TRAIN_ARGUMENTS  # pydantic, which no other command waits for
 
-    return (*TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS)
+    return [*own, *TRAIN_ARGUMENTS, *PRUNE_ARGUMENTS]  # too many for the help: it hands them on to trainings
 
 
 def _help(words: list[str]) -> int:

@@ -34,9 +34,8 @@ def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (line,) = _said(monkeypatch, tmp_path, format="ncnn")
     program, command, *words = shlex.split(line.removeprefix("next: "))
     assert (program, command) == ("yolo-prune", "export")
-    known = list(cli._parameters("export", cli._function("export")))
     folder = tmp_path / "my runs"
-    assert cli.parse("export", words, known) == {
+    assert cli.parse("export", words, cli.arguments_of("export")) == {
         "model": str(folder / "best.pt"),
         "dense": str(folder / "dense.pt"),
         "data": "my data.yaml",

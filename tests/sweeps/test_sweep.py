@@ -47,8 +47,7 @@ def words(model: Path, data: Path, out: Path) -> list[str]:
 
 def parsed(swept: Swept, out: Path) -> dict[str, Any]:
     """The arguments that the command hands to `yolo_prune.sweep`."""
-    known = [*cli._parameters("sweep", yolo_prune.sweep), *cli._passed_on("sweep")]
-    return cli.parse("sweep", words(swept.model, swept.data, out)[1:], known)
+    return cli.parse("sweep", words(swept.model, swept.data, out)[1:], cli.arguments_of("sweep"))
 
 
 def stamp(path: Path) -> tuple[int, int]:

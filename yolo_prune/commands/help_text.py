@@ -14,7 +14,8 @@ class Help(NamedTuple):
     """What is told of a command.
 
     Attributes:
-        purpose: one line. arguments: name -> (a value, what it means), those that are needed first.
+        purpose: one line. arguments: name -> (a value, what it means), those that are needed first; `cli` takes these
+            and no others.
         examples: whole commands. more: a line on arguments that are handed on. page: of the documentation, on it.
     """
 
@@ -23,6 +24,11 @@ class Help(NamedTuple):
     examples: tuple[str, ...]
     more: str = ""
     page: str = ""
+
+    @property
+    def needed(self) -> list[str]:
+        """The arguments that have no default: what they mean ends with that word."""
+        return [name for name, (_, meaning) in self.arguments.items() if meaning.endswith("; needed")]
 
 
 _SAFE = ("False", "load a file that holds more than classes of torch and ultralytics; trust it first")
