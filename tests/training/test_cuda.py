@@ -7,7 +7,7 @@ without AMP, fused optimizers and CUDA's latency.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -24,13 +24,9 @@ PROGRAM = ROOT / "benchmarks" / "gpu.py"
 
 
 def _program() -> Any:
-    spec = importlib.util.spec_from_file_location("gpu", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu"] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROGRAM.parent))
+        return importlib.import_module("gpu")
 
 
 gpu = _program()
