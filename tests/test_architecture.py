@@ -74,10 +74,12 @@ def test_no_file_is_over_400_lines_and_no_function_over_60() -> None:
     tests = sorted((ROOT / "tests").rglob("*.py"))
     assert len(tests) > 80
     long_files, long_functions = set(), []
-    for path in [*MODULES, *tests]:
+    for path in [*MODULES, *tests, *sorted((ROOT / "benchmarks").glob("*.py"))]:
         text = path.read_text(encoding="utf-8")
         if len(text.splitlines()) > 400:
             long_files.add(str(path.relative_to(PACKAGE if path in MODULES else ROOT)))
+        if path.parent.name == "benchmarks":
+            continue
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
                 long_functions.append(f"{path.stem}.{node.name}")
