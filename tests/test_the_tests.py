@@ -26,6 +26,7 @@ EXCEPTIONS: dict[str, str] = {
     "test_faults.py::test_any_arguments_give_a_recipe_none_or_a_recipe_error": "what is drawn decides which of three",
 }
 CHECKS = ("pytest.raises", "pytest.warns", "pytest.fail", "assert_allclose", "assert_close", "assert_array_equal")
+CHECKS += ("assert_no_trace",)  # tests/helpers/oracle.py
 
 
 def test_every_test_asserts_something_that_is_reached() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,28 @@ def kill(model: nn.Module, found: channel_groups.ChannelGraph, plan: PrunePlan) 
             for name in _last_layers(model, block.name):
                 module = model.get_submodule(name)
                 _silence(model, name, module, torch.arange(len(module.weight)))
+
+
+def assert_no_trace(
+    model: nn.Module,
+    found: channel_groups.ChannelGraph,
+    plan: PrunePlan,
+    outputs: Callable[[nn.Module], Sequence[torch.Tensor]],
+    tolerance: float,
+) -> Sequence[torch.Tensor]:
+    """The oracle: make what a plan drops dead, cut it, in place, and hold the outputs to what they were before the cut.
+
+    Returns:
+        What it put out before the cut.
+    """
+    kill(model, found, plan)
+    before = outputs(model)
+    cut_channels.apply(model, found, plan)
+    after = outputs(model)
+    assert len(before) > 0
+    for was, now in zip(before, after, strict=True):
+        torch.testing.assert_close(now, was, rtol=tolerance, atol=tolerance)
+    return before
 
 
 def _last_layers(model: nn.Module, name: str) -> list[str]:
