@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOGGER = logging.getLogger("ultralytics")  # LOGGING_NAME, read in ultralytics 8.4.190, utils/__init__.py
@@ -53,8 +53,8 @@ class Progress:
 
     EVERY = 5.0  # seconds
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, what: str, total: int, say: Callable[[str], None] = say) -> None:
+        self.what, self.total, self.done, self.say = what, total, 0, say
         self.began = self.said = time.monotonic()
 
     def one(self) -> None:
@@ -63,7 +63,7 @@ class Progress:
         now = time.monotonic()
         if now - self.said >= self.EVERY and self.done < self.total:
             self.said = now
-            say(f"{self.what}: {self.done} of {self.total}{to_go(self.began, self.done / self.total)}")
+            self.say(f"{self.what}: {self.done} of {self.total}{to_go(self.began, self.done / self.total)}")
 
 
 @contextmanager

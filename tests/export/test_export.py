@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ultralytics import YOLO
 
 from tests.helpers import onnx_memory
 from tests.helpers.untrained import QUICK, SIDE, save
+from yolo_prune import log
 from yolo_prune.errors import PruneError, VerifyError
 from yolo_prune.export import artifact_files, job, prove, results
 from yolo_prune.host import exporter, validation
@@ -57,8 +59,15 @@ def test_dense_and_pruned_side_by_side(
     dense = save(other / "best.pt", 1)  # the same name, in a folder that must stay as it is
     threads, switches = torch.get_num_threads(), (tasks.SAFE_LOAD, checks.AUTOINSTALL)
 
+    monkeypatch.setattr(log.Progress, "EVERY", 0.0)
     record = job.export(str(model), data=str(tiny_data), dense=str(dense), threads=2, **QUICK)
 
+    assert "1 of 2: onnx, fp32" in said
+    assert any(re.fullmatch(r"2 of 2: torch, about \d+ s to go", line) for line in said)
+    left_of_val = [
+        line for line in said if re.search(r"validating best\.(onnx|pt), images: \d of 4, about \d+ s", line)
+    ]
+    assert len(left_of_val) == 4 * 3  # of both models, both files of each; the last image has no line
     assert record == json.loads((model.parent / "export.json").read_text(encoding="utf-8"))
     left = {path.name for path in model.parent.iterdir()}
     assert left - {"export.log"} == {"best.onnx", "best.pt", "export.json", "export.png"}
@@ -94,6 +103,24 @@ def test_dense_and_pruned_side_by_side(
         *(["dense", ".pt"], ["model", ".pt"]),
         *(["dense", "onnx"], ["model", "onnx"]),
     ]
+
+
+def test_a_line_of_ours_is_seen_where_the_host_is_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def speak(words: str) -> None:
+        os.write(1, f"{words}\n".encode())  # as native code does
+        log.say(words)
+
+    with caplog.at_level("INFO", "ultralytics"), exporter.noise_to(tmp_path / "export.log"), exporter.quiet() as aloud:
+        speak("of the host")
+        aloud(lambda: speak("of ours"))
+        speak("of the host again")
+    assert [message.partition(" ")[2] for message in caplog.messages] == ["of ours"]
+    assert [line for line in capfd.readouterr().out.splitlines() if line.startswith("of ")] == ["of ours"]
+    hidden = (tmp_path / "export.log").read_text(encoding="utf-8")
+    assert hidden.count("of the host again") == 2
+    assert "of ours" not in hidden
 
 
 def test_without_data_it_says_so(model: Path, said: list[str], tmp_path: Path) -> None:

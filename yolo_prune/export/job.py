@@ -10,6 +10,7 @@ parent, ends the command with exit code 2; a machine that is too busy to say whi
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from inspect import signature
@@ -221,7 +222,10 @@ def _carry_out(request: Request, place: Path) -> Outcome:
     for subject in request.subjects:
         subject.staged = subjects.stage(subject, place / subject.role)
     (request.folder / "export.json").unlink(missing_ok=True)  # an older one would prove the wrong files
-    for kind, precision in request.variants:
+    stages = [f"{kind}, {precision}" for kind, precision in request.variants] + ["torch"]
+    began = time.monotonic()
+    for number, (kind, precision) in enumerate(request.variants):
+        _say_stage(stages, number, began)
         try:
             outcome.results += _one_variant(request, outcome, kind, precision, place)
         except PruneError as error:
@@ -229,13 +233,20 @@ def _carry_out(request: Request, place: Path) -> Outcome:
             log.warn(f"{kind}, {precision} failed; what was wrong is said at the end, and in {request.folder / NOISE}")
     if not any(result.subject is request.main for result in outcome.results):
         raise PruneError(" | ".join(outcome.failed.values()))
+    _say_stage(stages, len(stages) - 1, began)
     if request.data is not None:
         for subject in request.subjects:
             if subject.same_classes:
                 log.show(f"validating {subject.role} .pt on {request.data}")
                 subject.metrics = results.figures(subject.staged, subject, request.data, request.side, place)
+    log.show(f"timing torch, {request.effort.threads} thread(s), in turns, at most {request.effort.seconds} s")
     results.time_torch(request.subjects, outcome.samples.images, request.effort)
     return outcome
+
+
+def _say_stage(stages: Sequence[str], number: int, began: float) -> None:
+    """Say which of all is at work, and about how long it takes from here on, which the first alone cannot tell."""
+    log.show(f"{number + 1} of {len(stages)}: {stages[number]}{log.to_go(began, number / len(stages))}")
 
 
 def _one_variant(request: Request, outcome: Outcome, kind: str, precision: str, place: Path) -> list[Result]:

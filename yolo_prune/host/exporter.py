@@ -12,7 +12,8 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
@@ -179,51 +180,76 @@ def noise_to(path: Path) -> Iterator[None]:
 _NOISE: ContextVar[Path | None] = ContextVar("noise", default=None)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the host below warnings: while we export it would name files of our temporary folder."""
-    level = LOGGER.level
-    try:
-        with _elsewhere() as place, _no_output(place):
-            if _NOISE.get() is None:
-                LOGGER.setLevel("WARNING")
-                yield
-            else:
-                with _host_log_to(place):
-                    yield
-    finally:
-        LOGGER.setLevel(level)
+Aloud = Callable[[Callable[[], object]], None]
 
 
 @contextlib.contextmanager
-def _host_log_to(place: IO[str]) -> Iterator[None]:
-    """Let the host's log go to an open file alone; its own handlers write to what stdout was, in a notebook too."""
-    handlers, propagate = LOGGER.handlers[:], LOGGER.propagate
-    LOGGER.handlers[:], LOGGER.propagate = [logging.StreamHandler(place)], False
+def quiet() -> Iterator[Aloud]:
+    """Silence the host below warnings: while we export it would name files of our temporary folder.
+
+    Yields:
+        What calls a function in the block so that what it logs and prints is seen all the same.
+    """
+    handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    with _elsewhere() as place, _no_output(place) as output:
+
+        def aloud(act: Callable[[], object]) -> None:
+            with output(), _logging(handlers, level, propagate):
+                act()
+
+        if _NOISE.get() is None:
+            silent = _logging(handlers, logging.WARNING, propagate)
+        else:  # in the file alone: the host's own handlers write to what stdout was, in a notebook too
+            silent = _logging([logging.StreamHandler(place)], level, False)
+        with silent:
+            yield aloud
+
+
+@contextlib.contextmanager
+def _logging(handlers: list[logging.Handler], level: int, propagate: bool) -> Iterator[None]:
+    """Let the host's log be like this in the block."""
+    handlers_before, level_before, propagate_before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    LOGGER.handlers[:], LOGGER.propagate = handlers, propagate
+    LOGGER.setLevel(level)
     try:
         yield
     finally:
-        LOGGER.handlers[:], LOGGER.propagate = handlers, propagate
+        LOGGER.handlers[:], LOGGER.propagate = handlers_before, propagate_before
+        LOGGER.setLevel(level_before)
 
 
 @contextlib.contextmanager
-def _no_output(place: IO[str]) -> Iterator[None]:
-    """Send what native code writes to standard output and standard error (pnnx prints pages to both) to a file."""
+def _no_output(place: IO[str]) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Send what native code writes to standard output and standard error (pnnx prints pages to both) to a file.
+
+    Yields:
+        What gives a block in which both are what they were.
+    """
     kept = {}
     for stream in (1, 2):
         with contextlib.suppress(OSError):  # there is no such stream
             kept[stream] = os.dup(stream)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for stream in kept:
-        os.dup2(place.fileno(), stream)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()  # what Python has held back belongs there too
+
+    def send(targets: Mapping[int, int]) -> None:
+        sys.stdout.flush()  # what Python has held back belongs where it went until now
         sys.stderr.flush()
-        for stream, copy in kept.items():
-            os.dup2(copy, stream)
+        for stream, target in targets.items():
+            os.dup2(target, stream)
+
+    @contextlib.contextmanager
+    def as_before() -> Iterator[None]:
+        send(kept)
+        try:
+            yield
+        finally:
+            send(dict.fromkeys(kept, place.fileno()))
+
+    send(dict.fromkeys(kept, place.fileno()))
+    try:
+        yield as_before
+    finally:
+        send(kept)
+        for copy in kept.values():
             os.close(copy)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, error_text, exporter
 
@@ -71,8 +72,9 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     }
     family = checkpoint.family(network)
     try:
-        with exporter.restrained(), exporter.quiet():
+        with exporter.restrained(), exporter.quiet() as aloud:
             model = family(str(weights)) if family.__name__ == "RTDETR" else family(str(weights), task=task)
+            _say_how_far(model, weights.name, aloud)
             results = model.val(**settings).results_dict
     except Exception as error:  # the host has many
         raise PruneError(
@@ -83,3 +85,16 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     if gone:
         raise PruneError(f"this ultralytics has no {', '.join(gone)} among the results of its val of {task}")
     return float(results[keys[0]]), float(results[keys[1]])
+
+
+def _say_how_far(model: Any, name: str, aloud: exporter.Aloud) -> None:
+    """Say now and then how far the host's val of a model is; its callbacks are given the validator (8.4.190,
+    engine/validator.py)."""
+    progress: list[log.Progress] = []
+
+    def start(validator: Any) -> None:
+        total = len(validator.dataloader)
+        progress[:] = [log.Progress(f"validating {name}, images", total, lambda line: aloud(lambda: log.say(line)))]
+
+    model.add_callback("on_val_start", start)
+    model.add_callback("on_val_batch_end", lambda validator: progress[0].one())
