@@ -18,7 +18,7 @@ from yolo_prune import __version__, cli
 from yolo_prune.commands import help_page, help_text
 from yolo_prune.errors import BoundError, PruneError, VerifyError
 from yolo_prune.export import job
-from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
+from yolo_prune.recipe.arguments import ARGUMENTS, WITH_NONE, from_arguments
 
 
 @pytest.fixture
@@ -68,6 +68,14 @@ def test_values(text: str, value: object) -> None:
 def test_a_command_gets_its_arguments(calls: list[dict[str, Any]]) -> None:
     assert cli.main(["apply", "model=a=b.pt", "flops=50%", "imgsz=320"]) == 0
     assert calls == [{"model": "a=b.pt", "flops": "50%", "imgsz": 320, "out": None}]
+
+
+def test_none_is_a_value_where_it_is_one() -> None:
+    assert {name for name in cli._WITH_NONE if name.startswith("prune_")} == WITH_NONE
+    for command in ("apply", "sweep"):
+        for name in cli.arguments_of(command):
+            legal = f"prune_{name.removeprefix('prune_')}" in WITH_NONE
+            assert cli.parse(command, [f"{name}=None"], [name]) == {name: "none" if legal else None}
 
 
 def test_all_faults_of_the_words_at_once(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,12 @@ from ultralytics import YOLO
 import yolo_prune.training
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment
+from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune import callbacks, install
 from yolo_prune.errors import HostError, RecipeError
 from yolo_prune.host import arguments, releases
 from yolo_prune.host.spec_key import SPEC_KEY
-from yolo_prune.recipe.arguments import ARGUMENTS, load
+from yolo_prune.recipe.arguments import ARGUMENTS, WITH_NONE, from_arguments, load
 
 cfg = pytest.importorskip("ultralytics.cfg")
 
@@ -57,6 +58,7 @@ def test_installing_twice_changes_nothing() -> None:
         return (
             dict(cfg.DEFAULT_CFG_DICT),
             cfg.check_cfg,
+            cfg.parse_key_value_pair,
             copy.deepcopy(default_callbacks),
             ultralytics.nn.tasks.parse_model,
             ultralytics.engine.trainer.generate_ddp_command,
@@ -98,6 +100,26 @@ def test_an_argument_of_the_hosts_own_is_not_taken_over(monkeypatch: pytest.Monk
     with pytest.raises(HostError, match="arguments of its own called prune"):
         install.install("ultralytics.cfg", module)  # type: ignore[arg-type]
     assert module.DEFAULT_CFG_DICT == {"prune": 0.3}
+
+
+def test_none_on_the_command_line_is_a_value_where_it_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host's own command, up to the call of `train`; what it is given there is what a recipe is read from."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("flops: 50%\nregularize: group\nlatency: 60%\n")
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(YOLO, "train", lambda self, **settings: given.update(settings))
+    words = f"prune={recipe} prune_regularize=none prune_reconstruct=None prune_latency=none"
+    cfg.entrypoint(f"yolo train model={SMALL_MODEL} data=coco8.yaml {words}")
+    wanted = from_arguments(given)
+    assert wanted is not None
+    assert (wanted.regularize, wanted.reconstruct, str(wanted.latency)) == ("none", "none", "60%")
+    said = [
+        line.getMessage() for line in caplog.records if "prune_latency=none is read as not given" in line.getMessage()
+    ]
+    assert len(said) == 1
+    assert {name for name in ARGUMENTS if cfg.parse_key_value_pair(f"{name}=none")[1] == "none"} == WITH_NONE
 
 
 # The version ----------------------------------------------------------------------------------------------------------

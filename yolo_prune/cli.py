@@ -70,6 +70,8 @@ _NAMES = {
     *("model", "out", "kit", "data", "dense", "protect", "profile", "sensitivity", "importance", "scope", "baselines"),
     *("prune_protect", "prune_sensitivity", "prune_scope"),
 }
+# Arguments of which `none` is a value and not "not given". A test holds them together with the settings of a recipe.
+_WITH_NONE = {"reconstruct", "prune_reconstruct", "prune_regularize"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -192,7 +194,8 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         elif name in arguments:
             faults.append(f"{word}: {name} is given twice")
         else:
-            arguments[name] = named(text.strip()) if name in _NAMES else value(text.strip())
+            read = named if name in _NAMES else value
+            arguments[name] = "none" if name in _WITH_NONE and text.strip().lower() == "none" else read(text.strip())
     if faults:
         raise PruneError(f"{command}: " + "\n  ".join(faults))
     return arguments

@@ -53,6 +53,7 @@ _APPLY = Help(
         "precision": ("fp16", "fp32, fp16 or int8"),
         "importance": ("obdc", "l1, l2, bn, lamp, fpgm, random; with data= also obdc, fisher, taylor, activation"),
         "scope": ("global", "how the cut is spread: uniform, global, latency, isomorphic"),
+        "reconstruct": ("none", "with data=, what makes up for the cut: none, bias, bn, or weights, the default"),
         "sensitivity": ("sensitivity.json", "measured sensitivity, as yolo-prune inspect data=... writes it"),
         "round": ("16", "channel counts become multiples of this; default: what the device wants, or 8"),
         "min_channels": ("16", "no layer falls below so many; default 8"),

@@ -11,7 +11,7 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.errors import HostError
 from yolo_prune.host import console, releases, wrapped
-from yolo_prune.recipe.arguments import ARGUMENTS
+from yolo_prune.recipe.arguments import ARGUMENTS, WITH_NONE
 
 
 def plugin_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,29 @@ def install(cfg: Any, check: Callable[[dict[str, Any]], None]) -> None:
                 _say_what_is_given_twice()
 
         cfg.check_cfg = wrapped.mark(check_cfg)  # `get_cfg` looks the name up in its own module at each call
+    _keep_none(cfg)
     console.install(ARGUMENTS)
+
+
+def _keep_none(cfg: Any) -> None:
+    """Have `yolo train prune_reconstruct=none` mean that. The host's command line (8.4.190, cfg/__init__.py,
+    `smart_value`) reads the word as None, which is "not given": the default, or the recipe's own, would stay.
+    """
+    stock = cfg.parse_key_value_pair
+    if wrapped.marked(stock):
+        return
+
+    @functools.wraps(stock)
+    def parse_key_value_pair(*args: Any, **kwargs: Any) -> Any:
+        key, value = stock(*args, **kwargs)
+        if value is not None or key not in ARGUMENTS or key == "prune":
+            return key, value
+        if key in WITH_NONE:
+            return key, "none"
+        log.warn(f"{key}=none is read as not given: what stands in the recipe, or else the default, counts")
+        return key, value
+
+    cfg.parse_key_value_pair = wrapped.mark(parse_key_value_pair)
 
 
 def _drop_unset(settings: dict[str, Any]) -> None:

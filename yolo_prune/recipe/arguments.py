@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -35,6 +36,10 @@ ARGUMENTS: dict[str, str] = {
     "prune": "remove this fraction of the FLOPs, or follow this recipe",
     **{f"prune_{key}": field.description or "" for key, field in Settings.model_fields.items()},
 }
+# Arguments of which `none` is a value, where a command line reads that word as "not given".
+WITH_NONE = frozenset(
+    f"prune_{key}" for key, field in Settings.model_fields.items() if "none" in get_args(field.annotation)
+)
 
 
 # From what the user wrote to a Recipe
