@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from yolo_prune import cli, log
+from yolo_prune.cost.file_size import Deployment
 from yolo_prune.host.run import Run
 from yolo_prune.training import run_record
 
 
-def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, resume: bool = False, **session: Any) -> list[str]:
-    """What is said after a run in a folder with a blank in its name, which began with best.pt there."""
+def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str = "onnx", deploy: tuple[str, ...] = ()) -> list[str]:
+    """What is said after a run in a folder with a blank in its name, which began with dense.pt there."""
     lines: list[str] = []
     monkeypatch.setattr(log, "say", lines.append)
     folder = folder / "my runs"
@@ -24,14 +25,19 @@ def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, resume: bool = False, *
     for name in ("dense.pt", "best.pt"):
         (folder / name).touch()
     arguments = SimpleNamespace(model=str(folder / "dense.pt"), data="my data.yaml")
-    trainer = SimpleNamespace(args=arguments, best=folder / "best.pt", last=folder / "last.pt", resume=resume)
-    recipe = SimpleNamespace(deploy=session.pop("deploy", ()), format=session.pop("format", None))
-    run_record.say_next(Run(trainer), SimpleNamespace(unfinished=False, recipe=recipe, **session))  # type: ignore[arg-type]
+    run = Run(SimpleNamespace(args=arguments, best=folder / "best.pt", last=folder / "last.pt"))
+    session: Any = SimpleNamespace(
+        unfinished=False,
+        recipe=SimpleNamespace(deploy=deploy),
+        baseline=SimpleNamespace(deployment=Deployment(kind)),
+        record={"model": run_record.checkpoint_given(run)},
+    )
+    run_record.say_next(run, session)
     return lines
 
 
 def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (line,) = _said(monkeypatch, tmp_path, format="ncnn")
+    (line,) = _said(monkeypatch, tmp_path, "ncnn")
     program, command, *words = shlex.split(line.removeprefix("next: "))
     assert (program, command) == ("yolo-prune", "export")
     folder = tmp_path / "my runs"
@@ -41,14 +47,6 @@ def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "data": "my data.yaml",
         "format": "ncnn",
     }
-
-
-def test_a_resumed_run_does_not_take_its_own_checkpoint_for_the_dense_model(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (line,) = _said(monkeypatch, tmp_path, resume=True)
-    assert "dense=" not in line
-    assert "format=onnx" in line
 
 
 def test_a_run_that_has_exported_says_nothing_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_d
 
 
 def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_first(
-    run: Path, tiny_data: Path, tmp_path: Path
+    run: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     yolo = YOLO(run / "weights" / "best.pt")
 
@@ -187,7 +187,10 @@ def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_
     yolo.add_callback("on_train_batch_end", kill)
     with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=4, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
-    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    (line,) = (line for line in caplog.messages if "next: " in line)
+    assert f"dense={run / 'weights' / 'best.pt'} " in line, "the checkpoint that it began with, not its own last.pt"
     record = record_of(tmp_path / "run")
     assert record["baseline"]["params"] == record_of(run)["final"]["params"]
     assert [row["epoch"] for row in record["steps"]] == [3]

@@ -195,15 +195,15 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     )
 
 
-def what_next(weights: Path, dense: Path | None, data: object, kind: str | None) -> None:
+def what_next(weights: Path, dense: str | None, data: object, kind: str) -> None:
     """The command that comes after a run: it shows what was gained.
 
     Args:
         weights: of the run. dense: the checkpoint that it began with, where it is one. data: of the run.
-        kind: the format that it is for, where that is known.
+        kind: the format that it is for.
     """
     words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
-    words += [*([] if data is None else [f"data={data}"]), f"format={kind or 'onnx'}"]
+    words += [*([] if data is None else [f"data={data}"]), f"format={kind}"]
     log.say(f"next: yolo-prune export {shlex.join(words)}")
 
 

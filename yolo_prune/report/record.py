@@ -2,6 +2,7 @@
 """The record of a pruning: plain data, the same from a training run and from one cut without training.
 
 yolo_prune, versions    what made it
+model                   the checkpoint that a training began with, None where it was none
 recipe, bounds          what was asked for; bounds in FLOPs, parameters, milliseconds and bytes
 baseline, final         params, gflops (640 x 640, as the host counts), gflops_deployed (of the fused model with one
                         branch of an end-to-end head), size_bytes (of the file that it is exported as),

@@ -118,6 +118,7 @@ def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[s
     earlier = ddp.from_first(lambda: resume.earlier_record(run)) if run.is_resumed else {}
     fitness = (noted or earlier.get("baseline", {})).get("fitness")
     record = session.record = records.new(session.recipe, session.baseline, fitness, run.settings.get("task"))
+    record["model"] = earlier.get("model") if run.is_resumed else run_record.checkpoint_given(run)
     if noted:
         session.done = noted["done"]
         record["steps"] = deepcopy(noted["steps"])

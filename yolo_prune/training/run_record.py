@@ -97,6 +97,13 @@ def say_next(run: Run, session: Session, trained: Path | None = None) -> None:
     """
     if session.unfinished or session.recipe.deploy:
         return
-    given = Path(str(run.settings.get("model") or ""))  # a resumed run has its own last.pt there
-    dense = given if given.suffix == ".pt" and given.is_file() and not run.is_resumed else None
-    messages.what_next(trained or run.final_weights, dense, run.settings.get("data"), session.recipe.format)
+    dense = session.record.get("model")
+    dense = dense if isinstance(dense, str) and Path(dense).is_file() else None  # of a resumed run it may be gone
+    kind = session.baseline.deployment.format
+    messages.what_next(trained or run.final_weights, dense, run.settings.get("data"), kind)
+
+
+def checkpoint_given(run: Run) -> str | None:
+    """The checkpoint that a new run begins with, for the record: a resumed one has its own last.pt in its place."""
+    given = Path(str(run.settings.get("model") or ""))
+    return str(given.resolve()) if given.suffix == ".pt" and given.is_file() else None
