@@ -121,6 +121,7 @@ def take(demo: Path) -> None:
     """
     record = json.loads((demo / "pruned" / "pruning" / "record.json").read_text(encoding="utf-8"))
     report = json.loads((demo / "pruned" / "weights" / "export.json").read_text(encoding="utf-8"))
+    record["model"] = record.get("model") and Path(record["model"]).name
     for key in ("model", "dense", "data"):
         report[key] = report[key] and Path(report[key]).name
     FOLDER.mkdir(exist_ok=True)

@@ -3,20 +3,33 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from ultralytics.nn.modules import Conv
 
 from yolo_prune import cli, log
 from yolo_prune.cost.file_size import Deployment
+from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.training import run_record
 
 
-def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str = "onnx", deploy: tuple[str, ...] = ()) -> list[str]:
+def _said(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    kind: str = "onnx",
+    deploy: tuple[str, ...] = (),
+    model: nn.Module = nn.Sequential(Conv(3, 8)),  # noqa: B008
+) -> list[str]:
     """What is said after a run in a folder with a blank in its name, which began with dense.pt there."""
     lines: list[str] = []
     monkeypatch.setattr(log, "say", lines.append)
@@ -25,7 +38,10 @@ def _said(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str = "onnx", dep
     for name in ("dense.pt", "best.pt"):
         (folder / name).touch()
     arguments = SimpleNamespace(model=str(folder / "dense.pt"), data="my data.yaml")
-    run = Run(SimpleNamespace(args=arguments, best=folder / "best.pt", last=folder / "last.pt"))
+    monkeypatch.setattr(
+        checkpoint, "restricted", lambda: True
+    )  # of old hosts, and of a torch older than 2.6, it is not
+    run = Run(SimpleNamespace(model=model, args=arguments, best=folder / "best.pt", last=folder / "last.pt"))
     session: Any = SimpleNamespace(
         unfinished=False,
         recipe=SimpleNamespace(deploy=deploy),
@@ -47,6 +63,27 @@ def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "data": "my data.yaml",
         "format": "ncnn",
     }
+
+
+def test_a_model_with_classes_of_the_users_own_needs_trust_and_their_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "my_blocks.py").write_text("from torch import nn\nclass Block(nn.Identity): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = nn.Sequential(importlib.import_module("my_blocks").Block())
+    (line,) = _said(monkeypatch, tmp_path, model=model)
+    place, *words = shlex.split(line.removeprefix("next: "))
+    assert place == f"PYTHONPATH={tmp_path.resolve()}"
+    assert words[:2] == ["yolo-prune", "export"]
+    assert words[-1] == "safe=False"
+
+    torch.save({"model": model}, tmp_path / "best.pt")
+    monkeypatch.delitem(sys.modules, "my_blocks")
+    assert checkpoint.foreign_code.folders_of(["torchvision", "__main__"]) == []
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.setattr(checkpoint.tasks, "check_requirements", lambda *_: pytest.fail("the host installs a package"))
+    with pytest.raises(PruneError, match=r"classes of the module my_blocks, .* PYTHONPATH=FOLDER"):
+        checkpoint.load(tmp_path / "best.pt", safe=False)
 
 
 def test_a_run_that_has_exported_says_nothing_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

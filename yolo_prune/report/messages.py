@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -195,16 +196,20 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     )
 
 
-def what_next(weights: Path, dense: str | None, data: object, kind: str) -> None:
+def what_next(
+    weights: Path, dense: str | None, data: object, kind: str, more: Sequence[str] = (), folders: Sequence[str] = ()
+) -> None:
     """The command that comes after a run: it shows what was gained.
 
     Args:
         weights: of the run. dense: the checkpoint that it began with, where it is one. data: of the run.
-        kind: the format that it is for.
+        kind: the format that it is for. more: words that the command needs as well. folders: of modules of the user's
+            own, which the checkpoints hold classes of.
     """
     words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
-    words += [*([] if data is None else [f"data={data}"]), f"format={kind}"]
-    log.say(f"next: yolo-prune export {shlex.join(words)}")
+    words += [*([] if data is None else [f"data={data}"]), f"format={kind}", *more]
+    path = f"PYTHONPATH={shlex.quote(os.pathsep.join(folders))} " if folders else ""
+    log.say(f"next: {path}yolo-prune export {shlex.join(words)}")
 
 
 def _fused(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from yolo_prune import log
 from yolo_prune.cost.model_size import Size
+from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
 from yolo_prune.planning import unmet_requests
 from yolo_prune.report import messages, pictures, record_files
@@ -100,7 +101,10 @@ def say_next(run: Run, session: Session, trained: Path | None = None) -> None:
     dense = session.record.get("model")
     dense = dense if isinstance(dense, str) and Path(dense).is_file() else None  # of a resumed run it may be gone
     kind = session.baseline.deployment.format
-    messages.what_next(trained or run.final_weights, dense, run.settings.get("data"), kind)
+    foreign = foreign_code.modules_of(run.student)
+    words = [] if not foreign and checkpoint.restricted() else ["safe=False"]
+    folders = foreign_code.folders_of(foreign)
+    messages.what_next(trained or run.final_weights, dense, run.settings.get("data"), kind, words, folders)
 
 
 def checkpoint_given(run: Run) -> str | None:
