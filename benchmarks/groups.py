@@ -107,7 +107,8 @@ def main() -> None:
     import ultralytics
 
     print(f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, one thread")
-    print("| model | params | groups | s | extra MB | prunable | residual blocks | heads | oracle | protected layers |")
+    heads = ["model", "params", "groups", "s", "extra MiB", "prunable", "residual blocks", "heads", "oracle"]
+    print(f"| {' | '.join(heads)} | protected layers |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in sys.argv[1:] or every():
         command = [sys.executable, __file__, "--one", name]

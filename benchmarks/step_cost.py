@@ -109,7 +109,7 @@ def main() -> None:
             f"{a['flops_left']:.1%} | {other} |",
             flush=True,
         )
-    print(f"peak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"peak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_table_and_record(tmp_path: Path) -> None:
     for line, row in zip(lines[at + 1 : at + 3], (dense, pruned), strict=True):
         t = row["compute_ms"]
         assert line.split()[:3] == [row["role"], f"{t['median']:.3f}", f"({t['p10']:.3f}-{t['p90']:.3f})"]
-        assert line.endswith(f"{row['engine_bytes'] / (1 << 20):.2f}  {row['file']}")
+        assert line.endswith(f"{row['engine_bytes'] / 1e6:.2f}  {row['file']}")
     shares = [f"{record['ratio'][key]:.3f}" for key in ("compute_ms", "with_transfers_ms", "engine_bytes")]
     assert lines[at + 3].split() == ["pruned", "/", "dense", *shares]
     assert lines[at + 4].split()[:2] == ["99%", "interval"]

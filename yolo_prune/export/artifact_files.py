@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import zlib
 from pathlib import Path
 
 from yolo_prune.errors import PruneError
@@ -41,13 +40,8 @@ def files(artifact: Path) -> list[Path]:
 
 
 def megabytes(artifact: Path) -> float:
-    """Its size in MiB, as the host counts."""
-    return sum(path.stat().st_size for path in files(artifact)) / (1 << 20)
-
-
-def compressed(artifact: Path) -> float:
-    """Its size in MiB after zlib (level 6), as a zip or a download compresses it."""
-    return sum(len(zlib.compress(path.read_bytes(), 6)) for path in files(artifact)) / (1 << 20)
+    """Its size in millions of bytes, as `prune_size=` counts; the host's own lines say MB of 1,048,576."""
+    return sum(path.stat().st_size for path in files(artifact)) / 1e6
 
 
 def sha256(artifact: Path) -> str:

@@ -688,11 +688,11 @@ def table(record: dict[str, Any]) -> str:
         f"{record['precision']}{', sparse weights' if record['sparse'] else ''}, {shapes}; medians of "
         f"at least {record['repeats']} calls in turns, and their 10th and 90th percentile",
         "",
-        f"{'':<16}{'GPU compute, ms':<26}{'with transfers, ms':<26}{'engine, MiB':>11}  file",
+        f"{'':<16}{'GPU compute, ms':<26}{'with transfers, ms':<26}{'engine, MB':>11}  file",
     ]
     for row in record["rows"]:
         cells = [f"{t['median']:.3f} ({t['p10']:.3f}-{t['p90']:.3f})" for t in (row[key] for key in _TIMES)]
-        size = row["engine_bytes"] / (1 << 20)
+        size = row["engine_bytes"] / 1e6
         lines.append(f"{row['role']:<16}{cells[0]:<26}{cells[1]:<26}{size:>11.2f}  {row['file']}")
     if record["ratio"] is not None:
         shares = [_told(record["ratio"][key]) for key in (*_TIMES, "engine_bytes")]
