@@ -46,7 +46,7 @@ def _said(
         unfinished=False,
         recipe=SimpleNamespace(deploy=deploy),
         baseline=SimpleNamespace(deployment=Deployment(kind)),
-        record={"model": run_record.checkpoint_given(run)},
+        record={"steps": [], "model": run_record.checkpoint_given(run)},
     )
     run_record.say_next(run, session)
     return lines

@@ -214,7 +214,11 @@ def test_a_step_that_breaks_it_is_undone_and_the_last(
 
 @pytest.mark.parametrize("undone", [1, 2])
 def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
-    undone: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undone: int,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == undone)
 
@@ -232,7 +236,10 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
         yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
     before = record_of(tmp_path / "run")
     assert before["max_drop"]["undone"]["step"] == undone
-    YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    assert ("NOTHING WAS CUT: the first step was undone" in caplog.text) is (undone == 1)
+    assert ("next: yolo-prune export" in caplog.text) is (undone == 2)
     record = record_of(tmp_path / "run")
     assert len(record["history"]) == 9
     assert record["max_drop"]["undone"]["step"] == undone

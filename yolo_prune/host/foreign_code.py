@@ -22,7 +22,7 @@ def modules_of(model: nn.Module) -> list[str]:
 
 
 def folders_of(names: list[str]) -> list[str]:
-    """The folders that a new process must be told to find modules in (PYTHONPATH), beside those it looks into anyway."""
+    """The folders to name in PYTHONPATH for a new process to find modules; not those that it looks into anyway."""
     always = [Path(path).resolve() for path in sysconfig.get_paths().values()]
     folders = []
     for name in names:

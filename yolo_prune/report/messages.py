@@ -186,6 +186,13 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
             f"the training ended with {missing} of {of} steps still to come: the bounds are not reached. To go on: "
             f"yolo train model={last} with the same bounds, which count from the model as it is then"
         )
+    if all_undone(record):
+        stopped = record["max_drop"]
+        log.warn(
+            f"NOTHING WAS CUT: the first step was undone, for it lost more than prune_max_drop={stopped['allowed']:g} "
+            f"of {of_fitness(stopped['dense'])}. Allow a larger drop, give more epochs to come back in, or let the "
+            f"first step take less: more prune_steps= (of {record['recipe']['steps']}), or a higher bound"
+        )
     log.say(
         f"{'stopped' if missing else 'done'}: params {before['params']:,} -> {after['params']:,} "
         f"({after['params'] / before['params']:.0%}), "
@@ -194,6 +201,11 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
         f"{_files(record)}fitness "
         f"{of_fitness(before['fitness'])} -> {of_fitness(after['fitness'])}"
     )
+
+
+def all_undone(record: Mapping[str, Any]) -> bool:
+    """Whether steps were taken, and `prune_max_drop` has undone every one: the model has the widths it began with."""
+    return bool(record["steps"]) and all("undone" in row for row in record["steps"])
 
 
 def what_next(

@@ -96,7 +96,7 @@ def say_next(run: Run, session: Session, trained: Path | None = None) -> None:
     Args:
         trained: the checkpoint of a second stage (qat.py), where there was one.
     """
-    if session.unfinished or session.recipe.deploy:
+    if session.unfinished or session.recipe.deploy or messages.all_undone(session.record):
         return
     dense = session.record.get("model")
     dense = dense if isinstance(dense, str) and Path(dense).is_file() else None  # of a resumed run it may be gone
