@@ -179,6 +179,17 @@ def test_benchmark(best: Path, pictures: Path, device: Callable[..., Done], tmp_
     assert ("too noisy to tell which is faster" in told[1]) is busy
     assert busy or float(told[2]) <= 1.03 <= float(told[3]) + 0.06  # a network beside itself
 
+    assert "measuring   about " in done.out
+    assert "NOT OF ONE SIZE" not in done.out
+    other = tmp_path / "other"
+    shutil.copytree(script.parent, other)
+    about = json.loads((other / "model.json").read_text(encoding="utf-8"))
+    (other / "model.json").write_text(json.dumps({**about, "imgsz": [32, 96]}), encoding="utf-8")
+    done = device(script, "repeats=2", "seconds=1", f"beside={other}")
+    assert done.out.startswith(
+        "THE IMAGES ARE NOT OF ONE SIZE: this network takes 64 x 64 pixels, the one beside it 96 x 32"
+    )
+
     done = device(script, "repeats=0")
     assert done.code == 1
     assert done.text == "benchmark: repeats=0: a whole number of 1 or more is needed\n"

@@ -24,6 +24,7 @@ from detect import Detector, arguments, boxes_and_times, guarded, image, np  # t
 
 WARM_UP = 5  # rounds that are not counted
 NARROW = 0.03  # half-width of an interval, as a share of its median, below which a figure is known
+TELL = 15  # seconds between two lines that say how far it is
 OUTSIDE = 0.01  # how often the true median lies outside of its interval
 CONF, IOU = 0.25, 0.7  # detect.py's defaults
 
@@ -41,6 +42,9 @@ def main(words: list[str]) -> int:
         picture, what = image(Path(given["image"])), given["image"]
     else:
         picture, what = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8), "noise"
+    differ = other_size(detectors)
+    if differ:
+        print(differ, flush=True)
     times = measure(detectors, picture, given["repeats"], given["seconds"])
     print(f"machine     {machine()}")
     for number, detector in enumerate(detectors):
@@ -54,9 +58,22 @@ def main(words: list[str]) -> int:
             print(f"{name:12}{figures}{'  beside' * number}")
     print(f"{1e3 / np.median(times[0].sum(1)):.1f} frames per second")
     good = verdict(times)
+    if differ:
+        print(differ)
     for line in board_state():
         print(line)
     return 0 if good else 3
+
+
+def other_size(detectors: list[Detector]) -> str:
+    """What to be told of two networks whose images are of two sizes; empty of others."""
+    sizes = [f"{detector.width} x {detector.height}" for detector in detectors]
+    if len(set(sizes)) < 2:
+        return ""
+    return (
+        f"THE IMAGES ARE NOT OF ONE SIZE: this network takes {sizes[0]} pixels, the one beside it {sizes[1]}. The "
+        "ratio is of networks and sizes together; for the networks alone export both with one imgsz="
+    )
 
 
 def verdict(times: Any) -> bool:
@@ -93,6 +110,7 @@ def measure(detectors: list[Detector], picture: Any, repeats: int, seconds: floa
     """
     rows: list[list[list[float]]] = [[] for _ in detectors]
     turn, look, began = 0, WARM_UP + repeats, time.monotonic()
+    said = began
     while turn < look:
         order = range(len(detectors))
         for at in order if turn % 2 == 0 else reversed(order):
@@ -100,6 +118,13 @@ def measure(detectors: list[Detector], picture: Any, repeats: int, seconds: floa
             if turn >= WARM_UP:
                 rows[at].append(took)
         turn += 1
+        now = time.monotonic()
+        if turn == WARM_UP:
+            first = (now - began) / WARM_UP * repeats
+            print(f"measuring   about {first:.0f} s; at most {max(first, seconds):.0f} s, where not quiet", flush=True)
+        elif now - said >= TELL:
+            said = now
+            print(f"measuring   {turn - WARM_UP} turns in {now - began:.0f} s", flush=True)
         if turn == look and not known(*figure(np.array(rows))) and time.monotonic() - began < seconds:
             look += 10
     return np.array(rows)
