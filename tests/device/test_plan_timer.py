@@ -191,6 +191,12 @@ def test_a_bound_that_the_plan_misses_is_said_loudly(caplog: pytest.LogCaptureFi
     )
 
 
+def test_an_interval_without_an_end_is_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    one = measured_bound.Measured(0.55, 0.0, 1e9, False, 11.0)
+    latency.tell_check(measured_bound.Check((measured_bound.Try(10.0, 9.9, one),), 0, 10.0, 20.0, None, "too busy"))
+    assert "the plan is not known to hold the bound on latency: too busy; it holds as predicted" in caplog.text
+
+
 def test_a_dense_model_that_cannot_be_read_is_a_plan_that_is_not_timed(device: str) -> None:
     def gone() -> nn.Module:
         raise PruneError("dense.pt is not there")

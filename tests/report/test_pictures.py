@@ -55,6 +55,14 @@ def test_a_bar_is_as_high_as_its_layer_is_wide(name: str, tmp_path: Path) -> Non
     assert pixels(upper, LIGHT.dense) / pixels(upper, LIGHT.pruned) == pytest.approx((48 + 64) / 16, rel=0.15)
 
 
+@pytest.mark.parametrize("steady", [True, False])
+def test_milliseconds_of_a_busy_machine_say_so(steady: bool) -> None:
+    sizes = {"baseline": {**SIZE, "latency_ms": 38.0}, "final": {**SIZE, "latency_ms": 169.0}}
+    speed = {"latency": {"measured_speedup": {"steady": steady}}}
+    (line,) = (w for w in words(drawn({**sizes, **speed, "layers": LAYERS, **RECORDS["a step"]})) if "38.00" in w)
+    assert line.endswith(f"38.00 → 169.00 ms measured{'' if steady else ', machine too busy to tell'}")
+
+
 def test_what_was_lost_allowed_and_undone_is_marked() -> None:
     """Dense 0.5 as a line, 0.02 below it allowed, the second step red from its epoch to where it was undone."""
     steps = [STEP, {**STEP, "step": 2, "epoch": 4, "undone": 6}]

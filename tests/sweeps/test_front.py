@@ -117,11 +117,15 @@ def test_what_is_not_known_is_not_recommended() -> None:
     unknown = [row("cut", None, 0.7), row("other", 1.0, None)]
     assert "the model itself, 10.00 ms" in front.recommend([DENSE, *unknown], 0.01, None, "mAP50-95")[1]
     assert front.recommend(unknown, 0.01, None, "mAP50-95")[0].startswith("No recommendation")
-    busy = row("cut", 5.0, 0.6, steady=False, speedup={"median": 1.8})
-    assert (
-        "5.00 ms (on a machine too busy to be sure), mAP50-95 0.600, 1.80 times"
-        in (front.recommend([DENSE, busy], 0.01, None, "mAP50-95")[0])
-    )
+    for interval, words in (
+        ([1.2, 2.4], "1.20 to 2.40 times as fast as the model itself, as far as the busy machine lets it be known"),
+        ([1.2, None], "at least 1.20 times as fast as the model itself, as far"),
+        ([0.0, None], "no telling how many times as fast as the model itself, as far"),
+    ):
+        speed = {"median": 1.8, "steady": False, "interval": interval}
+        busy = row("cut", 5.0, 0.6, steady=False, speedup=speed)
+        line = front.recommend([DENSE, busy], 0.01, None, "mAP50-95")[0]
+        assert f"5.00 ms (on a machine too busy to be sure), mAP50-95 0.600, {words}" in line
 
 
 def test_the_time_that_is_left() -> None:

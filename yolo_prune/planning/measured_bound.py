@@ -92,14 +92,14 @@ class Check:
                     "bound": round(one.bound / self.dense, 4),
                     "predicted": round(one.predicted / self.dense, 4),
                     "measured": round(one.measured.share, 4),
-                    "interval": [round(end, 4) if end < _NEVER else None for end in one.measured[1:3]],
+                    "interval": [round(end, 4) if end < NEVER else None for end in one.measured[1:3]],
                 }
                 for one in self.tries
             ],
         }
 
 
-_NEVER = 1e6  # an end of an interval that is not known
+NEVER = 1e6  # an end of an interval that is not known
 
 
 def choose(

@@ -10,7 +10,7 @@ from yolo_prune import log
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import measurement
 from yolo_prune.planning.baseline import Baseline
-from yolo_prune.planning.measured_bound import Check, Measured
+from yolo_prune.planning.measured_bound import NEVER, Check, Measured
 from yolo_prune.report import text
 
 
@@ -39,7 +39,8 @@ def tell_check(check: Check) -> None:
     """Say in one line what a plan was timed at before it was cut; a bound that does not hold is a warning."""
     bound = check.bound / check.dense
     if check.taken >= len(check.tries) or not check.tries[check.taken].measured.known:
-        noisy = f" ({_share(check.tries[-1].measured)} of the dense model's time)" if check.tries else ""
+        last = check.tries[-1].measured if check.tries else None
+        noisy = f" ({_share(last)} of the dense model's time)" if last and last.low and last.high < NEVER else ""
         log.warn(f"the plan is not known to hold the bound on latency{noisy}: {check.note}; it holds as predicted")
         return
     one = check.tries[check.taken]
@@ -59,7 +60,7 @@ def tell_check(check: Check) -> None:
 
 def _share(measured: Measured) -> str:
     """The interval of a share."""
-    return f"{measured.low:.1%} to {min(measured.high, 9.99):.1%}"
+    return f"{measured.low:.1%} to {measured.high:.1%}"
 
 
 def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> None:
@@ -84,8 +85,7 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
     line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({1 / speed['median']:.1%}) "
     line += str(entry["note"])
     if not speed["steady"]:
-        low, high = (end or 0 for end in speed["interval"])
-        log.warn(f"{line}; THE MACHINE WAS TOO BUSY TO TELL: {low:.2f} to {high:.2f} times as fast as the dense model")
+        log.warn(f"{line}; THE MACHINE WAS TOO BUSY TO TELL: {text.times(speed['interval'])} as the dense model")
     elif entry["kept"] is False:
         log.warn(
             f"THE LATENCY BOUND IS MISSED. {line}. Measure the device again when it is quiet "

@@ -55,7 +55,9 @@ def _titles(record: Mapping[str, Any]) -> tuple[str, str]:
         kind = (record.get("deployment") or {}).get("format", "file")
         second.append(f"{before['size_bytes'] / 1e6:.1f} → {after['size_bytes'] / 1e6:.1f} MB {kind}")
     if before.get("latency_ms") and after.get("latency_ms"):
-        second.append(f"{before['latency_ms']:.2f} → {after['latency_ms']:.2f} ms measured")
+        speed = (record.get("latency") or {}).get("measured_speedup") or {"steady": True}
+        doubt = "" if speed["steady"] else ", machine too busy to tell"
+        second.append(f"{before['latency_ms']:.2f} → {after['latency_ms']:.2f} ms measured{doubt}")
     recipe = (record.get("recipe") or {}).get("name")
     return first, ", ".join([*second, *([f"recipe {recipe}"] if recipe and len(recipe) < 25 else [])])
 

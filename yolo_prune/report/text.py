@@ -31,6 +31,14 @@ def _numeric(cell: str) -> bool:
     return cell in {"", "-"} or cell.lstrip("+-")[:1].isdigit()
 
 
+def times(interval: Sequence[float | None]) -> str:
+    """How many times as fast, as far as an interval says; an end of it that is not known is None."""
+    low, high = interval
+    if not low or high is None:
+        return f"at least {low:.2f} times as fast" if low else "no telling how many times as fast"
+    return f"{low:.2f} to {high:.2f} times as fast"
+
+
 def cut_begins(chosen: int, fitted: int) -> str:
     """One line before a cut without training, which takes seconds, of a large model a minute.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yolo_prune.recipe.bounds import read_bound
+from yolo_prune.report import text
 
 Row = Mapping[str, Any]
 
@@ -126,7 +127,10 @@ def _figures(row: Row, metric_name: str) -> str:
 
 def _times(dense: Row, row: Row) -> str:
     """How many times as fast, by rounds in which both ran where there were such."""
-    times = row["speedup"]["median"] if row["speedup"] else dense["ms"] / row["ms"]
+    speed = row["speedup"]
+    if speed and not speed["steady"]:  # its median and the quotient of the milliseconds may be far apart
+        return f"{text.times(speed['interval'])} as the model itself, as far as the busy machine lets it be known"
+    times = speed["median"] if speed else dense["ms"] / row["ms"]
     return f"{times:.2f} times as fast as the model itself"
 
 
