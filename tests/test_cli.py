@@ -79,8 +79,12 @@ def test_none_is_a_value_where_it_is_one() -> None:
 
 
 def test_all_faults_of_the_words_at_once(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    text = _fault(capsys, "apply", "--model=a.pt", "flop=50%", "imgsz", "out=", "flops=1", "flops=2")
+    text = _fault(
+        capsys, "apply", "--model=a.pt", "-m", "x.pt", "-q", "flop=50%", "imgsz", "out=", "flops=1", "flops=2"
+    )
     assert "--model=a.pt: arguments have no leading dashes, write model=a.pt" in text
+    assert "-m x.pt: arguments have no leading dashes, write model=x.pt" in text
+    assert "-q: arguments have no leading dashes, write name=value. There are: model, flops" in text
     assert "flop=50%: no such argument. Did you mean flops?" in text
     assert "imgsz: a value is missing, write imgsz=..." in text
     assert "out=: a value is missing" in text
@@ -93,6 +97,7 @@ def test_a_missing_argument_shows_an_example(calls: list[dict[str, Any]], capsys
         "yolo-prune: apply: model= is missing. Try: yolo-prune apply model=best.pt data=my.yaml flops=50%  (all "
         "arguments: yolo-prune help apply)"
     )
+    assert "train: model= and data= are missing. Try: yolo-prune train model=best.pt" in _fault(capsys, "train")
     assert "sweep: model= and data= are missing. Try: yolo-prune sweep model=best.pt" in _fault(capsys, "sweep")
     assert _fault(capsys, "apply", "yolov8n.pt") == "yolo-prune: apply: yolov8n.pt: write model=yolov8n.pt"
     assert "best_ncnn_model: write model=best_ncnn_model" in _fault(capsys, "bundle", "best_ncnn_model")

@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from yolo_prune import __version__, scratch
@@ -113,6 +114,8 @@ def _run(words: list[str]) -> int:
 
         return check.check()
     if command == "train":
+        if not rest:
+            raise PruneError(_missing(command, ["model", "data"]))
         return train(rest)
     if command not in _COMMANDS:
         raise PruneError(f"{command}: no such command.{_near(command, [*_COMMANDS, *_OTHERS])} Try: yolo-prune help")
@@ -121,16 +124,23 @@ def _run(words: list[str]) -> int:
     arguments = parse(command, rest, arguments_of(command))
     missing = [name for name in help_text.COMMANDS[command].needed if name not in arguments]
     if missing:
-        absent = " and ".join(f"{name}=" for name in missing)
-        raise PruneError(
-            f"{command}: {absent} {'is' if len(missing) == 1 else 'are'} missing. Try: "
-            f"{help_text.COMMANDS[command].examples[0]}  (all arguments: yolo-prune help {command})"
-        )
+        raise PruneError(_missing(command, missing))
     module, name = _COMMANDS[command]
     function = getattr(importlib.import_module(module), name)
     with scratch.unwinding():
         function(**arguments)
     return 0
+
+
+def _missing(command: str, names: list[str]) -> str:
+    """What to say where a command lacks arguments."""
+    from yolo_prune.commands import help_text
+
+    absent = " and ".join(f"{name}=" for name in names)
+    return (
+        f"{command}: {absent} {'is' if len(names) == 1 else 'are'} missing. Try: "
+        f"{help_text.COMMANDS[command].examples[0]}  (all arguments: yolo-prune help {command})"
+    )
 
 
 def arguments_of(command: str) -> list[str]:
@@ -180,12 +190,10 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         PruneError: A word without "=", with leading dashes, with an empty value, given twice, or of an unknown name.
     """
     arguments: dict[str, Any] = {}
-    faults = []
-    for word in words:
+    faults: list[str] = []
+    for word in _dashes(words, known, faults):
         name, equals, text = word.partition("=")
-        if name.startswith("-"):
-            faults.append(f"{word}: arguments have no leading dashes, write {name.lstrip('-')}={text or '...'}")
-        elif name not in known and not equals and (argument := _named_by(name, known)):
+        if name not in known and not equals and (argument := _named_by(name, known)):
             faults.append(f"{word}: write {argument}={word}")
         elif name not in known:
             faults.append(f"{word}: no such argument.{_near(name, known)}")
@@ -199,6 +207,24 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
     if faults:
         raise PruneError(f"{command}: " + "\n  ".join(faults))
     return arguments
+
+
+def _dashes(words: list[str], known: list[str], faults: list[str]) -> Iterator[str]:
+    """The words without those of other programs, `--model=a.pt`, `--model a.pt` and `-m a.pt`, which are faults."""
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            yield word
+            continue
+        name, equals, text = word.lstrip("-").partition("=")
+        if not equals and left and "=" not in left[0] and not left[0].startswith("-"):
+            text = left.pop(0)
+            word += f" {text}"
+        names = [name] if name in known else [one for one in known if name and one.startswith(name)]
+        names = names or difflib.get_close_matches(name, known, n=1)
+        right = f"write {names[0]}={text or '...'}" if names else f"write name=value.{_near(name, known)}"
+        faults.append(f"{word}: arguments have no leading dashes, {right}")
 
 
 def value(text: str) -> Any:

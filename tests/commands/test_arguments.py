@@ -103,8 +103,8 @@ def test_whole_numbers() -> None:
         ({}, "nothing to aim at: give a bound"),
     ],
 )
-def test_a_wrong_call_of_prune_is_one_line(settings: dict[str, Any], words: str) -> None:
-    for call in (lambda **named: yolo_prune.prune(torch.nn.Linear(1, 1), **named), lambda **n: apply("a.pt", **n)):
+def test_a_wrong_call_of_prune_is_one_line(settings: dict[str, Any], words: str, best: Path) -> None:
+    for call in (lambda **named: yolo_prune.prune(torch.nn.Linear(1, 1), **named), lambda **n: apply(str(best), **n)):
         assert words in _line(call, **settings)
 
 
@@ -178,6 +178,7 @@ def test_models_that_are_none(best: Path, tmp_path: Path) -> None:
             named = {"flops": "50%"} if call is apply else {}
             line = _line(call, str(tmp_path / f"{name}.pt"), **named)
             assert line.startswith("model=")
+    assert _line(apply, str(tmp_path / "missing.pt")).endswith("there is no such file"), "before a bound is asked for"
     assert "is a folder; name a .pt file" in _line(apply, ".", flops="50%")
     assert "the file holds no YOLO model, but a dict with a" in _line(inspect, str(tmp_path / "dict.pt"))
     assert "no such file" in _line(bundling.bundle, 2024)

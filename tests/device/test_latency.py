@@ -241,7 +241,7 @@ def test_a_slow_call_of_nothing_does_not_swallow_small_layers() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (None, "there is no such file; measure the device: yolo-prune profile"),
+        (None, "there is no such file; measure this device, yolo-prune profile"),
         ("{", "cannot be read as JSON"),
         ({"kind": "recipe"}, "is no device profile; yolo-prune profile model=... writes one"),
         ({"version": 99}, "is of version 99, this one reads 2"),

@@ -134,4 +134,7 @@ def test_the_time_that_is_left() -> None:
     assert progress.time_left(costs, {"a": 1.0, "b": 0.5}, {"a": 1.0}, 50) == 100  # a was finished before
     assert progress.time_left(costs, {"a": 1.0}, {"a": 1.0}, 50) == float("inf")
     words = [progress.words_of(seconds) for seconds in (40, 720, 12600, float("inf"))]
-    assert words == ["40 s", "12 min", "3.5 h", "an unknown time"]
+    assert words == [
+        *("about 40 s left", "about 12 min left", "about 3.5 h left"),
+        "how long it takes is not known yet",
+    ]

@@ -40,6 +40,7 @@ def apply(
     value_checks.whole(imgsz=imgsz)
     value_checks.switch(safe=safe)
     data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
+    checkpoint.require_file(source)
     api.recipe_of(flops, params, recipe, settings)  # a wrong argument is refused before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)
     target = target or source.with_name(f"{source.stem}-pruned.pt")

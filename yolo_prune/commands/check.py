@@ -20,9 +20,9 @@ _PACKAGES = (
     ("torch-pruning", "torch-pruning"),
     ("onnx", "onnx"),
     ("onnxruntime", "onnxruntime"),
-    ("openvino", '"yolo-prune[openvino]"'),
-    ("ncnn", '"yolo-prune[ncnn]"'),
-    ("tensorrt", '"yolo-prune[tensorrt]"'),
+    ("openvino", "openvino"),
+    ("ncnn", "ncnn pnnx"),
+    ("tensorrt", "tensorrt"),
 )
 
 

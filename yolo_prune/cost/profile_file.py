@@ -112,7 +112,8 @@ def read(path: str | Path) -> Profile:
     Raises:
         PruneError: no such file, or no profile; the message names prune_profile=.
     """
-    missing = f"there is no such file; measure the device: yolo-prune profile model=... out={path}"
+    missing = f"there is no such file; measure this device, yolo-prune profile model=... out={path}, or "
+    missing += "make what measures another one: kit=profile.pyz in place of out="
     return of(measured_file.load(path, "prune_profile", missing), str(path))
 
 

@@ -60,14 +60,15 @@ def plan(
     target = f" to at most {', '.join(targets)}" if targets else ""
     if recipe.sparsity is not None:
         target += f"{' and' if targets else ' to'} sparsity {recipe.sparsity}"
-    at = ", ".join(str(epoch + 1) for epoch in epochs[done:]) or "none left"
+    at = ", ".join(str(epoch + 1) for epoch in epochs[done:])
+    at = f"steps at epochs {at}" if at else "no step is left"
     if recipe.schedule != "oneshot" and len(epochs) < recipe.steps:
         at += f" ({recipe.steps} steps asked, start to end has {len(epochs)} epochs)"
     log.say(
         f"recipe {recipe.name}: from {baseline.size.gflops:.2f} GFLOPs, {baseline.size.params:,} params"
         f"{latency.of_baseline(baseline)}{_file_of(baseline)}{target}"
         f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
-        f"{len(graph.groups)} channel groups, {len(graph.protected)} layers protected; steps at epochs {at}"
+        f"{len(graph.groups)} channel groups, {len(graph.protected)} layers protected; {at}"
     )
 
 

@@ -31,12 +31,12 @@ def time_left(
 
 
 def words_of(seconds: float) -> str:
-    """ "40 s", "12 min", "3.5 h"."""
+    """ "about 40 s left", "about 12 min left", "about 3.5 h left"."""
     if seconds == float("inf"):
-        return "an unknown time"
+        return "how long it takes is not known yet"
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def share_of(run: Path, epochs: int) -> float:
@@ -85,9 +85,7 @@ class Progress:
         done = self._done()
         seconds = time_left(self.costs, done, self.before, now - self.began)
         names = f", at work: {', '.join(f'{name} {done[name]:.0%}' for name in running)}" if running else ""
-        log.show(
-            f"{self.title}: {len(self.finished)} of {len(self.costs)} points, about {words_of(seconds)} left{names}"
-        )
+        log.show(f"{self.title}: {len(self.finished)} of {len(self.costs)} points, {words_of(seconds)}{names}")
 
     def _done(self) -> dict[str, float]:
         return {name: 1.0 if name in self.finished else self.shares(name) for name in self.costs}
