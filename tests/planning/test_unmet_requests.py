@@ -68,6 +68,10 @@ def test_a_part_that_is_misspelt_or_not_there_is_told(tmp_path: Path) -> None:
     assert {row["reason"] for row in inspect(str(path), protect="backbone")["layers"][:9]} == {
         "protected by the recipe (backbone)"
     }
+    with pytest.raises(
+        PruneError, match=r"stay: 40% protected by the recipe \(backbone\)\. Raise the bound, or protect less$"
+    ):
+        apply(str(path), flops="20%", protect="backbone")
     with pytest.raises(PruneError, match=r"no layer of this model is called neck"):
         yolo_prune.prune(YOLO("yolov8n-cls.yaml", verbose=False), flops="70%", protect="neck")
 

@@ -65,7 +65,7 @@ _APPLY = Help(
     },
     (
         "yolo-prune apply model=best.pt data=my.yaml flops=50%",
-        "yolo-prune apply model=best.pt data=my.yaml size=1.5MB protect=backbone out=small.pt",
+        "yolo-prune apply model=best.pt data=my.yaml size=70% protect=backbone out=small.pt",
     ),
     page="how-much",
 )

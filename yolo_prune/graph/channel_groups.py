@@ -33,6 +33,7 @@ from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.graph.trace import LAYERS, Side, Trace, is_layer
 from yolo_prune.graph.tracer import Known, follow
 
+PROTECTED = "protected by the recipe"  # what such a reason begins with
 FROZEN = "frozen: its weights are not trained (freeze=)"  # why a layer is protected
 IMAGE = 640  # pixels: the size at which the host states GFLOPs
 
@@ -286,7 +287,7 @@ def _fix_what_was_asked(
         if _makes(group.members, frozen):
             fixed.setdefault(group.name, FROZEN)
         elif pattern is not None:
-            fixed.setdefault(group.name, f"protected by the recipe ({pattern})")
+            fixed.setdefault(group.name, f"{PROTECTED} ({pattern})")
 
 
 def _made(groups: list[ChannelGroup], fixed: Mapping[str, str]) -> dict[str, str]:

@@ -227,9 +227,13 @@ def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> B
     if sum(reasons.values()) < _MUCH:
         return error
     words = str(error).partition("; raise the bound")[0]
+    asked = sum(share for why, share in reasons.items() if channel_groups.PROTECTED in why)
+    right = ["protect less"] if asked else []
+    if sum(reasons.values()) - asked >= _MUCH:
+        right += ["replace what stops it, or teach the block (yolo-prune help adding-a-block)"]
     return BoundError(
         f"{words}; of its convolution weights stay: {_listed(reasons, channel_graph.untaught)}. Raise the bound, "
-        "replace what stops it, or teach the block (yolo-prune help adding-a-block)"
+        f"{'or ' if len(right) == 1 and asked else ''}{', '.join(right)}"
     )
 
 
