@@ -341,6 +341,8 @@ def test_a_kit_measures_without_torch_or_ultralytics(packed: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 3), done.stderr  # 3: the machine was too busy, which the profile says too
     progress = [line for line in done.stdout.splitlines() if line.startswith("measuring: ")]
+    assert "\nmeasuring layers: 90%, about " in done.stdout
+    assert "\nmeasuring networks: 5, each in turns" in done.stdout
     assert progress[-1] == "measuring: 100%"
     assert progress.count("measuring: 100%") == 1
     assert "channels work in steps of" in done.stdout

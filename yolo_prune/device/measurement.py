@@ -50,7 +50,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
 
     def layer(file: str) -> float:
         call = runtimes.load(folder / file, kind, threads, precision)
-        progress.one()
+        progress.layer()
         return _median(call)
 
     early = layer(manifest["empty"])
@@ -135,31 +135,47 @@ def write(profile: dict[str, Any], out: Path) -> None:
 
 
 class _Progress:
-    """A line for each tenth of the way, the last when all is measured; networks count as many layers."""
+    """How far it is: a line for each tenth of the single layers, every few seconds of networks, one when all is done.
+
+    Layers and networks have a pace each: of how long networks take, which is most of all, layers say nothing.
+    """
 
     def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
-        layers = 2 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
-        self.total = layers + _WEIGHT * len(manifest["networks"])
+        self.total = 2 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
+        self.networks = len(manifest["networks"]) - 1  # beside the dense one
         self.done, self.last_tenth, self.say = 0, -1, say
         self.began = time.monotonic()
 
-    def one(self, weight: int = 1) -> None:
-        self.done += weight
+    def layer(self) -> None:
+        self.done += 1
         tenth = 10 * self.done // self.total
-        if tenth > self.last_tenth:
+        if self.done == self.total:  # the last comes behind the networks
+            self.say("measuring: 100%")
+        elif tenth > self.last_tenth:
             self.last_tenth = tenth
-            self.say(f"measuring: {10 * tenth}%{log.to_go(self.began, self.done / self.total)}")
+            left = log.to_go(self.began, self.done / self.total)
+            self.say(f"measuring layers: {10 * tenth}%{left}; then {self.networks} networks, {_AT_MOST}")
 
-    def again(self, unknown: int, turn: int) -> None:
-        """Say that some networks are timed once more, which takes as long for each as the first time did."""
-        which = "1 network is" if unknown == 1 else f"{unknown} networks are"
-        self.say(
-            f"measuring: {which} not known to {timing.NARROW:.0%} yet: timed again (round {turn} of at most "
-            f"{1 + _AGAIN}), about {unknown * _MOST_SECONDS:.0f} s"
-        )
+    def of_networks(self, count: int, turn: int, pace: float = 0.0) -> log.Progress:
+        """Say that networks are timed now; what is returned is told of each.
+
+        Args:
+            count: how many. turn: the first time is 1. pace: seconds that one took the last time.
+        """
+        if turn == 1:
+            self.say(f"measuring networks: {count}, {_AT_MOST}")
+        else:
+            which = "1 network is" if count == 1 else f"{count} networks are"
+            self.say(
+                f"measuring: {which} not known to {timing.NARROW:.0%} yet: timed again (round {turn} of at most "
+                f"{1 + _AGAIN}), about {count * pace:.0f} s"
+            )
+        return log.Progress("measuring networks" + " again" * (turn > 1), count, self.say)
 
 
-_WEIGHT = 10
+_AT_MOST = (
+    f"each in turns with the model itself, about {1.25 * _MOST_SECONDS:.0f} s at most"  # one call may take longer
+)
 
 
 def _twice(layer: Callable[[str], float], files: list[str]) -> list[float]:
@@ -195,7 +211,6 @@ def _networks(
     """
     kind, precision, nets = manifest["format"], manifest["precision"], manifest["networks"]
     dense = runtimes.load(folder / nets[0]["file"], kind, threads, precision)
-    progress.one(_WEIGHT)
 
     def beside_dense(net: dict[str, Any]) -> timing.Turns:
         call = runtimes.load(folder / net["file"], kind, threads, precision)
@@ -205,17 +220,20 @@ def _networks(
             del call
             gc.collect()
 
-    turns = []
+    turns: list[timing.Turns] = []
+    said = progress.of_networks(len(nets) - 1, 1)
     for net in nets[1:]:
         turns.append(beside_dense(net))
-        progress.one(_WEIGHT)
+        said.one()
     for turn in range(2, 2 + _AGAIN):
         unknown = [number for number, one in enumerate(turns) if not one.ratio("dense", "net").steady]
-        if unknown:
-            progress.again(len(unknown), turn)
+        if not unknown:
+            break
+        said = progress.of_networks(len(unknown), turn, (time.monotonic() - said.began) / said.total)
         for number in unknown:
             later = beside_dense(nets[1 + number])
             turns[number] = later if later.ratio("dense", "net").steady else turns[number].joined(later)
+            said.one()
     dense_ms = [one.timing("dense").median for one in turns]
     dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
     ratios = [timing.Ratio(1.0, 1.0, 1.0, 0), *(one.ratio("dense", "net") for one in turns)]

@@ -53,7 +53,7 @@ class PlanTimer:
     @contextlib.contextmanager
     def __call__(self) -> Iterator[Timed]:
         """Groups and a plan -> what it takes of the dense model's time; errors as of `profile.beside`."""
-        with profile.beside(self.dense, self.device) as timed:
+        with profile.beside(self.dense, self.device, "the plan") as timed:
 
             def time(channel_graph: ChannelGraph, plan: PrunePlan) -> Measured:
                 cut = copy_of(self.model).cpu().float()

@@ -155,7 +155,8 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     kind, precision = require_here(recipe)
     say(
         f"no prune_profile= is given: measuring this machine through {runtimes.PACKAGES[kind][1]}, one thread, at "
-        f"{image_shape.rounded(network, imgsz)} pixels (a minute or two); for another device: yolo-prune profile"
+        f"{image_shape.rounded(network, imgsz)} pixels, which takes a minute or two where it is quiet; for "
+        "another device: yolo-prune profile"
     )
     with scratch.folder() as folder, exporter.restrained(False):  # the model is in this process already
         _make(network, name, folder, kind, precision, image_shape.rounded(network, imgsz))
@@ -169,13 +170,16 @@ SideBySide = tuple[float, float, Ratio]  # ms a call of the dense and of the pru
 
 
 @contextlib.contextmanager
-def beside(dense: Callable[[], nn.Module], device: Profile) -> Iterator[Callable[[nn.Module], SideBySide]]:
+def beside(
+    dense: Callable[[], nn.Module], device: Profile, what: str = "the pruned model"
+) -> Iterator[Callable[[nn.Module], SideBySide]]:
     """What times models in turns with a dense one, on this machine, until the block ends.
 
     The dense model is asked for, exported and opened once, for the first of them: an export takes seconds.
 
     Args:
         dense: gives a stock model. device: models are exported and run in its format, precision, size and threads.
+        what: is timed, for the line that says so: an export and a timing take a minute on a busy machine.
 
     Yields:
         A stock model -> the medians, and their ratio. It raises PruneError where one cannot be exported or run here.
@@ -185,6 +189,10 @@ def beside(dense: Callable[[], nn.Module], device: Profile) -> Iterator[Callable
 
         def timed(pruned: nn.Module) -> SideBySide:
             runtimes.require(device.format)
+            log.say(
+                f"{what} is exported to {device.format} and timed in turns with the dense one on this machine, "
+                f"about {1.25 * timing.SECONDS:.0f} s at most once both are exported"
+            )
             with exporter.restrained(False):  # the models are in this process already
                 if not opened:
                     opened.append(_opened(dense(), until_the_end.enter_context(scratch.folder()), device))
