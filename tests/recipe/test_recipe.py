@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.helpers.recipes import asked, recipe, refused
-from yolo_prune.recipe import resources
+from yolo_prune.recipe import resources, schedule
 from yolo_prune.recipe.arguments import from_arguments, load, shipped
 from yolo_prune.recipe.bounds import Bound
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
@@ -86,11 +86,11 @@ def test_the_defaults_of_the_schema_are_those_of_balanced() -> None:
     text = (resources.folder("recipes") / "balanced.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(text)
     several = asked(prune=0.5, prune_schedule="cubic")
-    assert f"\n# start: {Settings.model_fields['start'].default}\n" in text
-    written["start"] = Settings.model_fields["start"].default
+    assert f"\n# start: {schedule.ALONE}\n" in text
     for key in ("schedule", "end", "steps"):  # what they are depends on one another, so that they stand as comments
         assert f"\n# {key}: {getattr(several, key)}\n" in text
         written[key] = Settings.model_fields[key].default
+    del written["end"]  # open, as the start is
     defaults = {key: field.default for key, field in Settings.model_fields.items() if field.default is not None}
     assert written.pop("flops") == "50%"
     for key in LISTS:
@@ -216,7 +216,7 @@ def test_every_scalar_can_be_overridden() -> None:
 
 def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> None:
     found = asked(prune=0.5, prune_schedule="oneshot")
-    assert (found.steps, found.start, found.end) == (1, 0.3, 0.3)
+    assert (found.steps, found.start, found.end) == (1, None, None)
     assert asked(prune="oneshot", prune_start=0.6).end == 0.6
     assert asked(prune=0.5, prune_schedule="oneshot", prune_start=0.6).end == 0.6
 
@@ -224,15 +224,15 @@ def test_oneshot_over_a_recipe_of_several_steps_is_one_step_at_the_start() -> No
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ({}, ("oneshot", 0.3, 0.3, 1)),
+        ({}, ("oneshot", None, None, 1)),
         ({"prune_start": 0.7}, ("oneshot", 0.7, 0.7, 1)),
-        ({"prune_steps": 1}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_steps": 1}, ("oneshot", None, None, 1)),
         ({"prune_steps": 3}, ("cubic", 0.15, 0.6, 3)),
         ({"prune_end": 0.5}, ("cubic", 0.15, 0.5, 5)),
         ({"prune_end": 0.1}, ("cubic", 0.1, 0.1, 5)),
         ({"prune_max_drop": 0.01}, ("cubic", 0.15, 0.6, 5)),
         ({"prune_schedule": "linear"}, ("linear", 0.15, 0.6, 5)),
-        ({"prune_schedule": "oneshot", "prune_max_drop": 0.01}, ("oneshot", 0.3, 0.3, 1)),
+        ({"prune_schedule": "oneshot", "prune_max_drop": 0.01}, ("oneshot", None, None, 1)),
         ({"prune_start": 0.1, "prune_end": 0.4, "prune_steps": 2}, ("cubic", 0.1, 0.4, 2)),
     ],
 )
@@ -346,8 +346,8 @@ def test_as_dict_is_plain() -> None:
         "importance": "obdc",
         "scope": "global",
         "schedule": "oneshot",
-        "start": 0.3,
-        "end": 0.3,
+        "start": None,
+        "end": None,
         "steps": 1,
         "round": None,
         "min_channels": None,

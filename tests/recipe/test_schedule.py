@@ -78,6 +78,16 @@ def test_step_epochs_are_exact(
     assert step_epochs(recipe(schedule, start, end, steps), epochs) == expected
 
 
+@pytest.mark.parametrize(("known", "expected"), [(False, [3]), (True, [0])])
+def test_an_open_start_goes_by_what_the_model_knows(known: bool, expected: list[int]) -> None:
+    def single(start: float | None) -> Recipe:
+        return Recipe(name="mine", flops="50%", start=start)
+
+    assert step_epochs(single(None), 10, known) == expected
+    assert step_epochs(single(0.5), 10, known) == [5]
+    assert step_epochs(Recipe(name="mine", flops="50%", steps=2, start=None), 10, known) == [1, 6]
+
+
 def room(asked: Recipe, epochs: int) -> int:
     """The number of epochs from start to end, both included."""
     first, last = (min(int(part * epochs + 1e-9), epochs - 1) for part in (asked.start, asked.end))

@@ -24,6 +24,7 @@ from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.host import checkpoint
 from yolo_prune.surgery import widths as architecture
+from yolo_prune.training import session
 
 many = pytest.mark.skipif(not hasattr(trainer, "MultiTrainer"), reason="this ultralytics trains on one data set")
 safe = pytest.mark.skipif(not checkpoint.restricted(), reason="this ultralytics has no restricted loading")
@@ -75,10 +76,32 @@ def test_on_other_classes_the_towers_keep_their_widths(pruned: Path, three_class
 
 
 def test_a_second_prune_goes_on_from_there_on_other_classes(pruned: Path, three_classes: Path, tmp_path: Path) -> None:
-    train(three_classes, tmp_path, YOLO(pruned), epochs=1, prune=0.3, prune_schedule="oneshot", prune_start=0)
-    before = record_of(tmp_path / "run")["baseline"]["gflops"]
+    train(three_classes, tmp_path, YOLO(pruned), epochs=4, prune=0.3)
+    record = record_of(tmp_path / "run")
+    assert [row["epoch"] for row in record["steps"]] == [2]  # it learns the classes first
+    before = record["baseline"]["gflops"]
     assert before == pytest.approx(get_flops(network(pruned), 640), rel=0.01)
     assert 0.68 <= get_flops(best(tmp_path), 640) / before <= 0.7
+
+
+def test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch(
+    pruned: Path, tiny_data: Path, tmp_path: Path, caplog: Any
+) -> None:
+    yolo = YOLO(pruned)
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise InterruptedError
+
+    yolo.add_callback("on_train_epoch_start", stop)
+    with caplog.at_level("INFO"), pytest.raises(InterruptedError):
+        train(tiny_data, tmp_path, yolo, epochs=4, prune=0.3)
+    assert "it is cut before the first epoch, for it was trained on these classes" in caplog.text
+    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [1]
+    resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
+    resumed.train(resume=True)
+    assert session.of(resumed.trainer).epochs == [0]
+    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [1]
 
 
 @pytest.mark.parametrize("model", [str(SMALL_MODEL), "dense.pt"], ids=["yaml", "dense.pt"])

@@ -23,8 +23,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cubic": lambda time: 1 - (1 - time) ** 3,  # Zhu and Gupta, arXiv 1710.01878: much while the model is still wide
 }
 
-# Where a recipe leaves the start open (docs/decisions/0015): of a single step, and of the first of several.
-ALONE, FIRST = 0.3, 0.15
+# Where a recipe leaves the start open: of a single step, and of the first of several (docs/decisions/0015); of a single
+# step of a model that was trained on the classes of the data (docs/decisions/0024).
+ALONE, FIRST, KNOWN = 0.3, 0.15, 0.0
 
 
 class Timing(Protocol):
@@ -35,9 +36,9 @@ class Timing(Protocol):
     @property
     def schedule(self) -> str: ...
     @property
-    def start(self) -> float: ...
+    def start(self) -> float | None: ...
     @property
-    def end(self) -> float: ...
+    def end(self) -> float | None: ...
     @property
     def steps(self) -> int: ...
 
@@ -66,7 +67,7 @@ def share(schedule: str, step: int, steps: int) -> float:
 _MOST = 10**9  # epochs: fractions of more are not exact, and no run has them
 
 
-def step_epochs(recipe: Timing, epochs: int) -> list[int]:
+def step_epochs(recipe: Timing, epochs: int, known: bool = False) -> list[int]:
     """Return the epochs at whose start the pruning steps happen.
 
     The first step is at epoch floor(start * epochs), the last at floor(end * epochs), the others evenly between; none
@@ -77,6 +78,7 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
     Args:
         recipe: what is asked for.
         epochs: how many epochs the run has.
+        known: whether the model was trained on the classes of the data, for a single step whose start is left open.
 
     Returns:
         0-based epochs, strictly increasing, at most as many as the recipe's steps (1 for oneshot).
@@ -88,7 +90,7 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
         raise RecipeError(
             f"epochs={shown(epochs)} cannot be pruned in: it must be a whole number of at least 1, and at most {_MOST}"
         )
-    first, last = _window(recipe, epochs)
+    first, last = _window(recipe, epochs, KNOWN if known else ALONE)
     steps = 1 if recipe.schedule == "oneshot" else recipe.steps
     if steps > epochs:
         raise RecipeError(
@@ -102,8 +104,10 @@ def step_epochs(recipe: Timing, epochs: int) -> list[int]:
     return [first + (2 * i * (last - first) + gaps) // (2 * gaps) for i in range(steps)]  # rounded half up, in integers
 
 
-def _window(recipe: Timing, epochs: int) -> tuple[int, int]:
-    """The first and the last epoch at which a step may happen."""
+def _window(recipe: Timing, epochs: int, alone: float) -> tuple[int, int]:
+    """The first and the last epoch at which a step may happen; `alone` is the start that is left open."""
+    start = alone if recipe.start is None else recipe.start
+    end = start if recipe.end is None else recipe.end
     # 0.29 * 100 is 28.999…96 in floats: a hair is added before the floor
-    first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (recipe.start, recipe.end))
+    first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (start, end))
     return first, last

@@ -116,14 +116,15 @@ class Settings(BaseModel):
         "`oneshot`, `linear`, `cubic`, or a registered name",
         "must be oneshot, linear or cubic",
     )
-    start: _Fraction = _setting(
-        ALONE,
-        f"when the first step happens, as a fraction of the epochs; left out, {FIRST} where there are several",
+    start: _Fraction | None = _setting(
+        None,
+        "when the first step happens, as a fraction of the epochs; left out, a single step is before the first epoch "
+        f"where the model was trained on the classes of the data, else at {ALONE}; {FIRST} where there are several",
         "0 to 1",
         "must be a fraction of the epochs, a number from 0 to 1, for example 0.05",
     )
-    end: _Fraction = _setting(
-        _END,
+    end: _Fraction | None = _setting(
+        None,
         f"when the last step happens, as a fraction of the epochs; the rest fine-tunes; left out, {_END} where there "
         "are several",
         "0 to 1, not before the start",
@@ -306,16 +307,17 @@ class Settings(BaseModel):
     def _timing(cls, data: Any) -> Any:
         """What is left out of schedule, start, end and steps follows from what is given of them.
 
-        A single step has no end of its own: where that is not given, it is the start.
+        A single step has no end of its own: it is the start, and open where that is, for the model then says it.
         """
         if not isinstance(data, dict):
             return data
-        start, end = data.get("start", ALONE), data.get("end")
+        data = {key: value for key, value in data.items() if key not in ("start", "end") or value is not None}
+        start, end = data.get("start"), data.get("end")
         several = end not in (None, start) or data.get("max_drop") is not None or data.get("steps", 1) != 1
         schedule = data.get("schedule", "cubic" if several else "oneshot")
         if schedule != "oneshot":
             first = min(FIRST, end) if is_figure(end) and 0 <= end <= 1 else FIRST
-            return {"schedule": schedule, "steps": _STEPS, "start": first, **data}
+            return {"schedule": schedule, "steps": _STEPS, "start": first, "end": _END, **data}
         fraction = is_figure(start) and 0 <= start <= 1
         return {"schedule": schedule, "steps": 1, **({"end": start} if fraction else {}), **data}
 
@@ -370,7 +372,7 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
         )
     yield from _of_precision(values, say)
-    if values["start"] > values["end"]:
+    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
         yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
     if values["schedule"] == "oneshot" and values["steps"] != 1:
         yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"

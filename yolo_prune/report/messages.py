@@ -15,6 +15,7 @@ from yolo_prune.cost.model_size import Size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.recipe.schedule import ALONE
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import Pattern
 from yolo_prune.report import latency, text
@@ -69,6 +70,13 @@ def plan(
         f"{latency.of_baseline(baseline)}{_file_of(baseline)}{target}"
         f"{'' if recipe.max_drop is None else f', fitness at most {recipe.max_drop:g} below the dense'}; "
         f"{len(graph.groups)} channel groups, {len(graph.protected)} layers protected; {at}"
+    )
+
+
+def cut_at_once() -> None:
+    """A step whose start was left open comes before the first epoch."""
+    log.say(
+        f"it is cut before the first epoch, for it was trained on these classes; prune_start={ALONE} trains it first"
     )
 
 

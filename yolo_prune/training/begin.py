@@ -93,13 +93,26 @@ def session_of(run: Run, recipe: Recipe) -> tuple[Session, channel_groups.Channe
     multiple = ddp.from_first(lambda: OPEN if known else quick_look.of_deployment(recipe, log.say))
     baseline = resume.baseline(noted, model, graph, recipe, device, run.image_size, multiple)
     graph, avoid = ddp.from_first(lambda: dry_cut.rehearse(model, graph, recipe, baseline, frozen_layers))
-    epochs = schedule.step_epochs(recipe, run.epochs)
+    epochs = schedule.step_epochs(recipe, run.epochs, ddp.from_first(lambda: _cuts_at_once(run, recipe, noted)))
     session = Session(recipe, baseline, epochs, {}, OptimizerActions(recipe), avoid=avoid)
     session.size = model_size.size_of(model)
     sparsity = recipe.sparsity or widths.sparsity(model)
     session.pattern = None if sparsity is None else parse(sparsity)
     _take_up(run, session, session.size, noted)
     return session, graph
+
+
+def _cuts_at_once(run: Run, recipe: Recipe, noted: Mapping[str, Any] | None) -> bool:
+    """Whether a single step whose start is open is before the first epoch: the model knows the classes of its data.
+
+    Args:
+        noted: what the checkpoint of a resumed run carries, whose cut stays where it was.
+    """
+    if recipe.start is not None:
+        return False
+    if run.is_resumed:
+        return bool(noted and noted["steps"] and noted["steps"][0]["epoch"] == 1)
+    return run.knows_its_classes()
 
 
 def _make_folder(run: Run) -> None:
@@ -146,7 +159,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
             widths.forget_run(item)
     session.cadence = Cadence(run)
     ddp.by_first(lambda: _protect_files(run, session))
-    _say_plan(session, graph)
+    _say_plan(run, session, graph)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
@@ -178,7 +191,7 @@ def _protect_files(run: Run, session: Session) -> None:
         atomic_saving.trim_results(run.results, run.start_epoch)
 
 
-def _say_plan(session: Session, graph: channel_groups.ChannelGraph) -> None:
+def _say_plan(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> None:
     """Say what this run is about to do; where it is nothing, it takes no step."""
     recipe, baseline = session.recipe, session.baseline
     if baseline.meets(choice.step_bounds(recipe, baseline)) and recipe.sparsity is None:
@@ -186,3 +199,5 @@ def _say_plan(session: Session, graph: channel_groups.ChannelGraph) -> None:
         messages.nothing_to_do(baseline.size)
     else:
         messages.plan(recipe, baseline, graph, session.epochs, session.done)
+        if session.done == 0 and session.epochs != schedule.step_epochs(recipe, run.epochs):
+            messages.cut_at_once()
