@@ -42,7 +42,7 @@ from yolo_prune.training import cut_models, session
 # Settings of a training, which one cut has no use for. A recipe may have them; asked for by name they are refused.
 _OF_TRAINING = (
     *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
-    *("nbs", "ema", "distill_outputs", "deploy", "qat"),
+    *("nbs", "distill_outputs", "deploy", "qat"),
 )
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How a run trains on once it is cut: its average, the images to a step of its optimizer, and its learning rate."""
+"""How a run trains on once it is cut: the images to a step of its optimizer, and its learning rate."""
 
 from __future__ import annotations
 
@@ -12,28 +12,15 @@ import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers.runs import train
-from tests.helpers.small_models import untrained
+from tests.helpers.small_models import small_with, untrained
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
 from yolo_prune.training import recovery, session
 
-SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.43, "prune_nbs": 4, "prune_ema": 0.1}
+SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.43, "prune_nbs": 4}
 HOST: dict[str, Any] = {"epochs": 7, "nbs": 8, "warmup_epochs": 0, "val": False, "lr0": 0.01, "lrf": 0.1}
-
-
-@pytest.mark.parametrize("age", [0.5, 0.1, 0.03])
-def test_the_average_is_as_old_as_a_share_of_the_steps(age: float) -> None:
-    """The host's own average of a weight that is n at step n."""
-    model = nn.Linear(1, 1)
-    run = Run(SimpleNamespace(ema=ModelEMA(model)))
-    run.average_with(recovery.decay(age))
-    for step in range(1, 201):
-        nn.init.constant_(model.weight, step)
-        run.trainer.ema.update(model)
-        assert float(run.average.weight) == pytest.approx(step - age * (step - 1), rel=1e-4)
 
 
 def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
@@ -87,6 +74,22 @@ def test_a_short_recovery_takes_fewer_images_to_a_step(
     assert recovery.images_to_a_step(Run(trainer), cut) == 48
 
 
+@pytest.mark.parametrize(("head", "before"), [("Detect", [4]), ("v10Detect", [1])])
+def test_an_end_to_end_head_takes_as_many_steps_before_the_cut(
+    head: str, before: list[int], tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    yolo, batches = YOLO(small_with(tmp_path / "model.yaml", head)), []
+    yolo.add_callback("on_train_batch_end", lambda trainer: batches.append((trainer.epoch, trainer.accumulate)))
+    settings: dict[str, Any] = {"batch": 2, "optimizer": "AdamW", "warmup_epochs": 0, "val": False, "epochs": 2}
+    with caplog.at_level("INFO"):
+        train(tiny_data, tmp_path, yolo, prune=0.3, prune_start=0.5, prune_reconstruct="none", **settings)
+    assert [count for epoch, count in batches if epoch == 1] == [1] * 4
+    assert sorted({min(count, 4) for epoch, count in batches if epoch == 0}) == before
+    said = [line for line in caplog.text.splitlines() if "a step of the optimizer for every 2 images" in line]
+    assert len(said) == 1
+    assert f"about {8 if head == 'v10Detect' else 4} are left" in said[0]
+
+
 class StopError(Exception):
     """The process is gone."""
 
@@ -108,7 +111,7 @@ def watch(yolo: YOLO) -> dict[int, dict[str, Any]]:
 
     def end(trainer: Any) -> None:
         decays = {group["weight_decay"] for group in trainer.optimizer.param_groups} - {0}
-        seen[trainer.epoch] |= {"decays": decays, "average": trainer.ema.decay(8), "updates": trainer.ema.updates}
+        seen[trainer.epoch] |= {"decays": decays, "updates": trainer.ema.updates}
 
     yolo.add_callback("on_train_epoch_start", look)
     yolo.add_callback("on_train_epoch_end", end)
@@ -124,7 +127,6 @@ def check(seen: dict[int, dict[str, Any]], epochs: range, first: int = 3) -> Non
         rate = 0.01 * ((0.55 + 0.45 * math.cos(math.pi * time)) if cut else 1 - 0.9 * epoch / 7)
         assert row["rates"] == pytest.approx([rate] * steps), epoch
         assert sorted(row["decays"]) == pytest.approx([0.0005]), epoch
-        assert row["average"] == pytest.approx(7 / 16 if cut else 0.9999 * (1 - math.exp(-8 / 2000))), epoch
         assert row["updates"] == (2 * (epoch - first + 1) if cut else epoch + 1), epoch
 
 

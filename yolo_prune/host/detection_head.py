@@ -24,6 +24,14 @@ def of(model: Any) -> Any:
     return head if isinstance(head, Detect) else None
 
 
+def is_end_to_end(model: Any) -> bool:
+    """Whether a one-to-one branch is trained beside a one-to-many one (YOLOv10, YOLO26), whichever is deployed.
+
+    The host chooses its loss by the same (8.4.190, nn/tasks.py: `init_criterion`).
+    """
+    return getattr(of(model), "one2one_cv2", None) is not None
+
+
 def raw(model: Any, images: torch.Tensor) -> Any:
     """What a model that is evaluated puts out for images as in training: its layers, BatchNorm among them, stay so."""
     of(model).training = True  # the flag of the head alone, which its children do not read

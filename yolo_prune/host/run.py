@@ -9,7 +9,7 @@ of its optimizer (cadence.py), its data (datasets.py), and the methods that inst
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,18 +205,6 @@ class Run:
         """
         ema._pairs = None  # older hosts do not have it and do not read it
         ema.updates = 0
-
-    def average_with(self, decay: Callable[[int], float]) -> None:
-        """Let the average keep another share of itself at each update.
-
-        The host asks the function `decay` of its ModelEMA at every update, and makes another ModelEMA, with a decay of
-        its own, where it recovers from NaN or resumes; `updates` goes on from the checkpoint (8.4.190,
-        utils/torch_utils.py: `ModelEMA`; engine/trainer.py: `_load_checkpoint_state`).
-
-        Args:
-            decay: of the number of updates since the average began anew, from 1.
-        """
-        self.trainer.ema.decay = decay
 
     def _wrap_anew(self) -> None:
         """Wrap a cut model anew, with the settings of its old DistributedDataParallel.

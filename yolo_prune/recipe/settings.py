@@ -46,7 +46,6 @@ _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
 _Sparsity = Annotated[str | None, BeforeValidator(pattern)]
-_AverageAge = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
 _Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
@@ -201,12 +200,6 @@ class Settings(BaseModel):
         "left out, so few that Adam and its kin have about 1000 steps left, the host's at most",
         "1 to 65536; the host's own is 64",
         "must be a number of images from 1 to 65536, for example 16",
-    )
-    ema: _AverageAge = _setting(
-        0.0,
-        "after each step, the mean age of the averaged weights (EMA) as a share of the steps since; 0: the host's",
-        "0 to 0.5",
-        "must be a share of the steps from 0 (the host's average) to 0.5, for example 0.1",
     )
     distill: _Weight = _setting(
         0.0,

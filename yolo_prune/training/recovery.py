@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How a run trains on once it is cut: learning rate, images to a step of the optimizer, and the average.
+"""How a run trains on once it is cut: learning rate, and images to a step of the optimizer.
 
 Each is set anew when an epoch begins, from the recipe and the epoch alone: so a resumed run, one that goes back and one
 that the host has recovered from NaN (whose average is another object) have them too.
@@ -8,10 +8,10 @@ that the host has recovered from NaN (whose average is another object) have them
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
+from yolo_prune.host import detection_head
 from yolo_prune.host.run import Run
 from yolo_prune.report import messages
 from yolo_prune.training.session_data import Session
@@ -28,9 +28,7 @@ _ADAPTIVE = (
 def follow(run: Run, session: Session) -> None:
     """Set what the recipe asks for after a step, right after it and at the start of each epoch."""
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
-    if recipe.ema and session.steps:  # also of a step that was undone: the average began anew there
-        run.average_with(decay(recipe.ema))
-    images = images_to_a_step(run, session) if all_taken else None
+    images = images_to_a_step(run, session) if all_taken or steps_often_from_the_start(run, session) else None
     if session.cadence is not None and (recipe.nbs is not None or images is not None):
         session.cadence.step_every(images)
     if recipe.restart_lr and all_taken:
@@ -50,32 +48,29 @@ def images_to_a_step(run: Run, session: Session) -> int | None:
     return None if batches == run.batches_to_a_step else batches * run.batch_size
 
 
+def steps_often_from_the_start(run: Run, session: Session) -> bool:
+    """Whether the steps that are left to the plugin come as often before the cut as after it: of an end-to-end head.
+
+    Not beside a penalty, whose growth is reckoned in the host's steps.
+    """
+    own = session.recipe.nbs is None and session.recipe.regularize == "none"
+    return own and bool(session.epochs) and detection_head.is_end_to_end(run.student)
+
+
 def say(run: Run, session: Session) -> None:
-    """Say, right after the last step, where its optimizer steps more often than the host's would."""
+    """Say where the optimizer steps more often than the host's would: at the start, or right after the last step."""
+    begins, early = not session.done, steps_often_from_the_start(run, session)
+    if not session.epochs or session.recipe.nbs is not None or begins != early or (session.unfinished and not early):
+        return
     images = images_to_a_step(run, session)
-    if images is not None and session.recipe.nbs is None and not session.unfinished:
-        left, batches = _batches_left(run, session), images // run.batch_size
-        messages.more_steps(images, left // batches, left // run.batches_to_a_step)
+    if images is not None:
+        left = (run.epochs - run.start_epoch) * len(run.loader) if early else _batches_left(run, session)
+        messages.more_steps(images, left // (images // run.batch_size), left // run.batches_to_a_step)
 
 
 def _batches_left(run: Run, session: Session) -> int:
     """Batches from the last cut to the end of the run, the same whenever it is asked."""
     return (run.epochs - session.epochs[-1]) * len(run.loader)
-
-
-def decay(age: float) -> Callable[[int], float]:
-    """What the average keeps of itself at its n-th update, so that its mean age is always a share of the updates.
-
-    The polynomial-decay average of Shamir and Zhang (arXiv 1212.1824): (n - 1) / (n + eta) gives update i of n a
-    weight that grows as i^eta, and a mean age of exactly (n - 1) / (eta + 2). It needs no knowledge of how many steps
-    are left: at the end of a run it is that share of all steps since the cut. Lengths relative to the training are what
-    carries over between trainings of different length (Karras et al., arXiv 2312.02696).
-
-    Args:
-        age: above 0, up to 0.5, which is the plain mean.
-    """
-    eta = 1 / age - 2
-    return lambda updates: (updates - 1) / (updates + eta)
 
 
 def _rate(run: Run, session: Session) -> float:
