@@ -15,13 +15,14 @@ from ultralytics import RTDETR, YOLO
 
 from tests.helpers import task_data
 from tests.helpers.oracle import lively
+from tests.helpers.small_models import small_with
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import datasets
+from yolo_prune.host import datasets, loss
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.baseline import Baseline
@@ -139,6 +140,21 @@ def test_rtdetr_is_measured_on_images_as_its_own_val_sees_them(tmp_path: Path) -
     batches = datasets.read(model, data, 96, 2)
     result = sensitivity.measure(model, _few(found, 25), scoring.score(found, model, "l2"), batches)
     assert any(abs(row["losses"][-1]) > 1e-4 for row in result["groups"].values())
+
+
+def test_both_branches_of_an_end_to_end_head_count(tiny_data: Path, tmp_path: Path) -> None:
+    """The host's loss items are of the one-to-one branch, while what it validates and exports is the other."""
+    network: Any = lively(YOLO(small_with(tmp_path / "model.yaml", "v10Detect")).model)
+    batches = datasets.read(network, str(tiny_data), 64, 4)
+    with loss.evaluating(network), torch.no_grad():
+        dense = loss.mean(network, batches)
+        whole = [float(network.loss(dict(batch), network(batch["img"]))[0].sum()) for batch in batches]
+        assert dense == pytest.approx(sum(whole) / len(whole) / len(batches[0]["img"]), rel=1e-5)
+        for branch in ("cv3", "one2one_cv3"):
+            bias = getattr(network.model[-1], branch)[0][-1].bias
+            bias += 1
+            assert loss.mean(network, batches) != pytest.approx(dense, rel=1e-5), branch
+            bias -= 1
 
 
 def test_a_loss_that_is_not_a_number_is_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ultralytics.cfg import get_cfg
 
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.model_state import undisturbed
+from yolo_prune.host import detection_head
 
 
 @contextlib.contextmanager
@@ -38,12 +39,17 @@ def evaluating(network: Any) -> Iterator[None]:
 
 
 def mean(network: Any, batches: Sequence[Mapping[str, Any]]) -> float:
-    """The sum of the host's loss items, the mean over batches."""
-    losses = []
+    """The sum of the host's loss items, the mean over batches; of an end-to-end head its whole loss, per image.
+
+    The items of such a head are of its one-to-one branch alone (8.4.190, utils/loss.py: `E2ELoss`), where validation,
+    prediction and export go by the one-to-many branch unless `nms=False` is given.
+    """
+    losses, whole = [], detection_head.is_end_to_end(network)
     try:
         with torch.no_grad():
             for batch in batches:
-                _, items = network.loss(dict(batch), network(batch["img"]))
+                total, items = network.loss(dict(batch), network(batch["img"]))
+                items = total / len(batch["img"]) if whole else items
                 values = items.values() if isinstance(items, dict) else [items]
                 losses.append(float(sum(torch.as_tensor(value).float().sum() for value in values)))
     except (ImportError, RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
