@@ -197,7 +197,8 @@ class Settings(BaseModel):
     nbs: _Images = _setting(
         None,
         "images to a step of the optimizer after the last step, in place of the host's `nbs`; weight decay follows; "
-        "left out, so few that Adam and its kin have about 1000 steps left, the host's at most",
+        "left out, so few that Adam and its kin have about 1000 steps left, the host's at most, and of an end-to-end "
+        "head (YOLO26, YOLOv10) from the first epoch on",
         "1 to 65536; the host's own is 64",
         "must be a number of images from 1 to 65536, for example 16",
     )
