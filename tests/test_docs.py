@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+import yolo_prune
 from tests.helpers.checkout import ROOT
 from yolo_prune import __version__, cli
 
@@ -73,6 +74,18 @@ def test_every_command_is_on_the_page_of_commands() -> None:
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     missing = [command for command in (*cli._COMMANDS, "check", "train") if f"`yolo-prune {command}" not in text]
     assert not missing
+
+
+def test_what_is_public_is_on_the_page_of_the_api() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in dir(yolo_prune) if name != "__version__" and f"`yolo_prune.{name}`" not in text] == []
+
+
+def test_the_licence_is_one() -> None:
+    """In SPDX's words, as pyproject.toml has it; Ultralytics' own and the heads of files are called AGPL-3.0."""
+    for name in ("README.md", "CITATION.cff", "pyproject.toml", "docs/skills/yolo-prune/SKILL.md"):
+        said = re.findall(r"(?m)^(?:license: |license = \"|\[)(AGPL[\w.-]*)", (ROOT / name).read_text(encoding="utf-8"))
+        assert said == ["AGPL-3.0-or-later"], name
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -44,5 +44,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the lazy names too."""
-    return sorted({*globals(), *_HOME})
+    """List what is public; the modules of the package are no part of it."""
+    return sorted(__all__)
