@@ -92,6 +92,34 @@ def test_the_picture_is_drawn_of_what_has_figures(tmp_path: Path) -> None:
     assert (tmp_path / "front.png").stat().st_size > (tmp_path / "empty.png").stat().st_size > 1000
 
 
+def test_no_name_and_no_legend_covers_a_point_or_another_name() -> None:
+    rows = [
+        row("dense at 96", "dense", 48.5, 0.182),
+        row("dense at 64", "dense", 41.0, 0.018, small=True),
+        row("pruned flops=50% at 96", "pruned", 42.6, 0.177),
+        row("pruned flops=70% at 96", "pruned", 43.3, 0.16),
+        row("pruned flops=50% at 64", "pruned", 41.7, 0.0145, small=True),
+        row("pruned flops=70% at 64", "pruned", 2.0, 0.011, small=True),
+        row("yolo11n at 96", "baseline", 43.4, 0.161),
+    ]
+    boxes: dict[str, Any] = {}
+    points: list[Any] = []
+
+    def look(figure: Any) -> dict[str, str]:
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        boxes.update({text.get_text(): text.get_window_extent() for text in axes.texts if " at " in text.get_text()})
+        boxes["legend"] = figure.legends[0].get_window_extent()
+        points.extend(axes.transData.transform([(one["ms"], one["metric"]) for one in rows]))
+        return {}
+
+    results.picture({**record(), "rows": rows, "front": results.mark_front(rows)}, note=look)
+    assert {one["label"] for one in rows if one["kind"] != "pruned"} < boxes.keys()
+    for name, box in boxes.items():
+        assert not [other for other, it in boxes.items() if other != name and box.overlaps(it)], name
+        assert not [point for point in points if box.contains(*point)], name
+
+
 def test_without_plotly_the_page_is_left_out_and_the_line_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

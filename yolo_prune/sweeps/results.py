@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from yolo_prune import files
 from yolo_prune.report import style, text
@@ -136,7 +139,7 @@ def picture(record: Mapping[str, Any], palette: Palette = LIGHT, note: Note | No
         axes = figure.subplots()
         style.heading(axes, palette, f"What to deploy of {Path(str(record['model'])).name}", title(record))
         _draw_points(axes, record, palette)
-        _draw_names(axes, [*record["front"], *_others(record)], palette)
+        _draw_names(axes, record, palette)
         axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1; left is better")
         axes.set_ylabel(f"{record['metric']}; up is better")
         axes.grid()
@@ -144,9 +147,14 @@ def picture(record: Mapping[str, Any], palette: Palette = LIGHT, note: Note | No
     return style.png(draw, 5.4, palette, note=note)
 
 
+def _known(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows that have a place in the picture."""
+    return [one for one in record["rows"] if one["ms"] is not None and one["metric"] is not None and not one["failed"]]
+
+
 def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
     """Every model that has a place, and the line of the front below them."""
-    known = [one for one in record["rows"] if one["ms"] is not None and one["metric"] is not None and not one["failed"]]
+    known = _known(record)
     line = record["front"]
     if line:
         axes.step(
@@ -168,26 +176,67 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
                     label=name + (", smaller image" if small else ""),
                     zorder=3,
                 )
+    axes.margins(y=0.1)  # room for names above and below
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     if known:
-        axes.legend(loc="lower right")
+        axes.figure.legend(loc="outside lower center", ncols=3)  # no place among the points is free in every sweep
 
 
 def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
-    """Other models off the front, whose names a reader looks for; none where they would cover one another."""
-    rows = [one for one in record["rows"] if one["kind"] == "baseline" and not one["on_front"] and not one["failed"]]
-    placed = [one for one in rows if one["ms"] is not None and one["metric"] is not None]
+    """What competes with pruning and is off the front, whose names a reader looks for: other models, and the model
+    itself at other sizes; none where they would cover one another.
+    """
+    kinds = ("baseline", "dense")
+    placed = [one for one in _known(record) if one["kind"] in kinds and not one["on_front"]]
     return placed if len(placed) <= most else []
 
 
-def _draw_names(axes: Any, line: Sequence[Mapping[str, Any]], palette: Palette) -> None:
-    """The names of these points."""
-    for one in line:
-        right = one["ms"] > 0.7 * axes.get_xlim()[1]  # else its name would leave the picture
-        place = {"xytext": (-5, 7) if right else (5, -11), "ha": "right" if right else "left"}
-        words = {"fontsize": style.SMALL + 0.5, "color": palette.text}
-        axes.annotate(one["label"], (one["ms"], one["metric"]), textcoords="offset points", **words, **place)
+def _draw_names(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
+    """The names of the front and of its competitors, each on that side of its point where it covers least."""
+    size, line = style.SMALL + 0.5, record["front"]
+    whole = (
+        np.array(axes.figure.get_size_inches()) * 72 * (0.92, 0.75)
+    )  # the axes in points, about: they are not laid out
+    low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
+
+    def place(ms: float, metric: float) -> np.ndarray:
+        return (np.array((ms, metric)) - low) / (high - low) * whole
+
+    taken = [_around([place(one["ms"], one["metric"])], 5) for one in _known(record)]
+    for one, other in itertools.pairwise(line):
+        corner = place(other["ms"], one["metric"])
+        taken += [_around([place(end["ms"], end["metric"]), corner], 1) for end in (one, other)]
+    for one in [*line, *_others(record)]:
+        at, long = place(one["ms"], one["metric"]), 0.6 * size * len(one["label"])
+        sides = [(5, -11, "left"), (-5, 7, "right"), (5, 7, "left"), (-5, -11, "right")]
+        boxes = [_box(at, x, y, long if side == "left" else -long, size) for x, y, side in sides]
+        covered = [_covered(box, taken, whole) for box in boxes]
+        x, y, side = sides[covered.index(min(covered))]
+        taken.append(boxes[covered.index(min(covered))])
+        words = {"fontsize": size, "color": palette.text, "ha": side, "textcoords": "offset points"}
+        axes.annotate(one["label"], (one["ms"], one["metric"]), xytext=(x, y), **words)
+
+
+def _around(places: Sequence[np.ndarray], by: float) -> np.ndarray:
+    """The box around places, so much larger on each side: left, low, right, high."""
+    return np.concatenate([np.min(places, axis=0) - by, np.max(places, axis=0) + by])
+
+
+def _box(at: np.ndarray, x: float, y: float, long: float, high: float) -> np.ndarray:
+    """Where a name lies that begins so far off a point and runs to the right, or with a negative length to the left."""
+    return np.array([at[0] + x + min(long, 0), at[1] + y, at[0] + x + max(long, 0), at[1] + y + high])
+
+
+def _covered(box: np.ndarray, taken: Sequence[np.ndarray], whole: np.ndarray) -> float:
+    """How much a box covers of others, and how much of it is outside of (0, 0) to `whole`."""
+
+    def shared(other: np.ndarray) -> float:
+        sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+        return float(np.prod(np.maximum(sides, 0)))
+
+    inside = shared(np.concatenate([np.zeros(2), whole]))
+    return sum(map(shared, taken)) + 10 * (float(np.prod(box[2:] - box[:2])) - inside)
 
 
 def title(record: Mapping[str, Any]) -> str:
