@@ -114,7 +114,7 @@ class Parity:
         if self.faults:
             return "FAILED"
         worst = max(self.box_relative or 0.0, self.score_relative or 0.0, self.rest_relative or 0.0)
-        edge = f", {self.borderline} borderline" if self.borderline else ""
+        edge = f" ({self.borderline} tie{'s' * (self.borderline > 1)})" if self.borderline else ""
         same = f", {self.what} {self.matched}/{self.boxes}" if self.boxes else ""
         return f"{'ok: ' * self.judged}raw {worst:.0e}{same}{edge}"
 

@@ -137,6 +137,9 @@ def cells(record: Mapping[str, Any], parities: Sequence[str]) -> list[dict[str, 
     return shown
 
 
+TIES = "ties: kept by only one of torch and the file, though both have them, for they stand at a limit; no fault"
+
+
 def show(record: dict[str, Any]) -> None:
     """Log the one table, and a line on what it cannot show."""
     shown = cells(record, [row.pop("_parity") for row in record["rows"]])
@@ -148,6 +151,8 @@ def show(record: dict[str, Any]) -> None:
     ]
     if lives:
         log.show(f"tensors of one image that live at once, weights aside: {', '.join(lives)}")
+    if any(row["parity"] and row["parity"]["borderline"] and not row["faults"] for row in record["rows"]):
+        log.show(TIES)
     if record["data"] is None:
         log.show(
             f"no data= was given: {record['metrics'][0]} is not measured, and outputs are compared on "
