@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -163,6 +164,19 @@ def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.Capture
     assert "# Export and proof" in said
     assert cli.main(["help", "quickstart"]) == 0
     assert "<picture>" not in capsys.readouterr().out
+    assert cli.main(["help", "api"]) == cli.main(["help", "arguments"]) == 0
+    said = capsys.readouterr().out
+    assert "\nyolo_prune.prune(model" in said
+    assert "\nyolo_prune.attach(model" in said
+    assert "\nBoundError(PruneError)\n" in said
+    assert (
+        "\n`prune_max_drop=`\n    values: above 0, below 1, in the unit of fitness\n    meaning: largest drop" in said
+    )
+    for page in help_page.names():
+        text = help_page.of(page)
+        assert text is not None
+        assert not re.search(r"^:::|\]\((\.\./|decisions/)", text, re.MULTILINE), page
+        assert all(len(line) <= 120 for line in text.splitlines() if line.startswith("|")), page
     assert cli.main(["help"]) == 0
     assert "adding-a-block" in capsys.readouterr().out
     assert "help export.md" in cli.HELP

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import textwrap
 
+from yolo_prune.commands import api_text
 from yolo_prune.recipe import resources
 
 _PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>', re.DOTALL)
 _MARK = re.compile(r"<!-- /?\w+ -->\n")  # where generated parts begin and end
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)\s]*)?\)")
+_TABLE = re.compile(r"(?:^\|.*\|\n?){3,}", re.MULTILINE)
+_WIDTH = 110  # of a line of a table; a wider table is written as a list
 
 
 def names() -> list[str]:
@@ -17,7 +23,9 @@ def names() -> list[str]:
 
 
 def of(name: str) -> str | None:
-    """The text of a page, with the words of its pictures in their places; None where there is no such page.
+    """The text of a page for a terminal; None where there is no such page.
+
+    Words of pictures stand in their places. A link to what the package does not carry names the file of the source.
 
     Args:
         name: such as faq or faq.md.
@@ -26,4 +34,37 @@ def of(name: str) -> str | None:
     if page not in names():
         return None
     text = (resources.folder("docs") / f"{page}.md").read_text(encoding="utf-8")
-    return _MARK.sub("", _PICTURE.sub(r"[picture: \1]", text)).rstrip()
+    text = api_text.filled(_MARK.sub("", _PICTURE.sub(r"[picture: \1]", text)))
+    return _TABLE.sub(_narrow, _LINK.sub(_followed, text)).rstrip()
+
+
+def _followed(link: re.Match[str]) -> str:
+    """A link that can be followed here stays; of any other the text, and where the file lies in the source."""
+    words, path = link[1], posixpath.normpath(posixpath.join("docs", link[2]))
+    folder, _, name = path.rpartition("/")
+    if folder == "docs" and name.removesuffix(".md") in names():
+        return link[0]
+    return words if folder == "recipes" or words == path else f"{words} [{path} of the source]"
+
+
+def _narrow(table: re.Match[str]) -> str:
+    """A table as it is, or, where a terminal would break its lines, each row as a paragraph."""
+    lines = table[0].splitlines()
+    if max(map(len, lines)) <= _WIDTH:
+        return table[0]
+    heads, _, *rows = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines)
+    written = []
+    for row in rows:
+        first = textwrap.wrap(row[0], _WIDTH, break_on_hyphens=False)
+        others = [
+            f"{head}: {cell}" if head and len(row) > 2 else cell
+            for head, cell in zip(heads[1:], row[1:], strict=True)
+            if cell
+        ]
+        written.append("\n".join([*first, *(line for cell in others for line in _indented(cell))]))
+    return "\n".join(written) + "\n"
+
+
+def _indented(words: str) -> list[str]:
+    """A cell below the first one of its row."""
+    return textwrap.wrap(words, _WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
