@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 # Where things are. A module that moves changes here and nowhere else.
 FILES = {
+    "after_the_cut": "yolo_prune/training/recovery.py",
     "allocate": "yolo_prune/allocation/allocate.py",
+    "begin": "yolo_prune/training/begin.py",
+    "loss": "yolo_prune/host/loss.py",
     "architecture": "yolo_prune/surgery/widths.py",
     "blocks": "yolo_prune/graph/blocks.py",
     "reconstruct": "yolo_prune/surgery/reconstruct.py",
@@ -34,6 +37,8 @@ FILES = {
     "units": "yolo_prune/allocation/units.py",
 }
 TESTS = {
+    "after_the_cut": "tests/training/test_after_the_cut.py",
+    "sensitivity": "tests/planning/test_sensitivity.py",
     "again": "tests/training/test_again.py",
     "allocate": "tests/planning/test_choice.py",
     "reconstruct": "tests/surgery/test_reconstruct.py",
@@ -342,5 +347,36 @@ MUTATIONS = (
     ),
     Mutation(
         "architecture", 'if spec.get("scale"):', "if False:", ("again::test_the_yaml_of_another_scale_keeps_its_depth",)
+    ),
+    # When it is cut, and how it trains on
+    Mutation(
+        "begin",
+        "return run.knows_its_classes()",
+        "return False",
+        ("again::test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch",),
+    ),
+    Mutation(
+        "begin",
+        'return bool(noted and noted["steps"] and noted["steps"][0]["epoch"] == 1)',
+        "return False",
+        ("again::test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch",),
+    ),
+    Mutation(
+        "run",
+        "bool(trained_on) and trained_on == ",
+        "bool(trained_on) or trained_on == ",
+        ("again::test_a_second_prune_goes_on_from_there_on_other_classes",),
+    ),
+    Mutation(
+        "after_the_cut",
+        "return own and bool(session.epochs)",
+        "return False and bool(session.epochs)",
+        ("after_the_cut::test_an_end_to_end_head_takes_as_many_steps_before_the_cut",),
+    ),
+    Mutation(
+        "loss",
+        "losses, whole = [], detection_head.is_end_to_end(network)",
+        "losses, whole = [], False",
+        ("sensitivity::test_both_branches_of_an_end_to_end_head_count",),
     ),
 )
