@@ -92,7 +92,6 @@ def test_dense_and_pruned_side_by_side(
     assert len({row["parity"]["score_absolute"] for row in rows[2:]}) == 2  # two models, not one twice
 
     lives = onnx_memory.peak_bytes(model.parent / "best.onnx")
-    assert rows[-1]["megabytes"] == round((model.parent / "best.onnx").stat().st_size / 1e6, 3)  # not MiB
     assert [row["peak_activation_bytes"] for row in rows] == [None, None, lives, lives]  # of two models of equal widths
     assert any(f"model onnx {lives / 1e6:.2f} MB" in message for message in said)
     tables = [message for message in said if message.startswith("\nmodel")]

@@ -55,6 +55,7 @@ def test_int8_stands_beside_fp32(everything: tuple[Path, Any]) -> None:
     plain, small = rows["onnx", "fp32"], rows["onnx", "int8"]
     assert plain["file"] != small["file"]
     assert small["megabytes"] < 0.5 * plain["megabytes"]
+    assert small["megabytes"] == round((folder / small["file"]).stat().st_size / 1e6, 3)  # not MiB
     assert small["parity"]["judged"] is False
     assert (folder / small["file"]).is_file()
     assert (folder / plain["file"]).is_file()
