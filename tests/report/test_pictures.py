@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolo_prune.report import layer_names, pictures
+from yolo_prune.report import layer_names, pictures, sensitivity_picture
 from yolo_prune.report.style import LIGHT
 
 SIZE = {"params": 3_000_000, "gflops": 8.0}
@@ -148,3 +148,40 @@ def test_a_users_settings_of_matplotlib_change_nothing_and_are_not_changed() -> 
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "axes.spines.top": True}):
         assert pictures.content(record) == plain
         assert matplotlib.rcParams["font.size"] == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "kind", "words"),
+    [
+        ("model.0.conv", "backbone", "Conv", "0 Conv"),
+        ("model.4.m.0.cv1.conv", "backbone", "C2f", "4 C2f m.0.cv1"),
+        ("model.2.cv1.conv[1/2]", "backbone", "C2f", "2 C2f cv1, half 1"),
+        ("model.22.cv3.1.0.conv", "head", "Detect", "22 classes 1.0"),
+        ("model.23.one2one_cv2.0.1.conv", "head", "Detect", "23 boxes, one2one 0.1"),
+        ("model.22.cv4.0.0.conv", "head", "Pose", "22 keypoints 0.0"),
+        ("model.22.proto.cv1.conv", "head", "Segment", "22 prototypes cv1"),
+        ("model.9.linear", "head", "Classify", "9 Classify linear"),
+        ("model.4.m.0.cv1.conv", None, None, "4 m.0.cv1"),
+    ],
+)
+def test_a_group_is_called_by_its_block(name: str, part: str | None, kind: str | None, words: str) -> None:
+    assert layer_names.of_group(name, {"part": part, "kind": kind}) == words
+
+
+def test_sensitivity_is_drawn_in_the_parts_of_the_model() -> None:
+    rows = {"model.0.conv": ("backbone", -4e-6), "model.12.cv1.conv[1/2]": ("neck", 0.25)}
+    result = {
+        "loss": 3.0,
+        "groups": {name: {"size": 8, "losses": [0, loss], "weight": 1.0} for name, (_, loss) in rows.items()},
+    }
+    places = {name: {"part": part, "kind": "Conv"} for name, (part, _) in rows.items()}
+    figures: list[Any] = []
+
+    def keep(figure: Any) -> dict[str, str]:
+        figures.append(figure)
+        return {}
+
+    sensitivity_picture.content(result, places, LIGHT, keep)
+    assert {"backbone", "neck", "0.000", "0.250", "Most sensitive: 12 Conv cv1, half 1", "0 Conv  (8)"} <= words(
+        figures[0]
+    )

@@ -20,7 +20,7 @@ from yolo_prune.host import checkpoint, dataset_check, datasets
 from yolo_prune.importance import scoring
 from yolo_prune.planning import sensitivity, unmet_requests
 from yolo_prune.recipe import value_checks
-from yolo_prune.report import sensitivity_picture, text
+from yolo_prune.report import layer_names, sensitivity_picture, text
 
 
 def inspect(
@@ -156,7 +156,10 @@ def _sensitivity(
     log.show(text.table(sensitivity.table(result)))
     log.show(f"the loss is {result['loss']:.4f} on {sum(len(b['img']) for b in batches)} images of {data} at {side}")
     files.replace(target, json.dumps(content, indent=1) + "\n")
-    sensitivity_picture.picture(result, target.with_suffix(".png"))
+    layers = {group: group.partition("[")[0] for group in result["groups"]}
+    known = layer_names.places(network, layers.values())
+    places = {group: known[layer] for group, layer in layers.items()}
+    sensitivity_picture.picture(result, target.with_suffix(".png"), places)
     word = shlex.quote(f"prune_sensitivity={target}")
     log.show(
         f"saved {target} and {target.with_suffix('.png').name}; spare what is sensitive: yolo train ... "

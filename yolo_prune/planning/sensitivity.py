@@ -93,7 +93,10 @@ def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "group": name,
             "channels": row["size"],
-            **{f"loss, {share:.0%} cut": f"{rise:+.4f}" for share, rise in zip(SHARES, row["losses"], strict=True)},
+            **{
+                f"loss, {share:.0%} cut": f"{round(rise, 4) + 0.0:+.4f}"
+                for share, rise in zip(SHARES, row["losses"], strict=True)
+            },
             "weight": f"{row['weight']:.2f}",
         }
         for name, row in groups

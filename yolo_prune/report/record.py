@@ -36,12 +36,13 @@ import yolo_prune
 from yolo_prune.cost import model_size
 from yolo_prune.cost.model_size import DeployedSize, Size
 from yolo_prune.device.timing import Ratio
-from yolo_prune.graph import blocks, model_parts
+from yolo_prune.graph import blocks
 from yolo_prune.host import releases, validation
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.planning.measured_bound import TOLERANCE, Check
 from yolo_prune.recipe.settings import Recipe
+from yolo_prune.report import layer_names
 from yolo_prune.surgery import widths
 
 
@@ -131,24 +132,17 @@ def finish(record: dict[str, Any], baseline: Baseline, model: nn.Module, size: S
 
 def _layers(model: nn.Module, baseline: Baseline, now: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """One row for each layer that the model had."""
-    parts = model_parts.of(model)
-    kinds = {block: type(now[block]).__name__ for blocks_of in parts.values() for block in blocks_of if block in now}
-    rows = []
-    for name, before in baseline.layers.items():
-        part = next((part for part in parts if model_parts.matches(name, part, parts)), None)
-        kind = kinds.get(".".join(name.split(".")[:2]))
-        after = _width(now.get(name))
-        rows.append(
-            {
-                "name": name,
-                "before": before,
-                "after": after,
-                "part": part,
-                "kind": kind,
-                "fixed": name in baseline.fixed,
-            }
-        )
-    return rows
+    places = layer_names.places(model, baseline.layers)
+    return [
+        {
+            "name": name,
+            "before": before,
+            "after": _width(now.get(name)),
+            **places[name],
+            "fixed": name in baseline.fixed,
+        }
+        for name, before in baseline.layers.items()
+    ]
 
 
 def latency(
