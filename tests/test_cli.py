@@ -157,6 +157,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.strip() == __version__
 
 
+def test_help_of_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "prune_latency"]) == cli.main(["help", "prune="]) == cli.main(["help", "seconds"]) == 0
+    whole = capsys.readouterr().out
+    assert whole.startswith(
+        "yolo train ...\n`prune_latency=`\n    values: `60%` of the original, or `12ms`\n    meaning: "
+    )
+    assert "\n`prune=`\n    values: a fraction above 0" in whole
+    assert "\nyolo-prune export ... seconds=20\n    of timing for each format" in whole
+    assert "prune_params" not in whole
+    assert cli.main(["help", "latency"]) == 0
+    assert "`prune_latency=`\n" in (of_both := capsys.readouterr().out)
+    assert "\nyolo-prune apply ... latency=60%\n" in of_both
+
+
 def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["help", "faq"]) == cli.main(["help", "export.md"]) == 0
     said = capsys.readouterr().out
@@ -180,10 +194,16 @@ def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.Capture
     assert cli.main(["help"]) == 0
     assert "adding-a-block" in capsys.readouterr().out
     assert "help export.md" in cli.HELP
+    assert set(help_page.mentions("modelopt").split(", ")) < set(help_page.names()), "a word that no heading has"
     for word, hint in (
         ("quikstart", "; did you mean quickstart?"),
         ("trainin.md", "; did you mean training or train?"),
         ("../README", ""),
+        ("faster", "; it stands in faq (1. Why is my model smaller, but not faster?)"),
+        (
+            "CBAM",
+            "; it stands in adding-a-block (CBAM), faq (12. My model has a block of my own (CBAM, ...). What happens?)",
+        ),
     ):
         first, *others = _fault(capsys, "help", word).splitlines()
         assert first == f"yolo-prune: no such page or command: {word}{hint}"

@@ -37,7 +37,7 @@ yolo-prune {version}: prune YOLO models while they train.
                                                  and smaller images; epochs=0 for what each cut leaves, in minutes
   yolo-prune bundle model=best.onnx              what a Raspberry Pi needs to run it, in one folder, without torch
   yolo-prune train ...                           the same as `yolo train ...` where start-up files do not run
-  yolo-prune help [command]                      this text, or a command's arguments
+  yolo-prune help [command]                      this text, or a command's arguments; help prune_latency: an argument
   yolo-prune help faq                            a page of the documentation, see below; help export.md where a command
                                                  has its name
   yolo-prune version
@@ -164,15 +164,31 @@ def _help(words: list[str]) -> int:
     from yolo_prune.commands import help_page, help_text
 
     asked = words[0] if words else "help"
-    text = help_text.of(asked) if asked in help_text.COMMANDS else help_page.of(asked)
+    text = help_text.of(asked) if asked in help_text.COMMANDS else help_page.of(asked) or _of_argument(asked)
     pages = textwrap.fill(f"Pages: {', '.join(help_page.names())}", 118, break_on_hyphens=False)
     if text is None and asked not in _OTHERS:
         names = [*help_text.COMMANDS, *_OTHERS, *help_page.names()]
         near = difflib.get_close_matches(asked.removesuffix(".md"), dict.fromkeys(names), n=2)
+        places = help_page.mentions(asked)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint += f"; it stands in {places}" if places else ""
         raise PruneError(f"no such page or command: {asked}{hint}\n{pages}\nCommands: {', '.join(help_text.COMMANDS)}")
     print(text or HELP.format(version=__version__, pages=pages).rstrip("\n"))
     return 0
+
+
+def _of_argument(word: str) -> str | None:
+    """What is told of an argument: its row of the page, and what commands say of it; None where none has that name."""
+    from yolo_prune.commands import help_page, help_text
+
+    name = word.rstrip("=")
+    row = help_page.argument(name)
+    told = [f"yolo train ...\n{row}\n    all of them: yolo-prune help arguments"] if row else []
+    for command, its in help_text.COMMANDS.items():
+        if name in its.arguments:
+            value, meaning = its.arguments[name]
+            told.append(f"yolo-prune {command} ... {name}={value}\n    {meaning}")
+    return "\n".join(told) or None
 
 
 def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:

@@ -38,6 +38,31 @@ def of(name: str) -> str | None:
     return _TABLE.sub(_narrow, _LINK.sub(_followed, text)).rstrip()
 
 
+def argument(name: str) -> str | None:
+    """The row of the page on arguments, in lines, of what prunes in a training; None where there is none of that name.
+
+    Args:
+        name: such as prune_latency, or as a recipe has it, latency.
+    """
+    full = name if name.startswith("prune") else f"prune_{name}"
+    row = re.search(rf"^`{re.escape(full)}=`\n(?:    .*(?:\n|$))+", of("arguments") or "", re.MULTILINE)
+    return row[0].rstrip() if row else None
+
+
+def mentions(word: str) -> str:
+    """Where a word stands: pages with the headings that have it, else pages whose text has it; empty where none has."""
+    if not re.fullmatch(r"[\w-]{3,}", word):
+        return ""
+    found = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+    texts = {page: (resources.folder("docs") / f"{page}.md").read_text(encoding="utf-8") for page in names()}
+    headings = {
+        page: [line.strip("# ") for line in text.splitlines() if line.startswith("#") and found.search(line)]
+        for page, text in texts.items()
+    }
+    lines = [f"{page} ({'; '.join(those)})" for page, those in headings.items() if those]
+    return ", ".join(lines or [page for page, text in texts.items() if found.search(text)])
+
+
 def _followed(link: re.Match[str]) -> str:
     """A link that can be followed here stays; of any other the text, and where the file lies in the source."""
     words, path = link[1], posixpath.normpath(posixpath.join("docs", link[2]))
