@@ -1,0 +1,79 @@
+# yolo-prune, AGPL-3.0 license
+"""What an export leaves on disk where it dies, or finds the disk full or something in the way: whole files or none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics import YOLO
+
+from tests.helpers.untrained import QUICK
+from yolo_prune.errors import PruneError
+from yolo_prune.export import artifact_files, job, results
+
+
+def test_an_export_that_dies_leaves_what_was_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model.parent / "best.onnx").write_bytes(b"an older one")
+
+    def dies(self: Any, **_: Any) -> str:
+        Path(self.ckpt_path).with_suffix(".onnx").write_bytes(b"half")
+        raise AssertionError("out of luck\nmore")
+
+    monkeypatch.setattr(YOLO, "export", dies)
+    with pytest.raises(PruneError, match=r"the export of .*best\.pt failed\. ultralytics .* to onnx: out of luck$"):
+        job.export(model, **QUICK)
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt"]
+    assert (model.parent / "best.onnx").read_bytes() == b"an older one"
+
+
+def test_a_run_that_dies_later_leaves_no_older_proof(
+    model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model.parent / "export.json").write_text("{}", encoding="utf-8")
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "validate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        job.export(model, data=tiny_data, **QUICK)
+    assert sorted(path.name for path in model.parent.iterdir()) == [
+        "best.pt",
+        "export.log",
+    ]  # nor anything that is not proven
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model.parent / "best.onnx").write_bytes(b"an older one")
+    stock = shutil.copyfile
+
+    def full(source: Any, target: Any, **rest: Any) -> Any:
+        if model.parent in Path(target).parents:
+            Path(target).write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(target))
+        return stock(source, target, **rest)
+
+    monkeypatch.setattr(artifact_files.shutil, "copyfile", full)
+    with pytest.raises(PruneError, match=r"best\.onnx cannot be written: No space left on device") as caught:
+        job.export(model, **QUICK)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt", "export.log"]
+    assert (model.parent / "best.onnx").read_bytes() == b"an older one"
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    new, target = tmp_path / "new", tmp_path / "out" / "best_ncnn_model"
+    new.mkdir()
+    (new / "a").write_text("new")
+    target.mkdir(parents=True)
+    (target / "b").write_text("old")
+    artifact_files.place(new, target)
+    assert [path.name for path in target.iterdir()] == ["a"]
+    assert [path.name for path in target.parent.iterdir()] == ["best_ncnn_model"]
+    (tmp_path / "out" / "best.onnx").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(PruneError, match=r"a folder of that name is in the way"):
+        artifact_files.place(tmp_path / "file", tmp_path / "out" / "best.onnx")
