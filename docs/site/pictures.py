@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from yolo_prune.export import picture
-from yolo_prune.report import pictures, style
+from yolo_prune.report import pictures, sensitivity_picture, style
 from yolo_prune.report.style import DARK, LIGHT, Note, Palette
 from yolo_prune.sweeps import results
 
@@ -40,6 +40,13 @@ def pruning(palette: Palette, note: Note) -> bytes:
 def export(palette: Palette, note: Note) -> bytes:
     """What it leaves of its export."""
     return picture.content(_read("demo-export.json"), palette, note)
+
+
+def sensitivity(palette: Palette, note: Note) -> bytes:
+    """What `yolo-prune inspect data=` says of the demo's dense model."""
+    result, layers = _read("demo-sensitivity.json"), {row["name"]: row for row in _read("demo-record.json")["layers"]}
+    places = {group: layers[group.partition("[")[0]] for group in result["groups"]}
+    return sensitivity_picture.content(result, places, palette, note)
 
 
 def front(palette: Palette, note: Note) -> bytes:
@@ -105,7 +112,13 @@ def accuracy_rows(text: str) -> dict[str, list[tuple[float, float, list[float]]]
 
 
 # Picture -> what draws it. README.md and the pages show NAME.png on a light page and NAME-dark.png on a dark one.
-PICTURES: Mapping[str, Draw] = {"front": front, "accuracy": accuracy, "pruning": pruning, "export": export}
+PICTURES: Mapping[str, Draw] = {
+    "front": front,
+    "accuracy": accuracy,
+    "pruning": pruning,
+    "export": export,
+    "sensitivity": sensitivity,
+}
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -124,8 +137,15 @@ def take(demo: Path) -> None:
     record["model"] = record.get("model") and Path(record["model"]).name
     for key in ("model", "dense", "data"):
         report[key] = report[key] and Path(report[key]).name
+    kept = {"demo-record.json": record, "demo-export.json": report}
+    measured = (
+        demo / "dense" / "weights" / "best-sensitivity.json"
+    )  # inspect writes it there; a demo does not measure it
+    if measured.is_file():
+        result = json.loads(measured.read_text(encoding="utf-8"))
+        kept["demo-sensitivity.json"] = {**result, "data": Path(result["data"]).name}
     FOLDER.mkdir(exist_ok=True)
-    for name, content in (("demo-record.json", record), ("demo-export.json", report)):
+    for name, content in kept.items():
         text = re.sub(r"\n {8,}|\n {6}(?=[}\]])", " ", json.dumps(content, indent=2))  # a row a line
         (FOLDER / name).write_text(text + "\n", encoding="utf-8")
 

@@ -64,14 +64,15 @@ def content(
 
 
 def _parts(axes: Any, parts: Sequence[str], palette: Palette) -> None:
-    """The parts of the model at the right, with a line where the next one begins."""
+    """The parts of the model beside the axes, with a line where the next one begins."""
     first = 0
     for part, rows in groupby(parts):
         if first:
             axes.axhline(first - 0.5, color=palette.line, lw=1)
-        place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "top"}
-        axes.text(0.995, first - 0.4, part, color=palette.text, fontsize=style.LETTERS, **place)
-        first += len(list(rows))
+        count = len(list(rows))
+        place = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center", "rotation": 270}
+        axes.text(1.005, first + (count - 1) / 2, part, color=palette.text, fontsize=style.LETTERS, **place)
+        first += count
 
 
 _MUCH = 3.0
