@@ -20,6 +20,7 @@ from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
+from yolo_prune.report import messages
 from yolo_prune.training import run_record
 
 
@@ -88,3 +89,14 @@ def test_a_model_with_classes_of_the_users_own_needs_trust_and_their_folder(
 
 def test_a_run_that_has_exported_says_nothing_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert _said(monkeypatch, tmp_path, deploy=("onnx",)) == []
+
+
+@pytest.mark.parametrize(("reconstruct", "said"), [("none", False), ("weights", True)])
+def test_a_step_does_not_promise_what_it_will_not_do(
+    reconstruct: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(log, "say", lines.append)
+    messages.step_begins(1, 3, reconstruct)
+    assert lines[0].startswith("step 1/3 begins: channels are chosen and cut")
+    assert ("fitted to make up for it" in lines[0]) is said

@@ -96,11 +96,10 @@ def frozen(freeze: object, names: str, count: int) -> None:
     log.say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
 
 
-def step_begins(number: int, of: int) -> None:
+def step_begins(number: int, of: int, reconstruct: str) -> None:
     """A step takes seconds, on a large model and a CPU a minute: nobody shall wonder meanwhile."""
-    log.say(
-        f"step {number}/{of} begins: channels are chosen and cut, and the layers that stay fitted to make up for it"
-    )
+    made_up = "" if reconstruct == "none" else ", and the layers that stay fitted to make up for it"
+    log.say(f"step {number}/{of} begins: channels are chosen and cut{made_up}")
 
 
 def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, removed: Sequence[str]) -> None:

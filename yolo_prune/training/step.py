@@ -41,7 +41,7 @@ from yolo_prune.training.session_data import Session
 def take(run: Run, session: Session) -> None:
     """Take a step whole, or, where anything stops it, leave the training as it was."""
     before = session.size or model_size.size_of(run.student)
-    messages.step_begins(session.done + 1, len(session.epochs))
+    messages.step_begins(session.done + 1, len(session.epochs), session.recipe.reconstruct)
     with undo.all_or_nothing() as back:
         step_undo.keep(back, run, session)
         row, removed = _step(run, session, back)
