@@ -67,7 +67,8 @@ def trainer_in(folder: Path) -> Any:
         if RANK == 0:
             (trainer.wdir / "last.pt").write_bytes(b"as the host has it")
 
-    arguments = {"model": "yolov8n.yaml", "save": True, "nbs": 4, "freeze": None, "epochs": 4, "imgsz": 64}
+    arguments = {"model": "yolov8n.yaml", "pretrained": True, "save": True, "nbs": 4, "freeze": None, "epochs": 4}
+    arguments["imgsz"] = 64
     trainer = SimpleNamespace(
         model=model,
         ema=ModelEMA(model),

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     from gloo import GlooTrainer
     from ultralytics import YOLO
     yolo = YOLO({str(SMALL_MODEL)!r})
-    yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0.5, distill_outputs=1.0, nbs=2, ema=0.1)
+    yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0.5, distill_outputs=1.0, nbs=2)
     yolo.train(trainer=GlooTrainer, **json.loads(sys.argv[1]))
 """
 
