@@ -161,7 +161,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     session.cadence = Cadence(run)
     ddp.by_first(lambda: _protect_files(run, session))
     _say_plan(run, session, graph)
-    recovery.say(run, session)
+    recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)

@@ -57,14 +57,22 @@ def steps_often_from_the_start(run: Run, session: Session) -> bool:
     return own and bool(session.epochs) and detection_head.is_end_to_end(run.student)
 
 
+def say_at_the_start(run: Run, session: Session) -> None:
+    """Say, before the first epoch, where the optimizer steps more often than the host's would from there on."""
+    if not session.done and steps_often_from_the_start(run, session):
+        _say_more_steps(run, session, (run.epochs - run.start_epoch) * len(run.loader))
+
+
 def say(run: Run, session: Session) -> None:
-    """Say where the optimizer steps more often than the host's would: at the start, or right after the last step."""
-    begins, early = not session.done, steps_often_from_the_start(run, session)
-    if not session.epochs or session.recipe.nbs is not None or begins != early or (session.unfinished and not early):
-        return
+    """Say, right after the last step, where the optimizer steps more often than the host's would from now on."""
+    if session.recipe.nbs is None and not session.unfinished and not steps_often_from_the_start(run, session):
+        _say_more_steps(run, session, _batches_left(run, session))
+
+
+def _say_more_steps(run: Run, session: Session, left: int) -> None:
+    """left: batches."""
     images = images_to_a_step(run, session)
     if images is not None:
-        left = (run.epochs - run.start_epoch) * len(run.loader) if early else _batches_left(run, session)
         messages.more_steps(images, left // (images // run.batch_size), left // run.batches_to_a_step)
 
 
