@@ -199,6 +199,8 @@ def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.Capture
         ("quikstart", "; did you mean quickstart?"),
         ("trainin.md", "; did you mean training or train?"),
         ("../README", ""),
+        ("prune_latencey", "; did you mean prune_latency or prune_check_latency?"),
+        ("qunatize", "; did you mean quantize?"),
         ("faster", "; it stands in faq (1. Why is my model smaller, but not faster?)"),
         (
             "CBAM",
@@ -206,7 +208,7 @@ def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.Capture
         ),
     ):
         first, *others = _fault(capsys, "help", word).splitlines()
-        assert first == f"yolo-prune: no such page or command: {word}{hint}"
+        assert first == f"yolo-prune: no such page, command or argument: {word}{hint}"
         assert " ".join(others).startswith("Pages: adding-a-block, ")
 
 

@@ -167,14 +167,25 @@ def _help(words: list[str]) -> int:
     text = help_text.of(asked) if asked in help_text.COMMANDS else help_page.of(asked) or _of_argument(asked)
     pages = textwrap.fill(f"Pages: {', '.join(help_page.names())}", 118, break_on_hyphens=False)
     if text is None and asked not in _OTHERS:
-        names = [*help_text.COMMANDS, *_OTHERS, *help_page.names()]
-        near = difflib.get_close_matches(asked.removesuffix(".md"), dict.fromkeys(names), n=2)
+        near = _near_to(asked.removesuffix(".md"))
         places = help_page.mentions(asked)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         hint += f"; it stands in {places}" if places else ""
-        raise PruneError(f"no such page or command: {asked}{hint}\n{pages}\nCommands: {', '.join(help_text.COMMANDS)}")
+        raise PruneError(
+            f"no such page, command or argument: {asked}{hint}\n{pages}\nCommands: {', '.join(help_text.COMMANDS)}"
+        )
     print(text or HELP.format(version=__version__, pages=pages).rstrip("\n"))
     return 0
+
+
+def _near_to(word: str) -> list[str]:
+    """Up to two commands or pages of nearly that name, else arguments."""
+    from yolo_prune.commands import help_page, help_text
+
+    pages = [*help_text.COMMANDS, *_OTHERS, *help_page.names()]
+    own = [name for command in help_text.COMMANDS.values() for name in command.arguments]
+    kinds = (pages, [*help_page.arguments(), *own])
+    return next(filter(None, (difflib.get_close_matches(word, dict.fromkeys(names), n=2) for names in kinds)), [])
 
 
 def _of_argument(word: str) -> str | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from ultralytics.nn.modules import Conv
 from yolo_prune import cli, log
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
-from yolo_prune.host import checkpoint
+from yolo_prune.host import checkpoint, console
 from yolo_prune.host.run import Run
 from yolo_prune.report import messages
 from yolo_prune.training import run_record
@@ -85,6 +86,13 @@ def test_a_model_with_classes_of_the_users_own_needs_trust_and_their_folder(
     monkeypatch.setattr(checkpoint.tasks, "check_requirements", lambda *_: pytest.fail("the host installs a package"))
     with pytest.raises(PruneError, match=r"classes of the module my_blocks, .* PYTHONPATH=FOLDER"):
         checkpoint.load(tmp_path / "best.pt", safe=False)
+
+    monkeypatch.setattr(checkpoint.tasks, "check_requirements", lambda *_: False)
+    monkeypatch.setattr(sys, "argv", ["yolo", "train", f"model={tmp_path / 'best.pt'}", "prune=0.5"])
+    with pytest.raises(ModuleNotFoundError) as caught:
+        checkpoint.tasks.load_checkpoint(tmp_path / "best.pt")
+    line = console.host_fault(caught.value, caught.tb, ["prune"])
+    assert re.fullmatch(r"model=.*best\.pt: .* the module my_blocks, .* PYTHONPATH=FOLDER yolo train .*", line or "")
 
 
 def test_a_run_that_has_exported_says_nothing_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from tests.helpers.runs import SMALL
 from tests.helpers.small_models import untrained
@@ -81,6 +83,20 @@ def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> 
     last.touch()
     with pytest.raises(PruneError, match=r"To go on: yolo train resume model=.*last\.pt"), said(parent):
         raise subprocess.CalledProcessError(1, ["python"])
+
+
+def test_a_class_of_the_users_own_is_found_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own_blocks.py").write_text("from torch import nn\nclass Block(nn.Identity): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    last = tmp_path / "last.pt"
+    last.touch()
+    trainer = SimpleNamespace(ddp=False, save_dir=tmp_path, last=last, start_epoch=0, epoch=1)
+    trainer.model = nn.Sequential(importlib.import_module("own_blocks").Block())
+    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt), said(Run(trainer)):
+        raise KeyboardInterrupt
+    assert f"To go on: PYTHONPATH={tmp_path.resolve()} yolo train resume model={last}" in caplog.text
 
 
 HOLD = """

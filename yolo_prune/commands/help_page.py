@@ -49,6 +49,11 @@ def argument(name: str) -> str | None:
     return row[0].rstrip() if row else None
 
 
+def arguments() -> list[str]:
+    """The arguments that prune in a training, of the page on them."""
+    return re.findall(r"^`(prune\w*)=`$", of("arguments") or "", re.MULTILINE)
+
+
 def mentions(word: str) -> str:
     """Where a word stands: pages with the headings that have it, else pages whose text has it; empty where none has."""
     if not re.fullmatch(r"[\w-]{3,}", word):

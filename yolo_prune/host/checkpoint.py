@@ -26,7 +26,7 @@ from ultralytics.nn import tasks
 
 from yolo_prune import files
 from yolo_prune.errors import HostError, PruneError, first_line
-from yolo_prune.host import foreign_code
+from yolo_prune.host import error_text, foreign_code
 from yolo_prune.recipe.support import TASKS
 from yolo_prune.recipe.value_checks import shown
 
@@ -71,10 +71,7 @@ def load(path: str | Path, argument: str = "model", safe: bool = True) -> tuple[
         with foreign_code.not_installed():
             ckpt, _ = tasks.torch_safe_load(str(file), safe_only=safe)
     except ModuleNotFoundError as error:
-        raise PruneError(
-            f"{argument}={path}: it holds classes of the module {error.name}, which is not found here. Say in which "
-            "folder it lies, PYTHONPATH=FOLDER yolo-prune ..., or install its package"
-        ) from None
+        raise PruneError(f"{argument}={path}: {error_text.module_missing(error.name, 'yolo-prune')}") from None
     except Exception as error:  # the host has one exception for each way in which a file can be wrong
         if not zipfile.is_zipfile(file):
             raise PruneError(

@@ -79,6 +79,8 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
         reader = trace.tb_frame.f_code.co_name
         if reader == "check_dict_alignment" and unknown:
             return "; ".join(f"{name}={given.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
+        if reader == "load_checkpoint" and isinstance(error, ModuleNotFoundError):
+            return f"model={given.get('model')}: {error_text.module_missing(error.name, 'yolo train')}"
         if reader in _READERS:
             return _line(_READERS[reader], given, str(error))
         trace = trace.tb_next

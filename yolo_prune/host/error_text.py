@@ -10,6 +10,14 @@ from yolo_prune.errors import without_colors
 _BESIDE_THE_POINT = {"No module named 'pi_heif'": "this is no image that can be opened"}
 
 
+def module_missing(name: str | None, command: str) -> str:
+    """What to say of a checkpoint with classes of a module that is not found; command: such as "yolo train"."""
+    return (
+        f"it holds classes of the module {name}, which is not found here. Say in which folder it lies, "
+        f"PYTHONPATH=FOLDER {command} ..., or install its package"
+    )
+
+
 def quoted(error: BaseException | str) -> str:
     """The first line that says something, and where it begins a list the first of that; no colours, no advice.
 

@@ -117,6 +117,11 @@ class Run:
         return unwrap_model(self.trainer.model)
 
     @property
+    def has_model(self) -> bool:
+        """Whether the model is built; in the parent of a DDP run it is not, nor before the host's set-up."""
+        return isinstance(getattr(self.trainer, "model", None), nn.Module)
+
+    @property
     def student(self) -> nn.Module:
         """The stock model in training."""
         return student_of(unwrap_model(self.trainer.model))

@@ -228,8 +228,12 @@ def what_next(
     """
     words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
     words += [*([] if data is None else [f"data={data}"]), f"format={kind}", *more]
-    path = f"PYTHONPATH={shlex.quote(os.pathsep.join(folders))} " if folders else ""
-    log.say(f"next: {path}yolo-prune export {shlex.join(words)}")
+    log.say(f"next: {found_in(folders)}yolo-prune export {shlex.join(words)}")
+
+
+def found_in(folders: Sequence[str]) -> str:
+    """What to put before a command so that modules in these folders are found; empty where there are none."""
+    return f"PYTHONPATH={shlex.quote(os.pathsep.join(folders))} " if folders else ""
 
 
 def _fused(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from yolo_prune import log
 from yolo_prune.errors import PruneError
+from yolo_prune.host import foreign_code
 from yolo_prune.host.run import Run
+from yolo_prune.report import messages
 from yolo_prune.training import folder_lock
 
 _FULL = {errno.ENOSPC: "Make room", errno.EDQUOT: "Make room", errno.EROFS: "Make it writable"}  # of writing alone
@@ -62,5 +64,10 @@ def _of_the_disk(error: OSError, folder: Path) -> str | None:
 
 def _how(run: Run) -> str:
     if run.last.is_file() and run.has_begun:
-        return f"To go on: yolo train resume model={run.last}"
+        return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
     return "No epoch had ended, so there is nothing to resume: start it again"
+
+
+def _folders(run: Run) -> list[str]:
+    """Where classes of the user's own lie, which last.pt is read with."""
+    return foreign_code.folders_of(foreign_code.modules_of(run.student)) if run.has_model else []
