@@ -12,7 +12,6 @@ the way to the bound. Rows that the file has are not measured again; a row of a 
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -24,7 +23,6 @@ import tables
 from ultralytics import YOLO
 
 import yolo_prune
-from yolo_prune import files
 from yolo_prune.device import profile, runtimes
 from yolo_prune.errors import NoisyError
 from yolo_prune.host import checkpoint
@@ -92,7 +90,7 @@ def main() -> None:
                 "versions": {**matrix_files.versions(), **runtimes.versions(kind)},
             }
             rows.append({"model": name, **row, **about})
-            files.replace(out, "[\n" + ",\n".join(f" {json.dumps(one)}" for one in rows) + "\n]\n")
+            matrix_files.keep(out, rows)
             print(tables.bounded([rows[-1]]), flush=True)
     tables.refresh()
 

@@ -149,6 +149,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def keep(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A file of results, a row a line, whole or not at all."""
+    files.replace(path, "[\n" + ",\n".join(f" {json.dumps(row)}" for row in rows) + "\n]\n")
+
+
+def weights_of(given: str) -> Path:
+    """The checkpoint of a run folder, or the file itself."""
+    path = Path(given)
+    return path if path.suffix == ".pt" else path / "weights" / "best.pt"
+
+
 def write(path: Path, content: dict[str, Any]) -> None:
     """A small JSON file, whole or not at all; see `text`."""
     files.replace(path, text(content) + "\n")

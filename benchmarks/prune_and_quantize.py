@@ -36,12 +36,6 @@ SPREAD = 1.2  # the 90th percentile of calls over the 10th, above which a machin
 _ROUNDS = 40  # calls of each artifact, at least
 
 
-def weights(given: str) -> Path:
-    """The checkpoint of a run folder, or the file itself."""
-    path = Path(given)
-    return path if path.suffix == ".pt" else path / "weights" / "best.pt"
-
-
 def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
     """All artifacts of one model.
 
@@ -54,7 +48,10 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
     effort = Effort(1, int(given["threads"]), 8, _ROUNDS, int(given["seconds"]))
     made: list[Result] = []
     with scratch.folder() as place, exporter.restrained(True), exporter.noise_to(place / "exporters.log"):
-        models = [subjects.load(weights(runs[0]), "dense", True), subjects.load(weights(runs[1]), None, True)]
+        models = [
+            subjects.load(matrix_files.weights_of(runs[0]), "dense", True),
+            subjects.load(matrix_files.weights_of(runs[1]), None, True),
+        ]
         subjects.check_same_kind(models)
         side = subjects.image_side(models[-1], None)
         for subject in models:

@@ -1,6 +1,6 @@
 # yolo-prune, AGPL-3.0 license
-"""The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py and of
-benchmarks/prune_and_quantize.py and benchmarks/latency_bound.py.
+"""The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py,
+benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and benchmarks/apply_alone.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -28,6 +28,8 @@ QUANTIZED_BEGIN = "<!-- prune and quantize: written by benchmarks/tables.py -->"
 QUANTIZED_END = "<!-- prune and quantize: end -->"
 BOUNDED = HERE / "results" / "latency-bound.json"
 BOUNDED_BEGIN, BOUNDED_END = "<!-- latency bound: written by benchmarks/tables.py -->", "<!-- latency bound: end -->"
+APPLIED = HERE / "results" / "apply-alone.json"
+APPLIED_BEGIN, APPLIED_END = "<!-- apply alone: written by benchmarks/tables.py -->", "<!-- apply alone: end -->"
 RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
 
@@ -215,6 +217,28 @@ def bounded(rows: list[Result]) -> str:
     return f"{table}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
 
 
+def applied(rows: list[Result]) -> str:
+    """What a cut leaves without training, and its time.
+
+    Args:
+        rows: of `APPLIED`.
+    """
+    if not rows:
+        return "Not measured yet.\n"
+    lines = []
+    for row in sorted(rows, key=lambda one: (list(NAMES).index(one["set"]), one["model"], -one["flops_left"])):
+        before, after = row["map50_95"]
+        lines.append(
+            [
+                *(NAMES[row["set"]], row["model"], f"{row['flops_left']:.1%}", f"{row['params'][1]:,}"),
+                *(f"{before:.4f}", f"{after:.4f}", f"{after / before:.3f}"),
+                *(f"{row['seconds'][kind]:.0f}" for kind in ("cpu", "wall")),
+            ]
+        )
+    head = ["set", "model", "FLOPs", "params", "mAP50-95 before", "after", "of the dense", "CPU seconds", "seconds"]
+    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
 def _with(entry: Result) -> str:
     """Processor and versions of one entry."""
     versions = {key: value for key, value in entry["versions"].items() if key not in ("code", "numpy", "python")}
@@ -234,6 +258,7 @@ def page(text: str) -> str:
     """The README with all its tables as the files say."""
     text = placed(text, render(read(), matrix_rows.read()))
     text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
+    text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
     return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
 
 
