@@ -52,12 +52,15 @@ class DenseOutputs:
         places: layer -> (p,) flat places of its output, the same in every image.
         outputs: layer -> (n, p, rows that stay).
         removed: layer -> (out,) what the inputs that go added to its outputs, on average.
+        norms: BatchNorm -> how its running statistics stand to those of these images: (rows that stay,) the difference
+            of the means, and the ratio of the variances.
     """
 
     kept: Kept
     places: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     removed: dict[str, torch.Tensor] = field(default_factory=dict)
+    norms: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torch.Tensor, method: str) -> DenseOutputs:
@@ -92,11 +95,27 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
 
         return look
 
+    def norm_hook(name: str) -> Callable[..., None]:
+        def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            variance, mean = _statistics(inputs[0])
+            stand = module.running_mean - mean, (module.running_var + module.eps) / (variance + module.eps)
+            rows = kept.get(name, (None, None))[0]
+            before.norms[name] = (
+                stand if rows is None else tuple(one[torch.as_tensor(rows, device=mean.device)] for one in stand)
+            )
+
+        return look
+
     with undisturbed(model), torch.no_grad():
         model.eval()
+        norms: dict[str, nn.Module] = {}
         if not _statistics_hold(model, images[:_FEW]):  # early in a training: outputs by them would be of no use
             _normalise(model, momentum=0.0)
+        elif method != "bias":
+            norms = {name: module for name, module in model.named_modules() if _is_norm(module)}
         handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+        handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms.items()]
         try:
             model(images)
         finally:
@@ -104,6 +123,7 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
                 handle.remove()
     for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
         before.outputs.pop(name, None)
+        before.norms.pop(name, None)
         means.pop(name, None)
     for name, mean in means.items():
         before.removed[name] = _output_of_removed_inputs(layers[name], kept[name][1], mean)
@@ -146,10 +166,22 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
 
         return solve
 
+    def settle(offset: torch.Tensor, ratio: torch.Tensor) -> Callable[..., None]:
+        def follow(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            variance, mean = _statistics(inputs[0])
+            module.running_mean.copy_(mean + offset.to(mean.device))
+            module.running_var.copy_((variance + module.eps) * ratio.to(mean.device) - module.eps).clamp_(min=0)
+
+        return follow
+
     with undisturbed(model), torch.no_grad():
         handles = [module.register_forward_pre_hook(hook(name)) for name, module in solving.items()]
         try:
             _normalise(model, momentum=1.0, held=held)  # these images' statistics, and no others
+            for name, stand in before.norms.items():
+                if name in modules and name not in held:
+                    modules[name].eval()
+                    handles.append(modules[name].register_forward_pre_hook(settle(*stand)))
             model(images)
         finally:
             for handle in handles:
@@ -219,6 +251,15 @@ def _normalise(model: nn.Module, momentum: float, held: Collection[str] = ()) ->
             module.train()
             module.momentum = momentum
             module.num_batches_tracked = None  # not counted
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+
+
+def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variance and mean of each channel."""
+    return torch.var_mean(x.detach().float(), (0, 2, 3), unbiased=False)
 
 
 def _plain(module: nn.Module) -> bool:
