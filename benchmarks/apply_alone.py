@@ -50,7 +50,10 @@ def main(words: list[str]) -> None:
         for flops in given["flops"].split(","):
             weights = matrix_files.weights_of(place)
             row = {
-                "set": given["set"], "model": name, "flops": flops, "imgsz": int(given["imgsz"]),
+                "set": given["set"],
+                "model": name,
+                "flops": flops,
+                "imgsz": int(given["imgsz"]),
                 **measure(weights, given["data"], int(given["imgsz"]), flops),
                 "command": f"yolo-prune apply model={weights.name} data={Path(given['data']).name} flops={flops} "
                 f"imgsz={given['imgsz']}",

@@ -15,6 +15,7 @@ FILES = {
     "blocks": "yolo_prune/graph/blocks.py",
     "reconstruct": "yolo_prune/surgery/reconstruct.py",
     "least_squares": "yolo_prune/surgery/least_squares.py",
+    "norms": "yolo_prune/surgery/norm_statistics.py",
     "candidates": "yolo_prune/planning/candidates.py",
     "continuity": "yolo_prune/training/optimizer_state.py",
     "costs": "yolo_prune/allocation/costs.py",
@@ -48,6 +49,7 @@ TESTS = {
     "importance": "tests/importance/test_scoring.py",
     "known_answers": "tests/allocation/test_known_answers.py",
     "latency": "tests/device/test_latency.py",
+    "norms": "tests/surgery/test_norm_statistics.py",
     "masks": "tests/surgery/test_masks.py",
     "planted": "tests/importance/test_planted.py",
     "recovery": "tests/training/test_recovery.py",
@@ -79,6 +81,7 @@ RIDGE = (
     "planted::test_the_ridge_is_that_of_least_error_on_images_held_out",
 )
 PLANTED = ("planted::test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss",)
+NORMS = ("norms",)
 DEAD = "planted::test_dead_channels_blocks_and_heads_leave_no_trace"  # the oracle
 HALVED = "planted::test_attention_with_half_of_its_keys_attends_as_before"
 MUTATIONS = (
@@ -161,7 +164,9 @@ MUTATIONS = (
     Mutation("least_squares", "RIDGES = (0.003,", "RIDGES = (0.5,", RIDGE),
     Mutation("least_squares", "int(sums.argmin())", "int(sums.argmax())", RIDGE),
     Mutation("least_squares", "copy_(middle_y - fitted @ middle_a)", "copy_(middle_y)", RIDGE),
-    Mutation("reconstruct", "_normalise(model, momentum=1.0", "_normalise(model, momentum=0.0", PLANTED),
+    Mutation("norms", "running_mean.copy_(mean + before", "running_mean.copy_(mean - before", NORMS),
+    Mutation("norms", "* before.ratio", "/ before.ratio", NORMS),
+    Mutation("reconstruct", "be_of_images(model, momentum=1.0", "be_of_images(model, momentum=0.0", PLANTED),
     Mutation("reconstruct", "norm.running_mean -= ", "norm.running_mean += ", PLANTED),
     Mutation(
         "reconstruct",

@@ -23,7 +23,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.host.run import Run
-from yolo_prune.surgery import cut_channels, least_squares, reconstruct
+from yolo_prune.surgery import cut_channels, least_squares, norm_statistics, reconstruct
 from yolo_prune.training import cut_models
 
 
@@ -168,12 +168,12 @@ def test_what_is_frozen_stays_as_it_is() -> None:
 def test_statistics_that_are_not_true_yet_are_not_aimed_at() -> None:
     model = small()
     x = settled(model)
-    assert reconstruct._statistics_hold(model, x)
+    assert norm_statistics.are_true(model, x)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.weight.data *= 6  # by these statistics each layer multiplies
-    assert not reconstruct._statistics_hold(model, x)
+    assert not norm_statistics.are_true(model, x)
     weights = [parameter.norm() for parameter in cut(model, "none", x).parameters()]
     mended = [parameter.norm() for parameter in cut(model, "weights", x).parameters()]
     assert max(new / old for new, old in zip(mended, weights, strict=True) if old > 0) < 3

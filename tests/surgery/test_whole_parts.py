@@ -150,7 +150,7 @@ def test_without_depth_and_heads_nothing_goes_whole() -> None:
 def test_a_run_removes_blocks_and_resumes_trains_and_prunes_again(tiny_data: Path, tmp_path: Path) -> None:
     run = {**SMALL, "data": str(tiny_data), "project": str(tmp_path), "name": "run", "exist_ok": True}
     words = {
-        "prune": 0.5,
+        "prune": 0.7,
         "prune_steps": 2,
         "prune_start": 0.3,
         "prune_end": 0.6,

@@ -10,6 +10,7 @@ from copy import deepcopy
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -54,6 +55,16 @@ def release(modules: Iterable[nn.Module]) -> None:
         if not isinstance(module, torch.jit.ScriptModule):
             module._parameters.clear()
             module._buffers.clear()
+
+
+@contextlib.contextmanager
+def removed_after(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Take hooks away again, those too that are put into the list meanwhile."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def home_of(hook: object) -> str:

@@ -3,7 +3,8 @@
 
     bias      channels that go were not 0: their mean, as their readers saw it, is added to the readers' bias, or taken
               off the running mean of the BatchNorm that follows
-    bn        the running mean and variance of every BatchNorm are measured again, in the order of the layers
+    bn        the running mean and variance of every BatchNorm are moved by what the cut changed in what it reads, in
+              the order of the layers (norm_statistics.py)
     weights   before that, each layer's weights move to where its outputs are again those of the model before the cut,
               by least squares with a ridge (He et al., arXiv 1707.06168; ZipLM, arXiv 2302.04089, goes further)
 
@@ -32,13 +33,14 @@ from torch.nn import functional
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.graph.model_state import undisturbed
+from yolo_prune.graph.model_state import removed_after, undisturbed
 from yolo_prune.host.memory import give_back, is_out_of_memory
-from yolo_prune.surgery import cut_channels, least_squares
+from yolo_prune.surgery import cut_channels, least_squares, norm_statistics
+from yolo_prune.surgery.norm_statistics import Standing
 
 METHODS = ("none", "bias", "bn", "weights")
 _PLACES = 18432  # at which a layer is fitted, in all images together
-_FEW, _FAR = 8, 10.0  # images, and a mean square, by which running statistics are judged
+_FEW = 8  # images by which running statistics are judged
 
 Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
 
@@ -52,15 +54,14 @@ class DenseOutputs:
         places: layer -> (p,) flat places of its output, the same in every image.
         outputs: layer -> (n, p, rows that stay).
         removed: layer -> (out,) what the inputs that go added to its outputs, on average.
-        norms: BatchNorm -> how its running statistics stand to those of these images: (rows that stay,) the difference
-            of the means, and the ratio of the variances.
+        norms: BatchNorm -> how its running statistics stand to those of these images, of the rows that stay.
     """
 
     kept: Kept
     places: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     removed: dict[str, torch.Tensor] = field(default_factory=dict)
-    norms: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    norms: dict[str, Standing] = field(default_factory=dict)
 
 
 def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torch.Tensor, method: str) -> DenseOutputs:
@@ -96,31 +97,24 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
         return look
 
     def norm_hook(name: str) -> Callable[..., None]:
-        def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
-            variance, mean = _statistics(inputs[0])
-            stand = module.running_mean - mean, (module.running_var + module.eps) / (variance + module.eps)
-            rows = kept.get(name, (None, None))[0]
-            before.norms[name] = (
-                stand if rows is None else tuple(one[torch.as_tensor(rows, device=mean.device)] for one in stand)
-            )
+            rows, _ = kept.get(name, (None, None))
+            before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
 
         return look
 
     with undisturbed(model), torch.no_grad():
         model.eval()
-        norms: dict[str, nn.Module] = {}
-        if not _statistics_hold(model, images[:_FEW]):  # early in a training: outputs by them would be of no use
-            _normalise(model, momentum=0.0)
-        elif method != "bias":
-            norms = {name: module for name, module in model.named_modules() if _is_norm(module)}
+        true = norm_statistics.are_true(model, images[:_FEW])
         handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
-        handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms.items()]
-        try:
+        if not true:  # early in a training: outputs by them would be of no use
+            norm_statistics.be_of_images(model, momentum=0.0)
+        elif method != "bias":
+            norms = norm_statistics.norms_of(model).items()
+            handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms]
+        with removed_after(handles):
             model(images)
-        finally:
-            for handle in handles:
-                handle.remove()
     for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
         before.outputs.pop(name, None)
         before.norms.pop(name, None)
@@ -166,26 +160,17 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
 
         return solve
 
-    def settle(offset: torch.Tensor, ratio: torch.Tensor) -> Callable[..., None]:
-        def follow(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            variance, mean = _statistics(inputs[0])
-            module.running_mean.copy_(mean + offset.to(mean.device))
-            module.running_var.copy_((variance + module.eps) * ratio.to(mean.device) - module.eps).clamp_(min=0)
-
-        return follow
+    def follow(before: Standing) -> Callable[..., None]:
+        return lambda module, inputs: norm_statistics.follow(module, inputs[0], before)
 
     with undisturbed(model), torch.no_grad():
         handles = [module.register_forward_pre_hook(hook(name)) for name, module in solving.items()]
-        try:
-            _normalise(model, momentum=1.0, held=held)  # these images' statistics, and no others
-            for name, stand in before.norms.items():
-                if name in modules and name not in held:
-                    modules[name].eval()
-                    handles.append(modules[name].register_forward_pre_hook(settle(*stand)))
+        with removed_after(handles):
+            norm_statistics.be_of_images(model, momentum=1.0, held=held)  # where running ones were not true: these
+            for name in before.norms.keys() & modules.keys() - held:
+                modules[name].eval()
+                handles.append(modules[name].register_forward_pre_hook(follow(before.norms[name])))
             model(images)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @contextlib.contextmanager
@@ -221,45 +206,6 @@ def _on_device_or_cpu(act: Callable[[torch.Tensor], Any], model: nn.Module, imag
         return act(images.cpu())
     finally:
         model.to(device)
-
-
-def _statistics_hold(model: nn.Module, images: torch.Tensor) -> bool:
-    """Whether what reaches each norm has, by its running statistics, a mean square that is not far from 1."""
-    squares: list[torch.Tensor] = []
-
-    def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        if module.running_mean is not None:
-            shape = (1, -1, 1, 1)
-            middle, spread = module.running_mean.view(shape), (module.running_var + module.eps).view(shape)
-            squares.append(((inputs[0].detach() - middle) ** 2 / spread).mean())
-
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    handles = [module.register_forward_pre_hook(look) for module in norms]
-    try:
-        model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return not squares or bool(torch.stack(squares).max() < _FAR)
-
-
-def _normalise(model: nn.Module, momentum: float, held: Collection[str] = ()) -> None:
-    """Have norms use the statistics of the images of a pass, all others as in eval, and note them by `momentum`."""
-    model.eval()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and name not in held:
-            module.train()
-            module.momentum = momentum
-            module.num_batches_tracked = None  # not counted
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
-
-
-def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Variance and mean of each channel."""
-    return torch.var_mean(x.detach().float(), (0, 2, 3), unbiased=False)
 
 
 def _plain(module: nn.Module) -> bool:
