@@ -177,7 +177,8 @@ class Settings(BaseModel):
     reconstruct: Literal["none", "bias", "bn", "weights"] = _setting(
         "weights",
         "what makes up for a cut at once, on a few training images: nothing; the means of what goes, added to the "
-        "biases; new BatchNorm statistics, too; and weights fitted anew, so that layers put out what they did before",
+        "biases; BatchNorm statistics moved by what the cut changed, too; and weights fitted anew, so that layers put "
+        "out what they did before",
         "`none`, `bias`, `bn`, `weights`",
         "must be none, bias, bn or weights",
     )

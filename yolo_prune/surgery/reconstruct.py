@@ -145,7 +145,7 @@ def restore(
 
 
 def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, held: Collection[str]) -> None:
-    """One pass over all images: statistics of norms anew, and the layers that were noted solved for what they gave."""
+    """One pass over all images: statistics of norms moved, and the layers that were noted solved for what they gave."""
     modules = dict(model.named_modules())
     solving = {name: modules[name] for name in before.outputs if name in modules and name not in held}
     progress = log.Progress("fitting layers", len(solving))
