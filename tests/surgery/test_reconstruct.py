@@ -177,6 +177,7 @@ def test_statistics_that_are_not_true_yet_are_not_aimed_at() -> None:
     weights = [parameter.norm() for parameter in cut(model, "none", x).parameters()]
     mended = [parameter.norm() for parameter in cut(model, "weights", x).parameters()]
     assert max(new / old for new, old in zip(mended, weights, strict=True) if old > 0) < 3
+    assert norm_statistics.are_true(cut(model, "bn", x), x), "those of the images are taken in their place"
 
 
 def test_fewer_places_than_weights_is_the_same_fit() -> None:
