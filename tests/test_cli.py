@@ -79,6 +79,15 @@ def test_none_is_a_value_where_it_is_one() -> None:
             assert cli.parse(command, [f"{name}=None"], [name]) == {name: "none" if legal else None}
 
 
+def test_names_of_a_training_are_understood(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    known = cli.arguments_of("apply")
+    assert cli.parse("apply", ["prune_round=4", "prune_flops=50%"], known) == {"round": 4, "flops": "50%"}
+    assert "round=8: round is given twice" in _fault(capsys, "apply", "model=a.pt", "prune_round=4", "round=8")
+    assert "prune=0.5: of a training alone; say how much of the FLOPs stays" in _fault(capsys, "apply", "prune=0.5")
+    assert "prune_nothing=1: no such argument." in _fault(capsys, "apply", "prune_nothing=1")
+    assert calls == []
+
+
 def test_all_faults_of_the_words_at_once(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     text = _fault(
         capsys, "apply", "--model=a.pt", "-m", "x.pt", "-q", "flop=50%", "imgsz", "out=", "flops=1", "flops=2"

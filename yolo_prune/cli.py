@@ -211,7 +211,7 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
         known: Names of the arguments that it takes.
 
     Returns:
-        Name -> value, read by `value`.
+        Name -> value, read by `value`. A name may have the `prune_` that it has in a training.
 
     Raises:
         PruneError: A word without "=", with leading dashes, with an empty value, given twice, or of an unknown name.
@@ -220,8 +220,12 @@ def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:
     faults: list[str] = []
     for word in _dashes(words, known, faults):
         name, equals, text = word.partition("=")
+        if name.startswith("prune_") and name not in known:  # as a training has it, and messages of both say it
+            name = name.removeprefix("prune_")
         if name not in known and not equals and (argument := _named_by(name, known)):
             faults.append(f"{word}: write {argument}={word}")
+        elif name == "prune" and "flops" in known:
+            faults.append(f"{word}: of a training alone; say how much of the FLOPs stays, such as flops=50%")
         elif name not in known:
             faults.append(f"{word}: no such argument.{_near(name, known)}")
         elif not equals or not text.strip():

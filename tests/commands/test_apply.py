@@ -60,3 +60,16 @@ def test_all_bounds_of_a_call_hold(
     assert max(shares.values()) <= 1 + 1e-9, shares
     assert max(shares, key=lambda key: shares[key]) == tightest
     assert shares[tightest] > 0.9  # and no more is cut than they ask for
+
+
+def test_a_file_that_was_there_is_replaced_and_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best = tmp_path / "best.pt"
+    YOLO("yolov8n.yaml", verbose=False).save(best)
+    said = []
+    for flops in ("70%", "50%"):
+        caplog.clear()
+        with caplog.at_level("INFO", logger="ultralytics"):
+            assert cli.main(["apply", f"model={best}", f"flops={flops}", "importance=l2"]) == 0
+        said.append("best-pruned.pt was there and is replaced" in caplog.text)
+        assert "data=..." in caplog.text, "none was given"
+    assert said == [False, True]

@@ -227,6 +227,8 @@ def test_a_parent_of_another_task_is_refused(model: Path, tmp_path: Path) -> Non
     torch.save({"model": YOLO("yolov8n-seg.yaml").model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
     with pytest.raises(PruneError, match="is of task segment"):
         job.export(model, dense=tmp_path / "dense.pt", **QUICK)
+    with pytest.raises(PruneError, match=r"dense=.* is the model itself"):
+        job.export(model, dense=model.parent / "." / model.name, **QUICK)
 
 
 def test_a_parent_of_other_classes_is_compared_in_latency_and_size_alone(

@@ -74,6 +74,29 @@ def test_a_short_recovery_takes_fewer_images_to_a_step(
     assert recovery.images_to_a_step(Run(trainer), cut) == 48
 
 
+@pytest.mark.parametrize(
+    ("batches", "given", "left"),
+    [(4, {}, 80), (5, {}, None), (10, {"nbs": 64}, 50), (10, {"nbs": 32}, None)],  # 20 epochs of them
+)
+def test_few_steps_to_recover_in_are_told(
+    batches: int, given: dict[str, int], left: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(nbs=64),
+        batch_size=16,
+        epochs=30,
+        train_loader=range(batches),
+        optimizer=torch.optim.AdamW([nn.Parameter(torch.zeros(1))], 0.1),
+        model=nn.Module(),
+    )
+    trainer.model.model = [nn.Identity()]
+    recipe = SimpleNamespace(nbs=given.get("nbs"), regularize="none")
+    with caplog.at_level("WARNING"):
+        recovery.say(Run(trainer), SimpleNamespace(recipe=recipe, epochs=[2, 10], unfinished=False))  # type: ignore[arg-type]
+    assert ("to recover in, which is few" in caplog.text) is (left is not None)
+    assert left is None or f"about {left} steps of the optimizer are left to recover in" in caplog.text
+
+
 @pytest.mark.parametrize(("head", "before"), [("Detect", [4]), ("v10Detect", [1])])
 def test_an_end_to_end_head_takes_as_many_steps_before_the_cut(
     head: str, before: list[int], tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -146,7 +146,7 @@ def _refuse(units: Sequence[Unit], costs: Sequence[Costing], multiple: int) -> N
             raise BoundError(
                 f"the bound of {_human(cost.limit, cost.name)} is out of reach: the narrowest legal widths of this "
                 f"model have {_human(cost(floor), cost.name)}; raise the bound, or lower prune_round or "
-                "prune_min_channels, or raise prune_max_cut. More: yolo-prune help how-much"
+                "prune_min_channels, or raise prune_max_cut. More: yolo-prune help faq"
             )
 
 

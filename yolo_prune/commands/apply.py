@@ -51,12 +51,15 @@ def apply(
         log.warn(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
     pruned = network if data is None else yolo_object.open_with(source, network)
     record = api.prune(pruned, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
+    if target.is_file():
+        log.say(f"{target} was there and is replaced; out= names another")
     checkpoint.write(target, copy_of(network), ckpt)
-    _show(record, source.name, target, "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness")
+    kind = "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness"
+    _show(record, source.name, target, kind, "..." if data is None else data)
     return record
 
 
-def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str) -> None:
+def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str, data: str) -> None:
     """Print the model before and after, what was removed whole, and the command that trains it next."""
     rows = []
     for label, key in ((name, "baseline"), (target.name, "final")):
@@ -81,7 +84,7 @@ def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str)
     if removed["blocks"] or removed["heads"]:
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
         log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
-    log.show(f"saved {target}; train it to recover: yolo train {shlex.quote(f'model={target}')} data=...")
+    log.show(f"saved {target}; train it to recover: yolo train {shlex.join([f'model={target}', f'data={data}'])}")
 
 
 def _megabytes(count: int | None) -> str:

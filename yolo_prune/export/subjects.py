@@ -81,6 +81,8 @@ def check_same_kind(subjects: list[Subject]) -> str | None:
         What is left out where it has other classes: then latency and size alone can be compared.
     """
     first, main = subjects[0], subjects[-1]
+    if first is not main and first.path.resolve() == main.path.resolve():
+        raise PruneError(f"dense={first.path} is the model itself; name the one that it was pruned from")
     if first.task != main.task:
         raise PruneError(f"dense={first.path} is of task {first.task} and {main.path} of {main.task}")
     channels = [subject.image_channels for subject in (first, main)]

@@ -131,6 +131,14 @@ def more_steps(images: int, steps: int, stock: int) -> None:
     )
 
 
+def few_steps(steps: int) -> None:
+    """A training that is too short to recover in."""
+    log.warn(
+        f"about {steps} steps of the optimizer are left to recover in, which is few: such a training can end below "
+        "what the cut alone leaves (yolo-prune apply). Give it more epochs; more: yolo-prune help faq"
+    )
+
+
 def step_undone(row: Mapping[str, Any], fitness: float | None, record: Mapping[str, Any], now: Size) -> None:
     """A step has just been undone, for fitness did not come back.
 

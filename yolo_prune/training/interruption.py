@@ -65,7 +65,7 @@ def _of_the_disk(error: OSError, folder: Path) -> str | None:
 def _how(run: Run) -> str:
     if run.last.is_file() and run.has_begun:
         return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
-    return "No epoch had ended, so there is nothing to resume: start it again"
+    return "No epoch had been saved, so there is nothing to resume: start it again"
 
 
 def _folders(run: Run) -> list[str]:

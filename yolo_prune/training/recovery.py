@@ -19,6 +19,7 @@ from yolo_prune.training.session_data import Session
 # Steps of the optimizer that a cut network is to have (docs/decisions/0020). With fewer, an adaptive optimizer takes
 # fewer images to each; with others a step would have to be shorter, which is not measured.
 ENOUGH = 1000
+FEW = 100  # steps, within which a network that was fitted at its cut has been seen to get worse (docs/faq.md)
 _ADAPTIVE = (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam),
     torch.optim.RMSprop,
@@ -64,9 +65,16 @@ def say_at_the_start(run: Run, session: Session) -> None:
 
 
 def say(run: Run, session: Session) -> None:
-    """Say, right after the last step, where the optimizer steps more often than the host's would from now on."""
-    if session.recipe.nbs is None and not session.unfinished and not steps_often_from_the_start(run, session):
+    """Say, right after the last step, where the optimizer steps more often than the host's would from now on, or where
+    few of its steps are left whatever they are."""
+    if session.unfinished:
+        return
+    if session.recipe.nbs is None and not steps_often_from_the_start(run, session):
         _say_more_steps(run, session, _batches_left(run, session))
+    images = images_to_a_step(run, session)
+    batches = run.batches_to_a_step if images is None else max(images // run.batch_size, 1)
+    if _batches_left(run, session) // batches < FEW:
+        messages.few_steps(_batches_left(run, session) // batches)
 
 
 def _say_more_steps(run: Run, session: Session, left: int) -> None:
