@@ -125,7 +125,8 @@ def _record(
 def _arguments(pruned: Subject) -> str:
     """What its training asked of the pruning."""
     given = pruned.ckpt.get("train_args") or {}
-    return " ".join(f"{key}={value}" for key, value in given.items() if key.startswith("prune") and value is not None)
+    asked = {key: value for key, value in given.items() if key.startswith("prune") and value is not None}
+    return " ".join(f"{key}={Path(value).name if isinstance(value, str) else value}" for key, value in asked.items())
 
 
 def _row(result: Result) -> dict[str, Any]:
