@@ -139,7 +139,7 @@ def _cut(
     record = records.new(wanted, baseline, fitness, getattr(model, "task", None))
     row = records.add_step(record, 0, size, fitness, time.perf_counter() - start, check=check)
     yolo_object.refresh(model, network)
-    row["fitness_after"] = yolo_object.fitness(model, data, imgsz)
+    row["fitness_cut"] = row["fitness_after"] = yolo_object.fitness(model, data, imgsz)
     records.finish(record, baseline, network, size, row["fitness_after"])
     for line in unmet_requests.not_removed(wanted, baseline, record["removed"]):
         log.warn(line)

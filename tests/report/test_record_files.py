@@ -9,7 +9,11 @@ from typing import Any
 
 from yolo_prune.report import record_files
 
-STEP = {"step": 1, "epoch": 3, "params": 7, "gflops": 0.5, "fitness_before": 0.25, "fitness_after": None, "seconds": 1}
+STEP = {"step": 1, "epoch": 3, "params": 7, "gflops": 0.5, "seconds": 1} | {
+    "fitness_before": 0.25,
+    "fitness_cut": 0.2,
+    "fitness_after": None,
+}
 
 
 def test_the_table_has_a_row_a_step_and_the_columns_that_are_documented(tmp_path: Path) -> None:
@@ -17,8 +21,8 @@ def test_the_table_has_a_row_a_step_and_the_columns_that_are_documented(tmp_path
     record_files.write(record, tmp_path)
     folder = tmp_path / "pruning"
     assert json.loads((folder / "record.json").read_text(encoding="utf-8")) == record
-    head = "step,epoch,params,gflops,fitness_before,fitness_after,seconds\n"
-    assert (folder / "record.csv").read_text(encoding="utf-8") == f"{head}1,3,7,0.5,0.25,,1\n"
+    head = "step,epoch,params,gflops,fitness_before,fitness_cut,fitness_after,seconds\n"
+    assert (folder / "record.csv").read_text(encoding="utf-8") == f"{head}1,3,7,0.5,0.25,0.2,,1\n"
     record_files.write({"steps": []}, tmp_path)
     assert (folder / "record.csv").read_text(encoding="utf-8") == head
     assert sorted(path.name for path in folder.iterdir()) == ["record.csv", "record.json"]

@@ -17,7 +17,7 @@ SIZE = {"params": 10, "gflops": 1.5}
 RECORD: dict[str, Any] = {
     "baseline": {"fitness": 0.5},
     "history": [{"epoch": n, "fitness": 0.5, **SIZE} for n in (1, 2, 3)],
-    "steps": [{"step": 1, "epoch": 2, "fitness_before": 0.5, "fitness_after": None, **SIZE}],
+    "steps": [{"step": 1, "epoch": 2, "fitness_before": 0.5, "fitness_cut": 0.4, "fitness_after": None, **SIZE}],
 }
 DAMAGED = [
     "",

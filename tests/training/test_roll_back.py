@@ -34,9 +34,11 @@ MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 
 
 def test_what_came_back_is_the_best_since_the_step() -> None:
     history = [{"epoch": n + 1, "fitness": value} for n, value in enumerate((0.5, 0.6, None, 0.3, 0.4))]
-    assert max_drop.recovered(history, 3) == 0.4
-    assert max_drop.recovered(history, 1) == 0.6
-    assert max_drop.recovered(history, 6) is None
+    assert max_drop.recovered(history, {"epoch": 3}) == 0.4
+    assert max_drop.recovered(history, {"epoch": 1, "fitness_cut": None}) == 0.6
+    assert max_drop.recovered(history, {"epoch": 6}) is None
+    assert max_drop.recovered(history, {"epoch": 3, "fitness_cut": 0.45}) == 0.45  # best.pt is that of the cut itself
+    assert max_drop.recovered(history, {"epoch": 6, "fitness_cut": 0.2}) == 0.2
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,9 @@ def test_the_record_tells_the_run(run: Path) -> None:
         assert record[key]["fitness"] is not None
     assert [row["epoch"] for row in record["steps"]] == [2, 4]
     for row in record["steps"]:
-        assert {"epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds"} <= set(row)
+        assert {"epoch", "params", "gflops", "fitness_before", "fitness_cut", "fitness_after", "seconds"} <= set(row)
         assert row["fitness_before"] is not None
+        assert row["fitness_cut"] is not None
         assert row["fitness_after"] is not None
         assert row["seconds"] > 0
     assert 0 < record["final"]["peak_activation_bytes"] <= record["baseline"]["peak_activation_bytes"] < 1e6
@@ -223,9 +224,9 @@ def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) ->
 
     yolo.add_callback("on_fit_epoch_end", claim)
     train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
-    assert seen[1] is None, "the best of the dense width is forgotten at the cut"
     model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
     record = record_of(tmp_path / "run")
+    assert seen[1] == record["steps"][0]["fitness_cut"] < 99, "the best of the dense width is forgotten at the cut"
     assert get_num_params(model) == record["final"]["params"]
 
 

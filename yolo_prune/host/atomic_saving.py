@@ -69,6 +69,7 @@ def _save_whole(trainer: Any, stock: Callable[[], Any], companion: Companion) ->
 
     best.pt goes first: where a kill comes between the two, the resumed run does the epoch again, and no best.pt is
     wider than its last.pt. What is kept beside last.pt is there before it, and that of the one before is removed after.
+    Before the first epoch of a process best.pt goes alone: a run is resumed from an epoch that has ended.
     """
     real = trainer.wdir, trainer.last, trainer.best
     real[0].mkdir(parents=True, exist_ok=True)
@@ -76,10 +77,14 @@ def _save_whole(trainer: Any, stock: Callable[[], Any], companion: Companion) ->
     try:
         trainer.wdir, trainer.last, trainer.best = folder, folder / real[1].name, folder / real[2].name
         done = stock()
-        kept = _keep(companion, folder / real[1].name)
+        has_ended_one = trainer.epoch >= trainer.start_epoch
+        if not has_ended_one:
+            trainer.last.unlink(missing_ok=True)
+        kept = _keep(companion, trainer.last)
         for new in sorted(folder.iterdir(), key=lambda path: path.name == real[1].name):
             files.put(new, real[0] / new.name)
-        companion.forget(kept)
+        if has_ended_one:
+            companion.forget(kept)
     finally:
         trainer.wdir, trainer.last, trainer.best = real
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ of its optimizer (cadence.py), its data (datasets.py), and the methods that inst
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -259,11 +260,35 @@ class Run:
 
     def validate(self) -> float | None:
         """Fitness of the average on the validation set, outside the epoch loop; its training state is not touched."""
+        return self._validated()[0]
+
+    @property
+    def chooses_best(self) -> bool:
+        """Whether the run validates each epoch and keeps the best one as best.pt: the host's `val` and `save`."""
+        return bool(self.trainer.args.val and self.trainer.args.save)
+
+    def count_as_best(self) -> float | None:
+        """Validate the average as it is now, and let it be the best until an epoch is better.
+
+        Early stopping does not hear of it: its patience is for epochs.
+
+        Returns:
+            The fitness; None in all processes but the first, and where it is not finite.
+        """
+        fitness, metrics = self._validated()
+        if fitness is None or not math.isfinite(fitness):
+            return None
+        self.trainer.best_fitness = self.trainer.fitness = fitness
+        self.trainer.metrics = {**(self.trainer.metrics or {}), **metrics}
+        return fitness
+
+    def _validated(self) -> tuple[float | None, dict[str, Any]]:
+        """Fitness and the other metrics of the average; None and nothing in all processes but the first."""
         validator = self.trainer.get_validator()
         validator.args.plots = False
-        results = validator(model=deepcopy(self.trainer.ema.ema))
-        fitness = (results or {}).get("fitness")
-        return None if fitness is None else float(fitness)
+        metrics = dict(validator(model=deepcopy(self.trainer.ema.ema)) or {})
+        fitness = metrics.pop("fitness", None)
+        return None if fitness is None else float(fitness), metrics
 
     # Files -----------------------------------------------------------------------------------------------------------
 
@@ -321,7 +346,10 @@ class Run:
         return None if fitness is None else float(fitness)
 
     def save_as_of_the_epoch_before(self) -> None:
-        """Write last.pt, and best.pt until a better one is validated, such that a resumed run begins at this epoch."""
+        """Write last.pt, and best.pt until a better one is validated, such that a resumed run begins at this epoch.
+
+        Before the first epoch of a process best.pt alone is written (atomic_saving.py): no epoch of its own is behind it.
+        """
         trainer = self.trainer
         if not self.is_first or not trainer.args.save:
             return

@@ -115,7 +115,7 @@ def step_taken(row: Mapping[str, Any], of: int, epochs: int, before: Size, remov
     log.say(
         f"step {row['step']}/{of} at epoch {row['epoch']}/{epochs}: params {before.params:,} -> {row['params']:,}, "
         f"GFLOPs {before.gflops:.2f} -> {row['gflops']:.2f}{predicted}, "
-        f"fitness before {of_fitness(row['fitness_before'])}, {row['seconds']:.2f} s"
+        f"fitness {of_fitness(row['fitness_before'])} -> {of_fitness(row['fitness_cut'])}, {row['seconds']:.2f} s"
     )
 
 
@@ -216,6 +216,16 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
         f"{_fused(before, after)}, "
         f"{_files(record)}fitness "
         f"{of_fitness(before['fitness'])} -> {of_fitness(after['fitness'])}"
+    )
+
+
+def best_as_cut(record: Mapping[str, Any]) -> None:
+    """No epoch after the last cut was as good as the model right after it."""
+    last = record["history"][-1]
+    log.warn(
+        f"best.pt is the model as it was right after the cut, fitness {of_fitness(record['final']['fitness'])}: the "
+        f"training that followed only made it worse ({of_fitness(last['fitness'])} after epoch {last['epoch']}). Give "
+        "it more epochs, or a lower lr0 with an optimizer= of your own"
     )
 
 

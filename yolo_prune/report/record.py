@@ -12,8 +12,9 @@ channel_multiple        what counts that changed are multiples of: channels, and
 deployment              what size_bytes is of: format, precision, imgsz
 latency                 where a device profile is in use: what was predicted, bound and measured, and by which profile
 fitness_is              what fitness is of this task: mAP50-95
-steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_after, seconds; with a profile
-                        predicted_ms; measured, where the plan was timed before it was cut: shares of the dense
+steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_cut (right after the cut, before
+                        any training; None where a run does not validate), fitness_after (after that epoch), seconds;
+                        with a profile predicted_ms; measured, where the plan was timed before it was cut: shares of the dense
                         model's time (measured_bound.Check)
 history                 epoch, fitness, params, gflops; one row an epoch
 qat                     of a second stage with quantize=8: epochs, and weights, its checkpoint within the run's folder
@@ -101,6 +102,7 @@ def add_step(
         "params": size.params,
         "gflops": size.gflops,
         "fitness_before": fitness,
+        "fitness_cut": None,
         "fitness_after": None,
         "seconds": round(seconds, 3),
         **({} if latency is None else {"predicted_ms": round(latency, 4)}),

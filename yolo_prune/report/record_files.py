@@ -11,7 +11,7 @@ from typing import Any
 
 from yolo_prune import files
 
-CSV_COLUMNS = ("step", "epoch", "params", "gflops", "fitness_before", "fitness_after", "seconds")
+CSV_COLUMNS = ("step", "epoch", "params", "gflops", "fitness_before", "fitness_cut", "fitness_after", "seconds")
 
 
 def write(record: dict[str, Any], save_dir: Path) -> None:

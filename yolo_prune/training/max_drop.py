@@ -19,15 +19,14 @@ from yolo_prune.training import ddp, roll_back
 from yolo_prune.training.session_data import Session
 
 
-def recovered(history: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
-    """The best fitness since a step.
+def recovered(history: Sequence[Mapping[str, Any]], step: Mapping[str, Any]) -> float | None:
+    """The best fitness since a step, which is that of best.pt: right after the cut, or of an epoch since.
 
     Args:
-        history: of the record. epoch: of the step, counted from 1.
+        history: of the record. step: the step's row of it.
     """
-    return max(
-        (row["fitness"] for row in history if row["epoch"] >= epoch and row["fitness"] is not None), default=None
-    )
+    since = [row["fitness"] for row in history if row["epoch"] >= step["epoch"]]
+    return max((fitness for fitness in [step.get("fitness_cut"), *since] if fitness is not None), default=None)
 
 
 def check_epoch(epochs: Sequence[int], last: int) -> int | None:
@@ -102,7 +101,7 @@ def _is_too_low(session: Session) -> bool:
 
 
 def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
-    dense, now = session.dense_fitness, recovered(session.record["history"], row["epoch"])
+    dense, now = session.dense_fitness, recovered(session.record["history"], row)
     allowed = session.recipe.max_drop
     return dense is not None and now is not None and allowed is not None and now < dense - allowed
 
@@ -110,7 +109,7 @@ def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
 def _go_back(run: Run, session: Session) -> None:
     """Undo the last step, and take no other."""
     row = session.steps[-1]
-    fitness = recovered(session.record["history"], row["epoch"])
+    fitness = recovered(session.record["history"], row)
     roll_back.go_back(run)
     session.done -= 1
     session.epochs = session.epochs[: session.done]

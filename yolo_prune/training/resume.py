@@ -52,7 +52,7 @@ def _require_record(record: Mapping[str, Any]) -> None:
     whole: dict[str, tuple[type, ...]] = {"epoch": (int,), "params": (int,), "gflops": (int, float)}
     rows = {
         "history": {**whole, "fitness": optional},
-        "steps": {**whole, "step": (int,), "fitness_before": optional, "fitness_after": optional},
+        "steps": {**whole, "step": (int,), **{f"fitness_{when}": optional for when in ("before", "cut", "after")}},
     }
     checked: list[tuple[Any, dict[str, tuple[type, ...]]]] = [(record["baseline"], {"fitness": optional})]
     checked += [(row, kinds) for part, kinds in rows.items() for row in _list(record, part)]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from yolo_prune import log
 from yolo_prune.cost.model_size import Size
@@ -87,7 +89,18 @@ def finish(run: Run, session: Session) -> None:
         log.warn(line)
     missing = len(session.epochs) - session.done
     messages.ended(record, missing, len(session.epochs), run.last)
+    if _is_best_as_cut(record):
+        messages.best_as_cut(record)
     log.say(f"record {run.own_folder / 'record.json'}, picture {path}")
+
+
+def _is_best_as_cut(record: Mapping[str, Any]) -> bool:
+    """Whether best.pt is the model right after its latest step: epochs followed, and none was better."""
+    step = next((row for row in reversed(record["steps"]) if "undone" not in row), None)
+    if step is None or step["fitness_cut"] is None:
+        return False
+    since = [row["fitness"] for row in record["history"] if row["epoch"] >= step["epoch"]]
+    return bool(since) and all(fitness is not None and fitness < step["fitness_cut"] for fitness in since)
 
 
 def say_next(run: Run, session: Session, trained: Path | None = None) -> None:

@@ -91,7 +91,7 @@ class Session:
             raise self.failed
 
     def save_now(self, run: Run) -> None:
-        """Have the first process write last.pt as of the epoch before; all hear whether it went well."""
+        """Have the first process write best.pt, and last.pt as of the epoch before; all hear whether it went well."""
 
         def save() -> None:
             run.save_as_of_the_epoch_before()

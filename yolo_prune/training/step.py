@@ -2,8 +2,9 @@
 """One step of the pruning: choose, cut, carry over, record, save.
 
 It is taken at the start of its epoch, before the learning rate moves: the average is scored, the average and the live
-model are cut by one plan, the optimizer's state follows, best fitness and early stopping start anew, and last.pt is
-written at once, so that the host's NaN recovery, which loads last.pt strictly, finds the width that the run has.
+model are cut by one plan, the optimizer's state follows, best fitness and early stopping start anew. The cut model is
+validated, and is best.pt until an epoch is better. last.pt is written at once, so that the host's NaN recovery, which
+loads last.pt strictly, finds the width that the run has.
 """
 
 from __future__ import annotations
@@ -66,14 +67,15 @@ def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], 
     _make_sparse(run, session, share)
     run.rewire_after_cut()
     row = _record(run, session, start, check)
+    run.forget_the_best()
+    if run.chooses_best:
+        row["fitness_cut"] = run.count_as_best()
     last_checkpoint.stamp(run, session, graph, removed)
     session.start_actions(run, _graph_until_next_step(run, session))
     recovery.follow(run, session)
     recovery.say(run, session)
     session.actions.warm_up(len(run.loader), run.accumulate)
-    run.forget_the_best()
-    if run.epoch > run.start_epoch:
-        session.save_now(run)
+    session.save_now(run)
     return row, removed
 
 
