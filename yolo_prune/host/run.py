@@ -348,7 +348,8 @@ class Run:
     def save_as_of_the_epoch_before(self) -> None:
         """Write last.pt, and best.pt until a better one is validated, such that a resumed run begins at this epoch.
 
-        Before the first epoch of a process best.pt alone is written (atomic_saving.py): no epoch of its own is behind it.
+        Before the first epoch of a process best.pt alone is written: no epoch of its own is behind it
+        (atomic_saving.py).
         """
         trainer = self.trainer
         if not self.is_first or not trainer.args.save:

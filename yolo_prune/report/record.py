@@ -14,8 +14,8 @@ latency                 where a device profile is in use: what was predicted, bo
 fitness_is              what fitness is of this task: mAP50-95
 steps                   step, epoch (from 1), params, gflops, fitness_before, fitness_cut (right after the cut, before
                         any training; None where a run does not validate), fitness_after (after that epoch), seconds;
-                        with a profile predicted_ms; measured, where the plan was timed before it was cut: shares of the dense
-                        model's time (measured_bound.Check)
+                        with a profile predicted_ms; measured, where the plan was timed before it was cut: shares of
+                        the dense model's time (measured_bound.Check)
 history                 epoch, fitness, params, gflops; one row an epoch
 qat                     of a second stage with quantize=8: epochs, and weights, its checkpoint within the run's folder
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went
