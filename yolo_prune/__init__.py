@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yolo_prune.errors import PruneError
     from yolo_prune.registry import register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "prune": "yolo_prune.api",

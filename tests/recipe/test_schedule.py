@@ -78,6 +78,15 @@ def test_step_epochs_are_exact(
     assert step_epochs(recipe(schedule, start, end, steps), epochs) == expected
 
 
+@pytest.mark.parametrize(
+    ("epochs", "known", "expected"), [(1, False, 0), (2, False, 1), (3, False, 1), (10, False, 3), (10, True, 0)]
+)
+def test_a_start_that_is_left_open_lets_a_model_learn_its_classes_first(
+    epochs: int, known: bool, expected: int
+) -> None:
+    assert step_epochs(Recipe(name="mine", flops="50%"), epochs, known) == [expected]
+
+
 @pytest.mark.parametrize(("known", "expected"), [(False, [3]), (True, [0])])
 def test_an_open_start_goes_by_what_the_model_knows(known: bool, expected: list[int]) -> None:
     def single(start: float | None) -> Recipe:

@@ -107,6 +107,13 @@ def test_the_layers_of_the_record_are_those_of_the_checkpoint(run: Path) -> None
     assert record_of(run)["fitness_is"] == "mAP50-95"
 
 
+def test_a_run_that_has_ended_is_not_resumed(run: Path) -> None:
+    """The host would go on with its example data, coco8.yaml, which it downloads."""
+    last = run / "weights" / "last.pt"
+    with pytest.raises(PruneError, match=r"last\.pt is of a run that has ended.*tiny\.yaml epochs="):
+        YOLO(last).train(resume=True)
+
+
 def test_csv_and_picture_stand_beside(run: Path) -> None:
     with (run / "pruning" / "record.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -14,6 +14,7 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import arguments, wrapped
+from yolo_prune.host.spec_key import SPEC_KEY
 from yolo_prune.recipe.file import RENAMED
 
 
@@ -46,9 +47,29 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
             or kwargs.keys() & {f"prune_{old}" for old in RENAMED}
         ):
             refuse_early(self, kwargs)
+        if kwargs.get("resume"):
+            _require_unfinished(self)
         return stock_train(self, *args, **kwargs)
 
     model.Model.train = wrapped.mark(train)
+
+
+def _require_unfinished(yolo: Any) -> None:
+    """Raise where a run that pruned is to be resumed and has ended: the host would look for its example data first.
+
+    A run that ends marks its checkpoints with epoch -1 (8.4.190, utils/torch_utils.py: `strip_optimizer`).
+
+    Raises:
+        PruneError: in one line.
+    """
+    checkpoint = yolo.ckpt if isinstance(yolo.ckpt, dict) else {}
+    pruned = SPEC_KEY in (getattr(yolo.model, "yaml", None) or {})
+    if pruned and checkpoint.get("epoch") == -1:
+        data = (checkpoint.get("train_args") or {}).get("data") or "my.yaml"
+        raise PruneError(
+            f"resume: {yolo.ckpt_path} is of a run that has ended, so nothing is left of it to train. To train its "
+            f"model further: yolo train model={yolo.ckpt_path} data={data} epochs=..."
+        )
 
 
 def _install_keeping_attached(model: Any) -> None:

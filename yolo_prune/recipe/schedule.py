@@ -71,7 +71,8 @@ def step_epochs(recipe: Timing, epochs: int, known: bool = False) -> list[int]:
     """Return the epochs at whose start the pruning steps happen.
 
     The first step is at epoch floor(start * epochs), the last at floor(end * epochs), the others evenly between; none
-    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start.
+    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start. Where
+    that is left open, a model that must learn its classes is trained for an epoch first, if the run has a second.
     Where start to end has fewer epochs than steps, every one of them has a step and there are that many steps: the last
     one still reaches the target.
 
@@ -110,4 +111,6 @@ def _window(recipe: Timing, epochs: int, alone: float) -> tuple[int, int]:
     end = start if recipe.end is None else recipe.end
     # 0.29 * 100 is 28.999…96 in floats: a hair is added before the floor
     first, last = (min(floor(part * epochs + 1e-9), epochs - 1) for part in (start, end))
-    return first, last
+    if recipe.start is None and alone > 0:  # what it must learn first takes an epoch at least
+        first = min(max(first, 1), epochs - 1)
+    return first, max(first, last)

@@ -134,8 +134,9 @@ def more_steps(images: int, steps: int, stock: int) -> None:
 def few_steps(steps: int) -> None:
     """A training that is too short to recover in."""
     log.warn(
-        f"about {steps} steps of the optimizer are left to recover in, which is few: such a training can end below "
-        "what the cut alone leaves (yolo-prune apply). Give it more epochs; more: yolo-prune help faq"
+        f"about {steps} steps of the optimizer are left to recover in, which is few: every epoch can be below what "
+        "the cut alone leaves, and best.pt is that model until one is better. Give it more epochs; more: "
+        "yolo-prune help faq"
     )
 
 

@@ -135,10 +135,14 @@ def _block_names(axes: Any, blocks: Sequence[Block], places: Sequence[Sequence[f
 
 
 def _epochs(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
-    """Fitness over the epochs, beside that of the dense model and what may be lost of it; GFLOPs; the steps."""
+    """Fitness over the epochs and right after each cut, beside that of the dense model and what may be lost of it;
+    GFLOPs; the steps."""
     history = record.get("history", [])
     seen = [(row["epoch"], row["fitness"]) for row in history if row["fitness"] is not None]
     axes.plot(*(zip(*seen, strict=True) if seen else ([], [])), "o-", color=palette.pruned, ms=3.5, label="fitness")
+    cuts = [(row["epoch"] - 1, row["fitness_cut"]) for row in record["steps"] if row.get("fitness_cut") is not None]
+    if cuts:
+        axes.plot(*zip(*cuts, strict=True), "o", color=palette.pruned, mfc="none", ms=6, label="right after the cut")
     axes.set_xlabel("epoch")
     axes.set_ylabel(_fitness_name(record), color=palette.pruned)
     dense, drop = record["baseline"].get("fitness"), (record.get("recipe") or {}).get("max_drop")
@@ -146,7 +150,7 @@ def _epochs(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
         axes.axhline(dense, color=palette.soft, lw=1.2, ls="--", label=f"before the first cut, {dense:.3f}")
         if drop is not None:
             axes.axhspan(dense - drop, dense, color=palette.third, alpha=0.18, lw=0, label=f"allowed drop, {drop:g}")
-    _limits(axes, [*(value for _, value in seen), *([] if dense is None else [dense, dense - (drop or 0)])])
+    _limits(axes, [*(value for _, value in [*seen, *cuts]), *([] if dense is None else [dense, dense - (drop or 0)])])
     _steps(axes, record["steps"], palette)
     axes.grid(axis="y")
     epochs = [row["epoch"] for row in history]
