@@ -71,8 +71,8 @@ def step_epochs(recipe: Timing, epochs: int, known: bool = False) -> list[int]:
     """Return the epochs at whose start the pruning steps happen.
 
     The first step is at epoch floor(start * epochs), the last at floor(end * epochs), the others evenly between; none
-    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start. Where
-    that is left open, a model that must learn its classes is trained for an epoch first, if the run has a second.
+    is later than the last epoch, so that at least one epoch of fine-tuning follows. A single step is at the start.
+    Where that is left open, a model that must learn its classes is trained for an epoch first, if there is a second.
     Where start to end has fewer epochs than steps, every one of them has a step and there are that many steps: the last
     one still reaches the target.
 
