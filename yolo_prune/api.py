@@ -22,7 +22,7 @@ from yolo_prune.device import profile, quick_look
 from yolo_prune.device.plan_timer import PlanTimer, possible
 from yolo_prune.device.profile import SideBySide
 from yolo_prune.errors import PruneError
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, dataset_check, datasets, trainable_check, yolo_object
@@ -85,6 +85,7 @@ def prune(
     data = None if data is None else value_checks.path("data", data, "my.yaml")
     network = yolo_object.network_of(model)
     _require_prunable(model, network, data)
+    imgsz = None if imgsz is None else image_shape.said(network, imgsz)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in GRADIENT_IMPORTANCES:
         wanted = choice.by_weights(wanted)

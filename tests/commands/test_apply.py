@@ -12,6 +12,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import load_checkpoint
 
 from tests.helpers.made_up_device import made_up_once
+from tests.helpers.small_models import untrained
 from yolo_prune import cli
 from yolo_prune.cost import model_size
 from yolo_prune.cost.file_size import Deployment
@@ -73,3 +74,12 @@ def test_a_file_that_was_there_is_replaced_and_said_to_be(tmp_path: Path, caplog
         said.append("best-pruned.pt was there and is replaced" in caplog.text)
         assert "data=..." in caplog.text, "none was given"
     assert said == [False, True]
+
+
+def test_a_size_that_the_model_does_not_take_is_rounded_as_the_host_does_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best = tmp_path / "best.pt"
+    untrained().save(best)
+    assert cli.main(["apply", f"model={best}", "flops=70%", "importance=l2", "imgsz=100"]) == 0
+    assert "imgsz=100 is not a multiple of 32: 128 is used" in caplog.text

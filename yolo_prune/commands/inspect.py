@@ -14,7 +14,7 @@ from torch import nn
 from yolo_prune import files, log
 from yolo_prune.cost import model_size
 from yolo_prune.errors import PruneError
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host import checkpoint, dataset_check, datasets
 from yolo_prune.importance import scoring
@@ -68,7 +68,8 @@ def inspect(
     _show(network, graph, rows, share)
     answer = {"groups": {g.name: g.size for g in graph.groups}, "layers": rows, "prunable_share": share}
     if data is not None:
-        side = int(imgsz or (ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE)
+        given = int(imgsz or (ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE)
+        side = image_shape.said(network, given)
         answer["sensitivity"] = _sensitivity(network, graph, importance, data, side, images, target)
     return answer
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.cost.file_size import DEFAULT
 from yolo_prune.cost.model_size import Size
@@ -122,10 +121,7 @@ def image_side(main: Subject, imgsz: int | None) -> int:
     given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
     if isinstance(given, (list, tuple)):
         given = max(given)
-    side = image_shape.rounded(main.network, int(given))
-    if side != given:
-        log.warn(f"imgsz={given} is not a multiple of {image_shape.step(main.network)}: {side} is exported")
-    return side
+    return image_shape.said(main.network, int(given))
 
 
 def stage(subject: Subject, folder: Path) -> Path:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from yolo_prune import log
+
 _TRIED = (64, 192, 320, 640)  # pixels
 # The queries of RT-DETR's decoder are chosen among the image's cells, all of them where there are fewer than 300.
 _OF_QUERIES = 192
@@ -24,6 +26,14 @@ def rounded(model: nn.Module, imgsz: int) -> int:
     """The side of an image in pixels, rounded up to what the model takes."""
     size = step(model)
     return -(-int(imgsz) // size) * size
+
+
+def said(model: nn.Module, imgsz: int) -> int:
+    """As `rounded`; where that is another number than was given, it is said."""
+    side = rounded(model, imgsz)
+    if side != imgsz:
+        log.warn(f"imgsz={imgsz} is not a multiple of {step(model)}: {side} is used")
+    return side
 
 
 def tried(model: nn.Module) -> tuple[int, ...]:
