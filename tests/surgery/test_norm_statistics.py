@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.surgery.test_reconstruct import away, cut, images, settled, small
+from tests.helpers.reconstruction import away, cut, images, settled, small
 from yolo_prune.surgery import norm_statistics
 
 
