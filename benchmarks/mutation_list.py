@@ -31,6 +31,7 @@ FILES = {
     "run": "yolo_prune/host/run.py",
     "warmup": "yolo_prune/training/warmup.py",
     "schedule": "yolo_prune/recipe/schedule.py",
+    "saving": "yolo_prune/host/atomic_saving.py",
     "scopes": "yolo_prune/allocation/scopes.py",
     "regularize": "yolo_prune/training/regularize.py",
     "step": "yolo_prune/planning/choice.py",
@@ -38,6 +39,7 @@ FILES = {
     "units": "yolo_prune/allocation/units.py",
 }
 TESTS = {
+    "best_model": "tests/training/test_best_model.py",
     "after_the_cut": "tests/training/test_after_the_cut.py",
     "sensitivity": "tests/planning/test_sensitivity.py",
     "again": "tests/training/test_again.py",
@@ -236,9 +238,33 @@ MUTATIONS = (
     ),
     Mutation(
         "max_drop",
-        "return max(\n        (row",
-        "return min(\n        (row",
+        "return max((fitness for",
+        "return min((fitness for",
         ("roll_back::test_what_came_back_is_the_best_since_the_step",),
+    ),
+    Mutation(
+        "max_drop",
+        '[step.get("fitness_cut"), *since]',
+        "since",
+        ("roll_back::test_what_came_back_is_the_best_since_the_step",),
+    ),
+    Mutation(
+        "run",
+        "self.trainer.best_fitness = self.trainer.fitness = fitness",
+        "self.trainer.fitness = fitness",
+        ("best_model::test_it_is_the_model_as_cut_where_no_epoch_is_better",),
+    ),
+    Mutation(
+        "saving",
+        "has_ended_one = trainer.epoch >= trainer.start_epoch",
+        "has_ended_one = True",
+        ("best_model::test_it_is_the_model_as_cut_where_no_epoch_is_better",),
+    ),
+    Mutation(
+        "schedule",
+        "if recipe.start is None and alone > 0:",
+        "if recipe.start is None and alone > 1:",
+        ("schedule::test_a_start_that_is_left_open_lets_a_model_learn_its_classes_first",),
     ),
     Mutation(
         "max_drop",

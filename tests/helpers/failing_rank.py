@@ -67,7 +67,15 @@ def trainer_in(folder: Path) -> Any:
         if RANK == 0:
             (trainer.wdir / "last.pt").write_bytes(b"as the host has it")
 
-    arguments = {"model": "yolov8n.yaml", "pretrained": True, "save": True, "nbs": 4, "freeze": None, "epochs": 4}
+    arguments = {
+        "model": "yolov8n.yaml",
+        "pretrained": True,
+        "save": True,
+        "val": False,
+        "nbs": 4,
+        "freeze": None,
+        "epochs": 4,
+    }
     arguments["imgsz"] = 64
     trainer = SimpleNamespace(
         model=model,

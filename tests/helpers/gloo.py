@@ -2,8 +2,7 @@
 """The host's real trainer in two processes on a CPU: the few lines of it that name a GPU, replaced.
 
 The host trains in several processes on several GPUs only. Everything else is the host's: the parent's `train`, its
-temporary script, `torch.distributed.run`, samplers, DDP, the loop, saving. What is not run is the validation of best.pt
-after training, which names a CUDA device in each worker.
+temporary script, `torch.distributed.run`, samplers, DDP, the loop, validation, saving.
 """
 
 from __future__ import annotations
@@ -11,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import distributed
 from torch.nn import parallel
 from ultralytics.engine import trainer as engine
+from ultralytics.engine import validator
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -29,6 +30,13 @@ class CpuDdp(parallel.DistributedDataParallel):
 
     def __init__(self, module: torch.nn.Module, device_ids: Any = None, **settings: Any) -> None:
         super().__init__(module, **settings)
+
+
+class CpuBackend(validator.AutoBackend):
+    """What a model is validated in outside the epochs, on the CPU: the host names a CUDA device in each worker."""
+
+    def __init__(self, *args: Any, device: Any = None, **settings: Any) -> None:
+        super().__init__(*args, device=torch.device("cpu"), **settings)
 
 
 class GlooTrainer(DetectionTrainer):
@@ -46,12 +54,8 @@ class GlooTrainer(DetectionTrainer):
     def _setup_ddp(self) -> None:
         distributed.init_process_group("gloo", rank=RANK, world_size=self.world_size)
         engine.nn.parallel.DistributedDataParallel = CpuDdp  # the name by which the host makes its wrapper
-
-    def final_eval(self) -> None:
-        if RANK == 0:
-            for path in (self.last, self.best):
-                engine.strip_optimizer(path)
-        distributed.barrier()
+        validator.AutoBackend = CpuBackend
+        validator.get_torch_device_backend = lambda kind: SimpleNamespace(current_device=lambda: 0)
 
 
 def decide(trainer: Any) -> None:

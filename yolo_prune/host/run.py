@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
@@ -283,7 +283,13 @@ class Run:
         return fitness
 
     def _validated(self) -> tuple[float | None, dict[str, Any]]:
-        """Fitness and the other metrics of the average; None and nothing in all processes but the first."""
+        """Fitness and the other metrics of the average; None and nothing in all processes but the first.
+
+        Running statistics are the first process's, as the host has it (`BaseTrainer.validate`).
+        """
+        if distributed.is_available() and distributed.is_initialized():
+            for buffer in self.trainer.ema.ema.buffers():
+                distributed.broadcast(buffer, src=0)
         validator = self.trainer.get_validator()
         validator.args.plots = False
         metrics = dict(validator(model=deepcopy(self.trainer.ema.ema)) or {})
