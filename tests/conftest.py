@@ -82,8 +82,14 @@ def _host(request: pytest.FixtureRequest) -> None:
     for kind in quick_look.LOOKED_AT:  # as if every machine that runs the tests had been looked at, with this result
         if quick_look.runtimes.missing(kind) is None:
             quick_look.keep(kind, 8)
+    gc.set_threshold(50_000, 20, 50)  # rarely: the host looks for garbage seven times a training by itself
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _less_garbage(_host: None) -> None:
+    """What was imported, and made by the files before, is no garbage: the host looks through all that is not frozen."""
     gc.collect()
-    gc.freeze()  # the host looks for garbage seven times a training: what was imported by now is none
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -338,9 +338,6 @@ def test_an_index_that_is_off_is_found_at_its_layer(stock: Any, layer: str, kind
 FAMILIES = (
     "yolov8n-seg",
     "yolov8n-pose",
-    "yolov8n-obb",
-    "yolov8n-cls",
-    "yolov9t",
     "yolov10n",
     "yolo11n",
     "yolo12n",
