@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share few cores
 os.environ["YOLO_OFFLINE"] = "True"
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -165,9 +166,15 @@ def bccd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"no shared/datasets/bccd at or above {ROOT.name}/")
     source = next(iter(sorted(found.glob("*.yaml"))))
     data = yaml.safe_load(source.read_text(encoding="utf-8"))
-    data["path"] = str(found)
+    folder = tmp_path_factory.mktemp("bccd")
+    for image in found.glob("images/*/*"):  # a link each: the host keeps a cache beside the labels, and follows folders
+        link = folder / image.relative_to(found)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image)
+    shutil.copytree(found / "labels", folder / "labels", ignore=shutil.ignore_patterns("*.cache"))
+    data["path"] = str(folder)
     data.pop("download", None)
-    copy = tmp_path_factory.mktemp("bccd") / "bccd.yaml"
+    copy = folder / "bccd.yaml"
     copy.write_text(yaml.safe_dump(data), encoding="utf-8")
     return copy
 

@@ -94,6 +94,7 @@ def test_few_steps_to_recover_in_are_told(
     with caplog.at_level("WARNING"):
         recovery.say(Run(trainer), SimpleNamespace(recipe=recipe, epochs=[2, 10], unfinished=False))  # type: ignore[arg-type]
     assert ("to recover in, which is few" in caplog.text) is (left is not None)
+    assert ("prune_nbs=16" in caplog.text) is (given.get("nbs") == 64), "it steps for four batches"
     assert left is None or f"about {left} steps of the optimizer are left to recover in" in caplog.text
 
 

@@ -65,9 +65,10 @@ def test_it_is_the_model_as_cut_where_no_epoch_is_better(
     assert not run.is_the_cut("last.pt")
     assert [row["fitness_cut"] for row in run.record["steps"]] == [0.9]
     assert run.record["final"]["fitness"] == 0.9
+    assert run.record["best"] == {"epoch": epoch + 1, "right_after_cut": True, "fitness": 0.9}
     assert run.stopper < 0.9  # patience counts epochs
     assert load_checkpoint(run.folder / "weights" / "best.pt")[1]["train_metrics"]["metrics/mAP50(B)"] == 0.125
-    assert "best.pt is the model as it was right after the cut, fitness 0.9000" in caplog.text
+    assert "no epoch was better than the model right after the cut" in caplog.text
 
 
 def test_it_is_that_of_an_epoch_that_is_better(
@@ -76,8 +77,9 @@ def test_it_is_that_of_an_epoch_that_is_better(
     run = Watched(tiny_data, tmp_path, 1, -1.0, monkeypatch)
     assert not run.is_the_cut("best.pt")
     assert run.record["steps"][0]["fitness_cut"] == -1
-    assert run.record["final"]["fitness"] >= 0
-    assert "right after the cut" not in caplog.text
+    assert run.record["final"]["fitness"] == run.record["best"]["fitness"] >= 0
+    assert not run.record["best"]["right_after_cut"]
+    assert "no epoch was better" not in caplog.text
 
 
 @pytest.mark.parametrize("without", [{"val": False}, {"save": False}])

@@ -50,7 +50,8 @@ def apply(
     if ckpt.pop("modelopt", None):
         log.warn(f"{source} was trained with quantize=8: its weights are cut, what it learned of INT8 is dropped")
     pruned = network if data is None else yolo_object.open_with(source, network)
-    record = api.prune(pruned, flops=flops, params=params, recipe=recipe, data=data, imgsz=imgsz, **settings)
+    side = imgsz or checkpoint.image_size(ckpt)
+    record = api.prune(pruned, flops=flops, params=params, recipe=recipe, data=data, imgsz=side, **settings)
     if target.is_file():
         log.say(f"{target} was there and is replaced; out= names another")
     checkpoint.write(target, copy_of(network), ckpt)

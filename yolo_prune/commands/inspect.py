@@ -68,7 +68,7 @@ def inspect(
     _show(network, graph, rows, share)
     answer = {"groups": {g.name: g.size for g in graph.groups}, "layers": rows, "prunable_share": share}
     if data is not None:
-        given = int(imgsz or (ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE)
+        given = imgsz or checkpoint.image_size(ckpt) or model_size.IMAGE
         side = image_shape.said(network, given)
         answer["sensitivity"] = _sensitivity(network, graph, importance, data, side, images, target)
     return answer

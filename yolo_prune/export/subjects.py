@@ -118,10 +118,7 @@ def check_dataset(data: str | Path, subjects: list[Subject]) -> None:
 
 def image_side(main: Subject, imgsz: int | None) -> int:
     """The side of the input in pixels, rounded up to the model's stride as the host does."""
-    given = imgsz or (main.ckpt.get("train_args") or {}).get("imgsz") or model_size.IMAGE
-    if isinstance(given, (list, tuple)):
-        given = max(given)
-    return image_shape.said(main.network, int(given))
+    return image_shape.said(main.network, imgsz or checkpoint.image_size(main.ckpt) or model_size.IMAGE)
 
 
 def stage(subject: Subject, folder: Path) -> Path:

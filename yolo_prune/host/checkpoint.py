@@ -100,6 +100,12 @@ def of_this_run(path: Path) -> nn.Module:
     return model
 
 
+def image_size(ckpt: Mapping[str, Any]) -> int | None:
+    """The image size in pixels that a checkpoint says it was trained with; of a list the largest."""
+    given = (ckpt.get("train_args") or {}).get("imgsz")
+    return int(max(given) if isinstance(given, (list, tuple)) else given) if given else None
+
+
 def require_file(path: str | Path, argument: str = "model") -> Path:
     """The file of a checkpoint, before it is read.
 

@@ -278,6 +278,7 @@ class Run:
         fitness, metrics = self._validated()
         if fitness is None or not math.isfinite(fitness):
             return None
+        fitness = round(fitness, 5)  # as that of an epoch is: of two that are equal the first one is the best
         self.trainer.best_fitness = self.trainer.fitness = fitness
         self.trainer.metrics = {**(self.trainer.metrics or {}), **metrics}
         return fitness

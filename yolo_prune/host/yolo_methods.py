@@ -57,7 +57,8 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
 def _require_unfinished(yolo: Any) -> None:
     """Raise where a run that pruned is to be resumed and has ended: the host would look for its example data first.
 
-    A run that ends marks its checkpoints with epoch -1 (8.4.190, utils/torch_utils.py: `strip_optimizer`).
+    A run that ends marks its checkpoints with epoch -1, which a best.pt of before the first epoch has as well (8.4.190,
+    utils/torch_utils.py: `strip_optimizer`).
 
     Raises:
         PruneError: in one line.
@@ -67,8 +68,8 @@ def _require_unfinished(yolo: Any) -> None:
     if pruned and checkpoint.get("epoch") == -1:
         data = (checkpoint.get("train_args") or {}).get("data") or "my.yaml"
         raise PruneError(
-            f"resume: {yolo.ckpt_path} is of a run that has ended, so nothing is left of it to train. To train its "
-            f"model further: yolo train model={yolo.ckpt_path} data={data} epochs=..."
+            f"resume: nothing is left to resume of {yolo.ckpt_path}: its run has ended, or was stopped before it had "
+            f"saved an epoch. To train its model further: yolo train model={yolo.ckpt_path} data={data} epochs=..."
         )
 
 

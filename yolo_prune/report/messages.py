@@ -131,11 +131,16 @@ def more_steps(images: int, steps: int, stock: int) -> None:
     )
 
 
-def few_steps(steps: int) -> None:
-    """A training that is too short to recover in."""
+def few_steps(steps: int, batch: int | None, batches: int) -> None:
+    """A training that is too short to recover in.
+
+    Args:
+        steps: of the optimizer that are left. batch: its images, where a step takes several of them. batches: left.
+    """
+    often = "" if batch is None else f", or let the optimizer step for every batch ({batches} times): prune_nbs={batch}"
     log.warn(
         f"about {steps} steps of the optimizer are left to recover in, which is few: every epoch can be below what "
-        "the cut alone leaves, and best.pt is that model until one is better. Give it more epochs; more: "
+        f"the cut alone leaves, and best.pt is that model until one is better. Give it more epochs{often}; more: "
         "yolo-prune help faq"
     )
 
@@ -224,9 +229,9 @@ def best_as_cut(record: Mapping[str, Any]) -> None:
     """No epoch after the last cut was as good as the model right after it."""
     last = record["history"][-1]
     log.warn(
-        f"best.pt is the model as it was right after the cut, fitness {of_fitness(record['final']['fitness'])}: the "
-        f"training that followed only made it worse ({of_fitness(last['fitness'])} after epoch {last['epoch']}). Give "
-        "it more epochs, or a lower lr0 with an optimizer= of your own"
+        f"no epoch was better than the model right after the cut, which best.pt is or is as good as: fitness "
+        f"{of_fitness(record['final']['fitness'])}, and {of_fitness(last['fitness'])} after epoch {last['epoch']}. "
+        "Give it more epochs, or a lower lr0 with an optimizer= of your own"
     )
 
 

@@ -150,6 +150,10 @@ def _epochs(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
         axes.axhline(dense, color=palette.soft, lw=1.2, ls="--", label=f"before the first cut, {dense:.3f}")
         if drop is not None:
             axes.axhspan(dense - drop, dense, color=palette.third, alpha=0.18, lw=0, label=f"allowed drop, {drop:g}")
+    best = record.get("best")
+    if best is not None:
+        at = best["epoch"] - best["right_after_cut"]
+        axes.plot([at], [best["fitness"]], "*", color=palette.text, ms=9, label="best.pt", zorder=5)
     _limits(axes, [*(value for _, value in [*seen, *cuts]), *([] if dense is None else [dense, dense - (drop or 0)])])
     _steps(axes, record["steps"], palette)
     axes.grid(axis="y")

@@ -16,6 +16,7 @@ steps                   step, epoch (from 1), params, gflops, fitness_before, fi
                         any training; None where a run does not validate), fitness_after (after that epoch), seconds;
                         with a profile predicted_ms; measured, where the plan was timed before it was cut: shares of
                         the dense model's time (measured_bound.Check)
+best                    epoch that best.pt is of, from 1; right_after_cut: as it was cut, before that epoch's training
 history                 epoch, fitness, params, gflops; one row an epoch
 qat                     of a second stage with quantize=8: epochs, and weights, its checkpoint within the run's folder
 removed                 blocks: those that went whole; heads: attention -> heads before and after, where some went

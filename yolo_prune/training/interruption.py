@@ -17,7 +17,10 @@ from yolo_prune.host.run import Run
 from yolo_prune.report import messages
 from yolo_prune.training import folder_lock
 
-_FULL = {errno.ENOSPC: "Make room", errno.EDQUOT: "Make room", errno.EROFS: "Make it writable"}  # of writing alone
+_FULL = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room"),
+    errno.EROFS: "Make it writable",
+}  # of writing alone
 _CLOSED = (errno.EACCES, errno.EPERM)  # of reading and of writing; without a name they are no file's, but a socket's
 
 

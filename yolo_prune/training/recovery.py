@@ -73,9 +73,9 @@ def say(run: Run, session: Session) -> None:
         _say_more_steps(run, session, _batches_left(run, session))
     images = images_to_a_step(run, session)
     batches = run.batches_to_a_step if images is None else max(images // run.batch_size, 1)
-    steps = _batches_left(run, session) // batches
-    if steps < FEW:
-        messages.few_steps(steps)
+    left = _batches_left(run, session)
+    if left // batches < FEW:
+        messages.few_steps(left // batches, run.batch_size if batches > 1 else None, left)
 
 
 def _say_more_steps(run: Run, session: Session, left: int) -> None:
