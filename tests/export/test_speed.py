@@ -18,7 +18,7 @@ from tests.helpers.untrained import QUICK
 from yolo_prune.cost.model_size import Size
 from yolo_prune.device import timing
 from yolo_prune.errors import NoisyError, VerifyError
-from yolo_prune.export import job, results, subjects, verdict
+from yolo_prune.export import job, results, subjects, table, verdict
 
 
 def _paced(monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, Any]) -> None:
@@ -124,3 +124,26 @@ def test_a_quantized_artifact_that_is_slower_than_the_plain_parent_fails() -> No
         verdict.judge(one)
     assert [one.faults for one in dense] == [[], []]
     assert small.faults == ["slower than the dense model in fp32: 0.67 times as fast in onnx, int8"]
+
+
+@pytest.mark.parametrize(
+    ("dense", "pruned", "interval", "said"),
+    [
+        (8.19, 2.61, [1.82, 1.92], True),  # on a machine that two other processes shared
+        (2.61, 8.19, [1.82, 1.92], True),
+        (6.09, 3.29, [1.83, 1.92], False),
+        (6.09, 2.9, [1.83, 1.92], False),  # 2.1, which is near enough
+        (8.19, 2.61, [1.82, None], False),  # too few rounds for an end of the interval
+    ],
+)
+def test_milliseconds_that_say_another_speed_up_than_the_turns_are_told(
+    dense: float, pruned: float, interval: list[float | None], said: bool
+) -> None:
+    common = {"format": "onnx", "precision": "fp32"}
+    rows: list[dict[str, Any]] = [
+        {**common, "role": "dense", "latency_ms": {"median": dense}, "speedup": 1.0, "speedup_interval": [1.0, 1.0]},
+        {**common, "role": "pruned", "latency_ms": {"median": pruned}, "speedup": 1.89, "speedup_interval": interval},
+    ]
+    lines = table.in_bursts(rows)
+    assert len(lines) == said
+    assert not said or f"{dense / pruned:.2f} times as fast, turn by turn 1.89 times" in lines[0]

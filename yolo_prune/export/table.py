@@ -137,6 +137,8 @@ def cells(record: Mapping[str, Any], parities: Sequence[str]) -> list[dict[str, 
     return shown
 
 
+_BURST = 1.1  # by how much the ratio of medians may lie outside of the interval of the ratios
+
 TIES = "ties: kept by only one of torch and the file, though both have them, for they stand at a limit; no fault"
 
 
@@ -151,6 +153,8 @@ def show(record: dict[str, Any]) -> None:
     ]
     if lives:
         log.show(f"tensors of one image that live at once, weights aside: {', '.join(lives)}")
+    for line in in_bursts(record["rows"]):
+        log.show(line)
     if any(row["parity"] and row["parity"]["borderline"] and not row["faults"] for row in record["rows"]):
         log.show(TIES)
     if record["data"] is None:
@@ -163,6 +167,28 @@ def show(record: dict[str, Any]) -> None:
         "depth",
     }:
         log.show("no image has a box that survives NMS: only raw outputs could be compared")
+
+
+def in_bursts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each row whose milliseconds say another speed-up than the turns do: something else ran now and then.
+
+    Args:
+        rows: of export.json; each is beside the dense fp32 one of its format.
+    """
+    dense = {row["format"]: row for row in rows if row["role"] == "dense" and row["precision"] == "fp32"}
+    lines = []
+    for row in rows:
+        base = dense.get(row["format"])
+        if base is None or row["speedup"] in (None, 1.0) or not (base["latency_ms"] and row["latency_ms"]):
+            continue
+        by_medians = base["latency_ms"]["median"] / row["latency_ms"]["median"]
+        low, high = (value or math.inf for value in row["speedup_interval"])
+        if not low / _BURST <= by_medians <= high * _BURST:
+            lines.append(
+                f"the machine was busy now and then: by its milliseconds the {row['role']} {row['format']} is "
+                f"{by_medians:.2f} times as fast, turn by turn {row['speedup']:.2f} times, which is the figure to trust"
+            )
+    return lines
 
 
 def _speed(row: dict[str, Any]) -> str:
