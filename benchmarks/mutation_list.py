@@ -1,79 +1,9 @@
 # yolo-prune, AGPL-3.0 license
-"""The faults that mutations.py puts into the tree, where each stands, and the tests that must fail for it."""
+"""The faults that mutations.py puts into the tree, and the tests that must fail for each (keys: mutation_places.py)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-# Where things are. A module that moves changes here and nowhere else.
-FILES = {
-    "after_the_cut": "yolo_prune/training/recovery.py",
-    "allocate": "yolo_prune/allocation/allocate.py",
-    "begin": "yolo_prune/training/begin.py",
-    "loss": "yolo_prune/host/loss.py",
-    "architecture": "yolo_prune/surgery/widths.py",
-    "blocks": "yolo_prune/graph/blocks.py",
-    "reconstruct": "yolo_prune/surgery/reconstruct.py",
-    "least_squares": "yolo_prune/surgery/least_squares.py",
-    "norms": "yolo_prune/surgery/norm_statistics.py",
-    "candidates": "yolo_prune/planning/candidates.py",
-    "continuity": "yolo_prune/training/optimizer_state.py",
-    "costs": "yolo_prune/allocation/costs.py",
-    "distill": "yolo_prune/training/distill.py",
-    "roll_back": "yolo_prune/training/roll_back.py",
-    "gates": "yolo_prune/importance/gradients.py",
-    "importance": "yolo_prune/importance/scoring.py",
-    "latency_model": "yolo_prune/cost/latency_model.py",
-    "masks": "yolo_prune/surgery/masks.py",
-    "max_drop": "yolo_prune/training/max_drop.py",
-    "projectors": "yolo_prune/training/projectors.py",
-    "residual": "yolo_prune/graph/residual.py",
-    "run": "yolo_prune/host/run.py",
-    "warmup": "yolo_prune/training/warmup.py",
-    "schedule": "yolo_prune/recipe/schedule.py",
-    "saving": "yolo_prune/host/atomic_saving.py",
-    "scopes": "yolo_prune/allocation/scopes.py",
-    "regularize": "yolo_prune/training/regularize.py",
-    "step": "yolo_prune/planning/choice.py",
-    "surgery": "yolo_prune/surgery/cut_channels.py",
-    "units": "yolo_prune/allocation/units.py",
-}
-TESTS = {
-    "best_model": "tests/training/test_best_model.py",
-    "after_the_cut": "tests/training/test_after_the_cut.py",
-    "sensitivity": "tests/planning/test_sensitivity.py",
-    "again": "tests/training/test_again.py",
-    "allocate": "tests/planning/test_choice.py",
-    "reconstruct": "tests/surgery/test_reconstruct.py",
-    "continuity": "tests/training/test_optimizer_state.py",
-    "roll_back": "tests/training/test_roll_back.py",
-    "gates": "tests/importance/test_gradients.py",
-    "importance": "tests/importance/test_scoring.py",
-    "known_answers": "tests/allocation/test_known_answers.py",
-    "latency": "tests/device/test_latency.py",
-    "norms": "tests/surgery/test_norm_statistics.py",
-    "masks": "tests/surgery/test_masks.py",
-    "planted": "tests/importance/test_planted.py",
-    "recovery": "tests/training/test_recovery.py",
-    "schedule": "tests/recipe/test_schedule.py",
-    "regularize": "tests/training/test_regularize.py",
-    "whole_parts": "tests/surgery/test_whole_parts.py",
-}
-
-
-class Mutation(NamedTuple):
-    """One fault.
-
-    Attributes:
-        file: a key of FILES. old: a text that stands there once. new: what it becomes.
-        tests: "key of TESTS::name", at least one of which must fail; without a name, any of that file.
-    """
-
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from mutation_places import Mutation
 
 ANSWERS = ("known_answers",)
 WEIGHTS = "planted::test_weights_of_groups_are_exact"
@@ -383,7 +313,7 @@ MUTATIONS = (
     # When it is cut, and how it trains on
     Mutation(
         "begin",
-        "return run.knows_its_classes()",
+        "return known_classes.knows_its_classes(run)",
         "return False",
         ("again::test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch",),
     ),
@@ -394,7 +324,7 @@ MUTATIONS = (
         ("again::test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch",),
     ),
     Mutation(
-        "run",
+        "known_classes",
         "bool(trained_on) and trained_on == ",
         "bool(trained_on) or trained_on == ",
         ("again::test_a_second_prune_goes_on_from_there_on_other_classes",),

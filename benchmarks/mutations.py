@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mutation_list import FILES, MUTATIONS, TESTS, Mutation
+from mutation_list import MUTATIONS
+from mutation_places import FILES, TESTS, Mutation
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds for the tests of one mutation

@@ -330,19 +330,6 @@ class Run:
         """The checkpoint that a resumed run goes on from."""
         return Path(str(self.trainer.args.resume))
 
-    def knows_its_classes(self) -> bool:
-        """Whether the weights that it begins with were trained on the classes of its data, by their names.
-
-        False where they are no file here, and where the host leaves them aside (8.4.190, engine/trainer.py:
-        `setup_model`). The host hands a head's classes on by name as well (`cls_remap`).
-        """
-        pretrained = self.trainer.args.pretrained
-        weights = Path(str(pretrained if isinstance(pretrained, (str, Path)) else self.trainer.args.model))
-        if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
-            return False
-        trained_on = _class_names(student_of(load_checkpoint(weights)[0]))
-        return bool(trained_on) and trained_on == _class_names(self.student)
-
     def model_of_checkpoint(self) -> nn.Module:
         """The stock model of the checkpoint that a resumed run goes on from, in float32, as the host loads it."""
         return student_of(load_checkpoint(self.trainer.args.resume)[0])
@@ -389,11 +376,6 @@ class Run:
                 args=arguments, model=self.student, validator=trainer.validator, device=trainer.device
             )
             platform_report.tell(context["model_id"], trainer.epoch, model_info_for_loggers(subject))
-
-
-def _class_names(network: nn.Module) -> list[str]:
-    names: Any = getattr(network, "names", None) or {}
-    return list(names.values() if isinstance(names, dict) else names)
 
 
 def network_in_parent(trainer: Any) -> nn.Module:

@@ -14,7 +14,7 @@ from yolo_prune.cost.channel_steps import OPEN
 from yolo_prune.device import quick_look
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
-from yolo_prune.host import atomic_saving, checkpoint, trainable_check
+from yolo_prune.host import atomic_saving, checkpoint, known_classes, trainable_check
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
@@ -113,7 +113,7 @@ def _cuts_at_once(run: Run, recipe: Recipe, noted: Mapping[str, Any] | None) -> 
         return False
     if run.is_resumed:
         return bool(noted and noted["steps"] and noted["steps"][0]["epoch"] == 1)
-    return run.knows_its_classes()
+    return known_classes.knows_its_classes(run)
 
 
 def _make_folder(run: Run) -> None:

@@ -1,0 +1,31 @@
+# yolo-prune, AGPL-3.0 license
+"""Whether the weights that a training begins with know the classes of its data: then it is cut at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.nn.tasks import load_checkpoint
+
+from yolo_prune.host.run import Run, student_of
+
+
+def knows_its_classes(run: Run) -> bool:
+    """Whether the weights that a run begins with were trained on the classes of its data, by their names.
+
+    False where they are no file here, and where the host leaves them aside (8.4.190, engine/trainer.py:
+    `setup_model`). The host hands a head's classes on by name as well (`cls_remap`).
+    """
+    pretrained = run.arguments.pretrained
+    weights = Path(str(pretrained if isinstance(pretrained, (str, Path)) else run.arguments.model))
+    if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
+        return False
+    trained_on = _class_names(student_of(load_checkpoint(weights)[0]))
+    return bool(trained_on) and trained_on == _class_names(run.student)
+
+
+def _class_names(network: nn.Module) -> list[str]:
+    names: Any = getattr(network, "names", None) or {}
+    return list(names.values() if isinstance(names, dict) else names)
