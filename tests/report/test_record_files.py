@@ -9,11 +9,8 @@ from typing import Any
 
 from yolo_prune.report import record_files
 
-STEP = {"step": 1, "epoch": 3, "params": 7, "gflops": 0.5, "seconds": 1} | {
-    "fitness_before": 0.25,
-    "fitness_cut": 0.2,
-    "fitness_after": None,
-}
+FITNESS = {"fitness_before": 0.25, "fitness_cut": 0.2, "fitness_after": None}
+STEP = {"step": 1, "epoch": 3, "params": 7, "gflops": 0.5, "seconds": 1, **FITNESS}
 
 
 def test_the_table_has_a_row_a_step_and_the_columns_that_are_documented(tmp_path: Path) -> None:

@@ -182,7 +182,8 @@ def in_bursts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if base is None or row["speedup"] in (None, 1.0) or not (base["latency_ms"] and row["latency_ms"]):
             continue
         by_medians = base["latency_ms"]["median"] / row["latency_ms"]["median"]
-        low, high = (value or math.inf for value in row["speedup_interval"])
+        low, high = row["speedup_interval"]
+        high = math.inf if high is None else high  # of too few rounds
         if not low / _BURST <= by_medians <= high * _BURST:
             lines.append(
                 f"the machine was busy now and then: by its milliseconds the {row['role']} {row['format']} is "

@@ -225,8 +225,8 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     )
 
 
-def best_as_cut(record: Mapping[str, Any]) -> None:
-    """No epoch after the last cut was as good as the model right after it."""
+def gained_nothing(record: Mapping[str, Any]) -> None:
+    """No epoch after the last cut was better than the model right after it; `record` is of the run."""
     last = record["history"][-1]
     log.warn(
         f"no epoch was better than the model right after the cut, which best.pt is or is as good as: fitness "

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from yolo_prune import log
-from yolo_prune.cost import profile_file
+from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import profile as profiles
 from yolo_prune.device import runtimes
 from yolo_prune.errors import HostError, NoisyError, PruneError
@@ -31,8 +31,6 @@ from yolo_prune.sweeps import points
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
 from yolo_prune.training import preflight
-
-_DEFAULT_SIZE = 640
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,7 @@ def check(request: Request) -> Checked:
     task = str(getattr(network, "task", "detect"))
     _require_devices(request.devices)
     _require_data(network, request)
-    own = (ckpt.get("train_args") or {}).get("imgsz") or _DEFAULT_SIZE
-    sizes = request.imgsz or (max(own) if isinstance(own, (list, tuple)) else int(own),)
+    sizes = request.imgsz or (checkpoint.image_size(ckpt) or model_size.IMAGE,)
     request = replace(request, imgsz=tuple(dict.fromkeys(image_shape.rounded(network, size) for size in sizes)))
     found, measured = [], {request.model}
     for name in request.baselines:

@@ -69,11 +69,11 @@ def say(run: Run, session: Session) -> None:
     few of its steps are left whatever they are."""
     if session.unfinished:
         return
+    left = _batches_left(run, session)
     if session.recipe.nbs is None and not steps_often_from_the_start(run, session):
-        _say_more_steps(run, session, _batches_left(run, session))
+        _say_more_steps(run, session, left)
     images = images_to_a_step(run, session)
     batches = run.batches_to_a_step if images is None else max(images // run.batch_size, 1)
-    left = _batches_left(run, session)
     if left // batches < FEW:
         messages.few_steps(left // batches, run.batch_size if batches > 1 else None, left)
 

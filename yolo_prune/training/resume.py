@@ -50,10 +50,8 @@ def _require_record(record: Mapping[str, Any]) -> None:
     """Raise TypeError, KeyError or AttributeError unless what is read of a record is what a run writes of it."""
     optional: tuple[type, ...] = (int, float, type(None))
     whole: dict[str, tuple[type, ...]] = {"epoch": (int,), "params": (int,), "gflops": (int, float)}
-    rows = {
-        "history": {**whole, "fitness": optional},
-        "steps": {**whole, "step": (int,), **{f"fitness_{when}": optional for when in ("before", "cut", "after")}},
-    }
+    fitness = {"fitness_before": optional, "fitness_cut": optional, "fitness_after": optional}
+    rows = {"history": {**whole, "fitness": optional}, "steps": {**whole, "step": (int,), **fitness}}
     checked: list[tuple[Any, dict[str, tuple[type, ...]]]] = [(record["baseline"], {"fitness": optional})]
     checked += [(row, kinds) for part, kinds in rows.items() for row in _list(record, part)]
     if record.get("max_drop") is not None:

@@ -91,7 +91,7 @@ def finish(run: Run, session: Session) -> None:
     missing = len(session.epochs) - session.done
     messages.ended(record, missing, len(session.epochs), run.last)
     if _gained_nothing(record):
-        messages.best_as_cut(record)
+        messages.gained_nothing(record)
     log.say(f"record {run.own_folder / 'record.json'}, picture {path}")
 
 
