@@ -74,7 +74,7 @@ def _metric(axes: Any, rows: Sequence[Row], name: str, palette: Palette) -> None
     for at, value in enumerate(values):
         lost = "" if value is None or dense is None or abs(value - dense) < 5e-4 else f",  {value - dense:+.3f}"
         _figure(axes, value or 0, at, "not measured" if value is None else f"{value:.3f}{lost}")
-    axes.set_title(f"{name}; more is better", color=palette.soft)
+    style.subheading(axes, palette, f"{name}; more is better")
     _finish(axes, 1.38 * max(max(known), 0.01))
 
 

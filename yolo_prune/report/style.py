@@ -107,5 +107,10 @@ def _settings(palette: Palette) -> dict[str, Any]:
 def heading(axes: Any, palette: Palette, first: str, second: str) -> None:
     """The title of a figure, above its first axes: what it comes to, and quietly what it is of."""
     axes.set_title(first, fontsize=TITLE, fontweight="bold", color=palette.text, loc="left", pad=22)
+    subheading(axes, palette, second)
+
+
+def subheading(axes: Any, palette: Palette, words: str) -> None:
+    """What one of several axes shows, at the height of the second line of `heading`."""
     place = {"textcoords": "offset points", "xytext": (0, 7), "xycoords": "axes fraction"}
-    axes.annotate(second, (0, 1), ha="left", va="bottom", color=palette.soft, **place)
+    axes.annotate(words, (0, 1), ha="left", va="bottom", color=palette.soft, **place)

@@ -184,12 +184,12 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
 
 
 def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
-    """What competes with pruning and is off the front, whose names a reader looks for: other models, and the model
-    itself at other sizes; none where they would cover one another.
+    """What is off the front and has a name: all of it, or what competes with pruning (other models, and the model
+    itself at other sizes); none where names would cover one another.
     """
-    kinds = ("baseline", "dense")
-    placed = [one for one in _known(record) if one["kind"] in kinds and not one["on_front"]]
-    return placed if len(placed) <= most else []
+    off = [one for one in _known(record) if not one["on_front"]]
+    competing = [one for one in off if one["kind"] in ("baseline", "dense")]
+    return next((some for some in (off, competing) if len(some) <= most), [])
 
 
 def _draw_names(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
