@@ -60,6 +60,7 @@ def test_a_model_file_that_is_none(content: bytes, tmp_path: Path, capsys: pytes
     ("words", "said"),
     [
         (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        (("prun=0.5",), "prun=0.5 is unknown: did you mean prune=?"),
         (("prune=0.5", "device=0,1"), "device=0,1: "),
         (("prune=0.5", "prune_steps=2", "device=cpu"), "data=none.yaml: "),
         (("prune=",), "prune"),

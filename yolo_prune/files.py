@@ -195,6 +195,12 @@ def cannot_write(path: Path, error: BaseException) -> PruneError:
     return PruneError(f"{path} cannot be written: {reason(error)}")
 
 
+def named_by(error: OSError) -> Path | None:
+    """The file that an error is of, of a copy the one that is made; None where it names none, or a descriptor."""
+    name = error.filename if error.filename2 is None else error.filename2
+    return None if name is None or isinstance(name, int) else Path(os.fsdecode(name))
+
+
 def reason(error: BaseException) -> str:
     """What the system says, without the number and the names, in one line."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__).partition("\n")[0]

@@ -53,7 +53,7 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypat
     def full(source: Any, target: Any, **rest: Any) -> Any:
         if model.parent in Path(target).parents:
             Path(target).write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(target))
+            raise OSError(28, "No space left on device", str(source), None, str(target))  # as copyfile says it
         return stock(source, target, **rest)
 
     monkeypatch.setattr(artifact_files.shutil, "copyfile", full)

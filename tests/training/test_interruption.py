@@ -67,6 +67,24 @@ def test_what_a_disk_refuses_is_told_apart(tmp_path: Path, number: int, name: An
     assert str(refused.value).startswith(words.format(run=tmp_path))
 
 
+def test_of_a_copy_the_file_that_is_made_is_named(tmp_path: Path) -> None:
+    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    with pytest.raises(PruneError, match=r"^/new cannot be written: no\."), said(run):
+        raise OSError(errno.ENOSPC, "no", "/old", None, "/new")  # as shutil.copyfile says it
+
+
+def test_what_was_cut_before_the_first_epoch_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best = tmp_path / "best.pt"
+    trainer = SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt", best=best, epoch=0)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"):
+        for is_there in (False, True):
+            if is_there:
+                best.touch()
+            with pytest.raises(KeyboardInterrupt), said(Run(trainer)):
+                raise KeyboardInterrupt
+            assert (f"start it again. What it had cut by then, untrained, is {best}" in caplog.text) == is_there
+
+
 def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
     run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
     for error in (PermissionError(errno.EACCES, "a socket's"), FileNotFoundError(errno.ENOENT, "gone", "/data/a.jpg")):
@@ -77,7 +95,7 @@ def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> None:
     last = tmp_path / "last.pt"
-    parent = Run(SimpleNamespace(ddp=True, save_dir=tmp_path, last=last))
+    parent = Run(SimpleNamespace(ddp=True, save_dir=tmp_path, last=last, best=tmp_path / "best.pt"))
     with pytest.raises(PruneError, match=r"a process of this training failed; .* start it again"), said(parent):
         raise subprocess.CalledProcessError(1, ["python"])
     last.touch()

@@ -208,7 +208,7 @@ def _judged(request: Request, safe: bool) -> Outcome:
         with scratch.folder() as place, exporter.restrained(safe), exporter.noise_to(request.folder / NOISE):
             outcome = _carry_out(request, place)
     except OSError as error:
-        raise PruneError(f"{error.filename or request.folder} cannot be written: {error.strerror or error}") from error
+        raise files.cannot_write(files.named_by(error) or request.folder, error) from error
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
     for result in outcome.results:

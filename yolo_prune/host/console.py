@@ -68,7 +68,7 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
     """
     parts = [word.partition("=") for word in sys.argv[1:]]
     given = {name: value for name, equals, value in parts if equals}
-    ours = [name for name, _, _ in parts if name == "prune" or name.startswith("prune_")]
+    ours = [name for name, _, _ in parts if name.startswith("prune_") or get_close_matches(name, ["prune"], 1, 0.7)]
     if not ours:
         return None
     if isinstance(error, SyntaxError) and "missing an '=' sign" in str(error):  # of `entrypoint`, for a bare word

@@ -315,10 +315,14 @@ class Run:
         return Path(self.trainer.last)
 
     @property
+    def best(self) -> Path:
+        """best.pt."""
+        return Path(self.trainer.best)
+
+    @property
     def final_weights(self) -> Path:
         """best.pt, or last.pt where no epoch was validated."""
-        best = Path(self.trainer.best)
-        return best if best.is_file() else self.last
+        return self.best if self.best.is_file() else self.last
 
     @property
     def results(self) -> Path:

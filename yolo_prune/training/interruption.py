@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from yolo_prune import log
+from yolo_prune import files, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import foreign_code
 from yolo_prune.host.run import Run
@@ -51,8 +50,8 @@ def said(run: Run) -> Iterator[None]:
 
 def _of_the_disk(error: OSError, folder: Path) -> str | None:
     """What cannot be read or written, why, and what helps; None where the error is of something else."""
-    name = None if isinstance(error.filename, int) else error.filename  # open() of a descriptor has its number
-    where = folder if name is None else Path(os.fsdecode(name))
+    name = files.named_by(error)
+    where = name or folder
     if error.errno in _FULL:
         return f"{where} cannot be written: {error.strerror}. {_FULL[error.errno]}"
     if error.errno == errno.EIO:
@@ -68,7 +67,8 @@ def _of_the_disk(error: OSError, folder: Path) -> str | None:
 def _how(run: Run) -> str:
     if run.last.is_file() and run.has_begun:
         return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
-    return "No epoch had been saved, so there is nothing to resume: start it again"
+    cut = f". What it had cut by then, untrained, is {run.best}" if run.has_begun and run.best.is_file() else ""
+    return f"No epoch had been saved, so there is nothing to resume: start it again{cut}"
 
 
 def _folders(run: Run) -> list[str]:
