@@ -15,6 +15,7 @@ RIDGE = (
 PLANTED = ("planted::test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss",)
 NORMS = ("norms",)
 UNTRUE = ("reconstruct::test_statistics_that_are_not_true_yet_are_not_aimed_at",)
+BEST = ("record_best",)
 DEAD = "planted::test_dead_channels_blocks_and_heads_leave_no_trace"  # the oracle
 HALVED = "planted::test_attention_with_half_of_its_keys_attends_as_before"
 MUTATIONS = (
@@ -166,18 +167,11 @@ MUTATIONS = (
         "pass",
         ("recovery::test_the_rate_comes_back_in_a_straight_line_and_then_stays",),
     ),
-    Mutation(
-        "max_drop",
-        "return max((fitness for",
-        "return min((fitness for",
-        ("roll_back::test_what_came_back_is_the_best_since_the_step",),
-    ),
-    Mutation(
-        "max_drop",
-        '[step.get("fitness_cut"), *since]',
-        "since",
-        ("roll_back::test_what_came_back_is_the_best_since_the_step",),
-    ),
+    Mutation("best", "max(reversed(known)", "max(known", BEST),
+    Mutation("best", "max(reversed(known)", "min(reversed(known)", BEST),
+    Mutation("best", 'if step.get("epoch") == first else []', "if False else []", BEST),
+    Mutation("best", '*(row.get("undone", 1) for row in record["steps"])', "1", BEST),
+    Mutation("best", "fitness <= cut for", "fitness < cut for", BEST),
     Mutation(
         "run",
         "self.trainer.best_fitness = self.trainer.fitness = fitness",

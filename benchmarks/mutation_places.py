@@ -12,6 +12,7 @@ FILES = {
     "begin": "yolo_prune/training/begin.py",
     "loss": "yolo_prune/host/loss.py",
     "architecture": "yolo_prune/surgery/widths.py",
+    "best": "yolo_prune/report/best_model.py",
     "blocks": "yolo_prune/graph/blocks.py",
     "reconstruct": "yolo_prune/surgery/reconstruct.py",
     "least_squares": "yolo_prune/surgery/least_squares.py",
@@ -40,6 +41,7 @@ FILES = {
     "units": "yolo_prune/allocation/units.py",
 }
 TESTS = {
+    "record_best": "tests/report/test_best_model.py",
     "best_model": "tests/training/test_best_model.py",
     "after_the_cut": "tests/training/test_after_the_cut.py",
     "sensitivity": "tests/planning/test_sensitivity.py",

@@ -32,15 +32,6 @@ from yolo_prune.training import cut_models, max_drop, roll_back, session, teache
 MAX_DROP: dict[str, Any] = {"prune": 0.6, "prune_max_drop": 0.9, "prune_steps": 2, "prune_start": 0.2, "prune_end": 0.5}
 
 
-def test_what_came_back_is_the_best_since_the_step() -> None:
-    history = [{"epoch": n + 1, "fitness": value} for n, value in enumerate((0.5, 0.6, None, 0.3, 0.4))]
-    assert max_drop.recovered(history, {"epoch": 3}) == 0.4
-    assert max_drop.recovered(history, {"epoch": 1, "fitness_cut": None}) == 0.6
-    assert max_drop.recovered(history, {"epoch": 6}) is None
-    assert max_drop.recovered(history, {"epoch": 3, "fitness_cut": 0.45}) == 0.45  # best.pt is that of the cut itself
-    assert max_drop.recovered(history, {"epoch": 6, "fitness_cut": 0.2}) == 0.2
-
-
 @pytest.mark.parametrize(
     ("steps", "epochs", "expected"),
     [([2, 4], 10, 7), ([4], 9, 7), ([0], 2, 1), ([8], 10, 9), ([9], 10, None), ([], 10, None)],
@@ -98,7 +89,7 @@ def test_what_trains_after_going_back_is_the_new_model_alone(
     name: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = task_data.make(tmp_path / "data", "pose") if name == "Pose26" else tiny_data
-    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == 2)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: own.steps[-1]["step"] == 2)
     seen: dict[str, Any] = {}
 
     def after(trainer: Any) -> None:
@@ -196,7 +187,7 @@ def test_a_drop_that_is_allowed_changes_nothing(tiny_data: Path, tmp_path: Path)
 def test_a_step_that_breaks_it_is_undone_and_the_last(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == 2)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: own.steps[-1]["step"] == 2)
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         yolo = train(tiny_data, tmp_path, epochs=8, **{**MAX_DROP, "prune_steps": 3, "prune_end": 0.8})
     record = record_of(tmp_path / "run")
@@ -222,7 +213,7 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own, row: row["step"] == undone)
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: own.steps[-1]["step"] == undone)
 
     class KilledError(Exception):
         pass

@@ -7,26 +7,15 @@ enough, the training is put back to before that step (roll_back.py), and no step
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from yolo_prune.cost import model_size
 from yolo_prune.host.run import Run
-from yolo_prune.report import messages, record_files
+from yolo_prune.report import best_model, messages, record_files
 from yolo_prune.report import record as records
 from yolo_prune.surgery import widths
 from yolo_prune.training import ddp, roll_back
 from yolo_prune.training.session_data import Session
-
-
-def recovered(history: Sequence[Mapping[str, Any]], step: Mapping[str, Any]) -> float | None:
-    """The best fitness since a step, which is that of best.pt: right after the cut, or of an epoch since.
-
-    Args:
-        history: of the record. step: the step's row of it.
-    """
-    since = [row["fitness"] for row in history if row["epoch"] >= step["epoch"]]
-    return max((fitness for fitness in [step.get("fitness_cut"), *since] if fitness is not None), default=None)
 
 
 def check_epoch(epochs: Sequence[int], last: int) -> int | None:
@@ -97,19 +86,24 @@ def _is_too_low(session: Session) -> bool:
     """Whether the fitness that came back since the last step is more than `prune_max_drop` below the dense one."""
     if not session.done or "undone" in session.steps[-1]:
         return False
-    return ddp.from_first(lambda: _dropped_too_far(session, session.steps[-1]))
+    return ddp.from_first(lambda: _dropped_too_far(session))
 
 
-def _dropped_too_far(session: Session, row: dict[str, Any]) -> bool:
-    dense, now = session.dense_fitness, recovered(session.record["history"], row)
-    allowed = session.recipe.max_drop
+def _dropped_too_far(session: Session) -> bool:
+    dense, now, allowed = session.dense_fitness, _recovered(session), session.recipe.max_drop
     return dense is not None and now is not None and allowed is not None and now < dense - allowed
+
+
+def _recovered(session: Session) -> float | None:
+    """The fitness of best.pt, which is that of the latest cut or of an epoch since."""
+    best = best_model.of(session.record)
+    return None if best is None else best["fitness"]
 
 
 def _go_back(run: Run, session: Session) -> None:
     """Undo the last step, and take no other."""
     row = session.steps[-1]
-    fitness = recovered(session.record["history"], row)
+    fitness = _recovered(session)
     roll_back.go_back(run)
     session.done -= 1
     session.epochs = session.epochs[: session.done]

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from yolo_prune import log
 from yolo_prune.cost.model_size import Size
 from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
 from yolo_prune.planning import unmet_requests
-from yolo_prune.report import messages, pictures, record_files
+from yolo_prune.report import best_model, messages, pictures, record_files
 from yolo_prune.report import record as records
 from yolo_prune.surgery import masks
 from yolo_prune.training import ddp, latency_of_run
@@ -56,7 +54,7 @@ def _note_fitness(run: Run, session: Session, size: Size) -> None:
     _complete_step(session, fitness, run.epoch + 1)
     best = fitness if run.best_fitness is None else run.best_fitness
     records.finish(session.record, session.baseline, run.student, size, best)
-    session.record["best"] = _best(session.record)
+    session.record["best"] = best_model.of(session.record)
 
 
 def _write(run: Run, session: Session) -> None:
@@ -90,39 +88,9 @@ def finish(run: Run, session: Session) -> None:
         log.warn(line)
     missing = len(session.epochs) - session.done
     messages.ended(record, missing, len(session.epochs), run.last)
-    if _gained_nothing(record):
+    if best_model.gained_nothing(record):
         messages.gained_nothing(record)
     log.say(f"record {run.own_folder / 'record.json'}, picture {path}")
-
-
-def _latest_step(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of the latest step that was not undone; empty where there is none."""
-    return next((row for row in reversed(record["steps"]) if "undone" not in row), {})
-
-
-def _best(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which epoch best.pt is of, from 1, and whether it is the model right after the cut, before that epoch's training.
-
-    Of equals the last one, as the host saves them (8.4.190, engine/trainer.py: `save_model`). None where no epoch since
-    the latest cut was validated, nor that cut.
-    """
-    step = _latest_step(record)
-    first = max([step.get("epoch", 1), *(row.get("undone", 1) for row in record["steps"])])
-    known = [(step.get("fitness_cut"), step.get("epoch"), True)] if step.get("epoch") == first else []
-    known += [(row["fitness"], row["epoch"], False) for row in record["history"] if row["epoch"] >= first]
-    known = [row for row in known if row[0] is not None]
-    if not known:
-        return None
-    fitness, epoch, cut = max(reversed(known), key=lambda row: row[0])
-    return {"epoch": epoch, "right_after_cut": cut, "fitness": fitness}
-
-
-def _gained_nothing(record: Mapping[str, Any]) -> bool:
-    """Whether epochs followed the latest cut, and none was better than the model right after it."""
-    step = _latest_step(record)
-    since = [row["fitness"] for row in record["history"] if row["epoch"] >= step.get("epoch", 0)]
-    cut = step.get("fitness_cut")
-    return cut is not None and bool(since) and all(fitness is not None and fitness <= cut for fitness in since)
 
 
 def say_next(run: Run, session: Session, trained: Path | None = None) -> None:
