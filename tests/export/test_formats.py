@@ -12,6 +12,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
+from tests.helpers import small_models
 from tests.helpers.oracle import lively
 from tests.helpers.untrained import QUICK, SIDE
 from yolo_prune.errors import PruneError, VerifyError
@@ -119,7 +120,7 @@ def test_rtdetr_is_proven(tmp_path: Path) -> None:
     from ultralytics import RTDETR
 
     torch.manual_seed(0)
-    network = RTDETR("yolov8n-rtdetr.yaml").model
+    network = RTDETR(small_models.rtdetr(tmp_path, "yolov8n-rtdetr.yaml")).model
     torch.save({"model": network.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "best.pt")
     told = job.export(tmp_path / "best.pt", **QUICK)
     parity = told["rows"][-1]["parity"]

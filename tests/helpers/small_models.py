@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from ultralytics import YOLO
+from ultralytics.nn.tasks import yaml_model_load
 
 SMALL_MODEL = Path(__file__).with_name("small.yaml")
 
@@ -19,6 +20,22 @@ SMALL_MODEL = Path(__file__).with_name("small.yaml")
 def untrained() -> YOLO:
     """The small model, with random weights."""
     return YOLO(SMALL_MODEL)
+
+
+def rtdetr(folder: Path, scaled_file: str) -> Path:
+    """Write a stock RT-DETR with 40 queries and two layers of decoder, for images of 64 pixels.
+
+    Its 300 queries want images of 160 pixels, and each of the six layers looks at all of them.
+
+    Args:
+        scaled_file: the host's name of it, such as "yolov8n-rtdetr.yaml".
+    """
+    model = yaml_model_load(scaled_file)
+    values, queries, points, heads, layers = 256, 40, 4, 8, 2  # the decoder's arguments after the number of classes
+    model["head"][-1][3] = ["nc", values, queries, points, heads, layers]
+    path = folder / scaled_file
+    path.write_text(yaml.safe_dump({key: value for key, value in model.items() if key not in ("scale", "yaml_file")}))
+    return path
 
 
 def small_with(path: Path, head: str, *arguments: str, **settings: Any) -> Path:
