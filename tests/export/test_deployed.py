@@ -54,7 +54,7 @@ for path in map(Path, sys.argv[1:]):
     exported = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.savez(path.with_suffix(".npz"), *raw, **{f"onnx_{i}": value for i, value in enumerate(exported)})
 """
-SHARES = 4  # processes that share the rows, so that few need to import torch and the suite can run two at a time
+SHARES = 2  # processes that share the rows, so that few need to import torch
 
 
 class Deployed(NamedTuple):

@@ -21,6 +21,7 @@ from ultralytics.utils.torch_utils import get_num_params
 import yolo_prune
 from tests.helpers.oracle import random_plan
 from tests.helpers.runs import record_of, train, widths
+from tests.helpers.small_models import small_with
 from yolo_prune import install
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
@@ -121,11 +122,12 @@ def test_trained_weights_are_kept(weights: Callable[[str], Path]) -> None:
         assert trainable_check._built(network)
 
 
-@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
+@pytest.mark.parametrize("head", [{}, {"end2end": True, "reg_max": 1}], ids=["as yolov8", "as yolo26"])
 def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
-    name: str, tiny_data: Path, tmp_path: Path
+    head: dict[str, Any], tiny_data: Path, tmp_path: Path
 ) -> None:
     """The host leaves the class towers at the width that 80 classes gave them, which the yaml of 2 does not build."""
+    name = str(small_with(tmp_path / "small.yaml", "Detect", **head))
     tuned = DetectionModel(name, nc=2, verbose=False)
     tuned.load(DetectionModel(name, nc=80, verbose=False), verbose=False)
     wide = tuned.model[-1].cv3[0][-1].in_channels

@@ -15,7 +15,7 @@ from ultralytics import RTDETR, YOLO
 
 from tests.helpers import task_data
 from tests.helpers.oracle import lively
-from tests.helpers.small_models import small_with
+from tests.helpers.small_models import rtdetr, small_with
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.commands.inspect import inspect
@@ -134,10 +134,10 @@ def test_modes_criterion_and_settings_come_back_and_no_folder_is_left(
 
 def test_rtdetr_is_measured_on_images_as_its_own_val_sees_them(tmp_path: Path) -> None:
     data = task_data.make(tmp_path, "detect")
-    base = RTDETR("rtdetr-resnet50.yaml").model
-    model: Any = lively(type(base)("rtdetr-resnet50.yaml", nc=2, verbose=False))
+    base = RTDETR(rtdetr(tmp_path, "yolov8n-rtdetr.yaml")).model
+    model: Any = lively(type(base)(base.yaml, nc=2, verbose=False))
     found = channel_groups.build(model)
-    batches = datasets.read(model, data, 96, 2)
+    batches = datasets.read(model, data, 64, 2)
     result = sensitivity.measure(model, _few(found, 25), scoring.score(found, model, "l2"), batches)
     assert any(abs(row["losses"][-1]) > 1e-4 for row in result["groups"].values())
 
