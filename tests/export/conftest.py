@@ -29,7 +29,7 @@ from yolo_prune.host import exporter
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the checkpoint of an untrained yolov8n."""
+    """Return the checkpoint of the small model, untrained."""
     return save(tmp_path_factory.mktemp("checkpoint") / "best.pt", 0)
 
 

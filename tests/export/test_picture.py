@@ -44,7 +44,9 @@ def test_two_panels_with_figures() -> None:
     assert [bar.get_width() for bar in left.patches] == [10, 5, 5]
     assert [bar.get_width() for bar in right.patches] == [0.6, 0.58, 0.1]
     assert [text.get_text() for text in left.texts[1:]] == ["10.00", "5.00,  2.00x", "5.00,  4.00x"]
-    assert [text.get_text() for text in right.texts] == ["0.600", "0.580,  -0.020", "0.100,  -0.500"]
+    assert [text.get_text() for text in right.texts[:-1]] == ["0.600", "0.580,  -0.020", "0.100,  -0.500"]
+    assert right.texts[-1].get_text() == "mAP50-95; more is better"
+    assert right.texts[-1].xyann == left.texts[0].xyann, "both at one height"
     names = ["dense, torch", "pruned, onnx", "pruned, onnx int8  FAILED"]
     assert [label.get_text() for label in left.get_yticklabels()] == names
     # what failed its proof is not the headline

@@ -8,21 +8,22 @@ from typing import Any
 
 import torch
 
+from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.host import samples
 
 SIDE = 64
 QUICK: dict[str, Any] = {"imgsz": SIDE, "images": 3, "repeats": 16}  # on a made-up clock, see conftest.py
 
 
-def save(path: Path, seed: int, yaml: str = "yolov8n.yaml") -> Path:
-    """Write a checkpoint of an untrained yolov8n, or another, of two classes, that sees differences and draws boxes.
+def save(path: Path, seed: int, yaml: str | Path = SMALL_MODEL) -> Path:
+    """Write a checkpoint of the small model, or another, untrained, of two classes, that draws boxes.
 
     With BatchNorm's initial statistics activations fade out, and the output is all but a constant whatever the weights.
     """
     from ultralytics.nn.tasks import DetectionModel
 
     torch.manual_seed(seed)
-    model = DetectionModel(yaml, nc=2, verbose=False)
+    model = DetectionModel(str(yaml), nc=2, verbose=False)
     model.names = {0: "bright", 1: "dark"}
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:

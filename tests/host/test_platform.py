@@ -22,6 +22,7 @@ import ultralytics
 
 from tests.helpers.environments import Environment
 from tests.helpers.runs import record_of
+from tests.helpers.small_models import SMALL_MODEL
 from tests.test_wheel import yolo_train
 
 if sys.version_info < (3, 11) or not hasattr(ultralytics, "PLATFORM_EXPORTS"):
@@ -158,7 +159,7 @@ def train(environment: Environment, data: Path, folder: Path, *words: str) -> Ru
     variables = {"ULTRALYTICS_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "GITHUB_ACTIONS": None}
     with stand_in() as platform:  # in GitHub's CI the host's callback does nothing, so the run must not know of it
         variables["ULTRALYTICS_PLATFORM_URL"] = platform.url
-        words = ("model=yolov8n.yaml", *words)
+        words = (f"model={SMALL_MODEL}", *words)
         done = yolo_train(environment, data, Path("someone/something"), *words, cwd=folder, env=variables)
     assert done.code == 0, done.text[-3000:]
     assert platform.refused == []
