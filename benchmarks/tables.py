@@ -233,10 +233,21 @@ def applied(rows: list[Result]) -> str:
                 *(NAMES[row["set"]], row["model"], f"{row['flops_left']:.1%}", f"{row['params'][1]:,}"),
                 *(f"{before:.4f}", f"{after:.4f}", f"{after / before:.3f}"),
                 *(f"{row['seconds'][kind]:.0f}" for kind in ("cpu", "wall")),
+                _faster(row.get("speed")),
             ]
         )
     head = ["set", "model", "FLOPs", "params", "mAP50-95 before", "after", "of the dense", "CPU seconds", "seconds"]
+    head.append("times as fast")
     return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
+def _faster(speed: Result | None) -> str:
+    """How many times as fast an artifact is, in which runtime, with the interval; empty where none was timed."""
+    if speed is None:
+        return ""
+    low, high = ("?" if value is None else f"{value:.2f}" for value in speed["interval"])
+    times = "busy" if speed["times"] is None else f"{speed['times']:.2f}"
+    return f"{times} ({low}-{high}), {RUNTIMES[speed['runtime']]}"
 
 
 def _with(entry: Result) -> str:
