@@ -180,6 +180,12 @@ def test_help_of_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nyolo-prune apply ... latency=60%\n" in of_both
 
 
+def test_help_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "gentle"]) == cli.main(["help", "prune=gentle"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("yolo train ... prune=gentle\n") == told.count("\n    flops: 70%\n") == 2
+
+
 def test_help_prints_a_page_that_travels_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["help", "faq"]) == cli.main(["help", "export.md"]) == 0
     said = capsys.readouterr().out

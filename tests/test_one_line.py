@@ -60,10 +60,11 @@ def test_a_model_file_that_is_none(content: bytes, tmp_path: Path, capsys: pytes
     ("words", "said"),
     [
         (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        (("prune=0.5", "project=/proc/none"), "project=/proc/none cannot be made: No such file or directory. Name a"),
         (("prun=0.5",), "prun=0.5 is unknown: did you mean prune=?"),
         (("prune=0.5", "device=0,1"), "device=0,1: "),
         (("prune=0.5", "prune_steps=2", "device=cpu"), "data=none.yaml: "),
-        (("prune=",), "prune"),
+        (("prune=",), "prune= has no value: write prune=..."),
     ],
 )
 def test_what_the_host_cannot_read_is_one_line_too(
@@ -71,7 +72,7 @@ def test_what_the_host_cannot_read_is_one_line_too(
 ) -> None:
     if said.startswith("device") and torch.cuda.device_count() > 1:
         pytest.skip("this machine has the two GPUs that are asked for")
-    data = tiny_data if said.startswith("device") else "none.yaml"  # a missing data set is said first
+    data = tiny_data if said.startswith(("device", "project")) else "none.yaml"  # a missing data set is said first
     line = _one_line(typed.yolo("train", "model=yolov8n.yaml", f"data={data}", *words, cwd=tmp_path))
     assert said in line
 

@@ -34,7 +34,7 @@ from yolo_prune.planning.measured_bound import Check
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import Recipe
-from yolo_prune.report import latency, text
+from yolo_prune.report import latency, messages, text
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
 from yolo_prune.training import cut_models, session
@@ -179,7 +179,7 @@ def _choose(
     baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment, multiple)
     bounds = choice.step_bounds(wanted, baseline)
     if bounds and baseline.meets(bounds):
-        log.warn("the model already meets every bound; nothing is cut")
+        messages.nothing_to_do(baseline.size, wanted.bounds_in_words())
 
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
         return calibration.gather(network, graph, wanted.importance, judged)

@@ -164,7 +164,10 @@ def _help(words: list[str]) -> int:
     from yolo_prune.commands import help_page, help_text
 
     asked = words[0] if words else "help"
-    text = help_text.of(asked) if asked in help_text.COMMANDS else help_page.of(asked) or _of_argument(asked)
+    if asked in help_text.COMMANDS:
+        text: str | None = help_text.of(asked)
+    else:
+        text = help_page.of(asked) or _of_argument(asked) or _of_recipe(asked)
     pages = textwrap.fill(f"Pages: {', '.join(help_page.names())}", 118, break_on_hyphens=False)
     if text is None and asked not in _OTHERS:
         near = _near_to(asked.removesuffix(".md"))
@@ -200,6 +203,17 @@ def _of_argument(word: str) -> str | None:
             value, meaning = its.arguments[name]
             told.append(f"yolo-prune {command} ... {name}={value}\n    {meaning}")
     return "\n".join(told) or None
+
+
+def _of_recipe(word: str) -> str | None:
+    """A shipped recipe, which says in its comments what it is for; None where none has that name."""
+    from yolo_prune.recipe import arguments, resources
+
+    name = word.removeprefix("prune=")
+    if name not in arguments.shipped():
+        return None
+    content = (resources.folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    return f"yolo train ... prune={name}\n\n{textwrap.indent(content.strip(), '    ')}\n\nall: yolo-prune help recipes"
 
 
 def parse(command: str, words: list[str], known: list[str]) -> dict[str, Any]:

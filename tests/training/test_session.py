@@ -307,7 +307,8 @@ def test_another_family_is_refused_by_name_before_its_data_is_read(tmp_path: Pat
 def test_a_met_bound_trains_on_and_says_so(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level("WARNING", logger="ultralytics"):
         train(tiny_data, tmp_path, epochs=1, prune_flops="20G", prune_schedule="oneshot")
-    assert "already meets every bound" in caplog.text
+    assert "NOTHING WILL BE CUT" in caplog.text
+    assert "already meets prune_flops=20G. A bound below what it has cuts it" in caplog.text
     record = record_of(tmp_path / "run")
     assert record["steps"] == []
     assert record["final"]["params"] == record["baseline"]["params"]

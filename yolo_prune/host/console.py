@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from types import TracebackType
 
 from yolo_prune.errors import PruneError
@@ -74,9 +75,14 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
     if isinstance(error, SyntaxError) and "missing an '=' sign" in str(error):  # of `entrypoint`, for a bare word
         bare = next((name for name in ours if name not in given), None)
         return f"{bare} has no value: write {bare}=..." if bare else _line("", given, str(error))
+    if isinstance(error, SyntaxError) and (empty := [name for name in ours if given.get(name) == ""]):
+        return f"{empty[0]}= has no value: write {empty[0]}=..."
     unknown = [name for name in ours if name not in arguments]
     while trace is not None:
         reader = trace.tb_frame.f_code.co_name
+        if reader == "mkdir" and isinstance(error, OSError):  # the run's own: what else is made, is made in a training
+            where = " ".join(f"{name}={given[name]}" for name in ("project", "name") if name in given)
+            return f"{where or error.filename} cannot be made: {error.strerror}. Name a folder that you may write to"
         if reader == "check_dict_alignment" and unknown:
             return "; ".join(f"{name}={given.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
         if reader == "load_checkpoint" and isinstance(error, ModuleNotFoundError):
@@ -98,6 +104,8 @@ def _line(argument: str, given: Mapping[str, str], said: str) -> str:
     first = error_text.quoted(said) or "the host says nothing more"
     if argument == "model" and str(given.get("distill_model")) in said:
         return f"distill_model={given['distill_model']}: {first}"
+    if argument == "model" and "model" in given and not Path(given["model"]).exists():
+        return f"model={given['model']}: there is no such file"
     if argument == "model" and "model" in given:
         return f"model={given['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
     return f"{argument}={given[argument]}: {first}" if argument in given else first

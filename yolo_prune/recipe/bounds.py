@@ -7,6 +7,7 @@ Units are never guessed: a bound says % or G, M, k, ms, MB itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
 from typing import Annotated, Literal, TypeGuard
@@ -87,6 +88,17 @@ def read_bound(cost: str, given: object) -> object:
     if not 0 < value < float("inf"):
         raise fault(f"must be above 0 and finite, for example {EXAMPLES[cost]}")
     return Bound(kind="absolute", value=value, text=given.strip())
+
+
+def faults_of(bounds: Iterable[tuple[str, str]]) -> list[str]:
+    """What is wrong with bounds, given as what they are on and their text: one line for each that is none."""
+    lines = []
+    for cost, text in bounds:
+        try:
+            read_bound(cost, text)
+        except PydanticCustomError as error:
+            lines.append(f"{cost}={text} {error.message()}")
+    return lines
 
 
 def after_removing(fraction: float) -> Bound | None:

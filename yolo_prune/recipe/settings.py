@@ -337,6 +337,10 @@ class Recipe(Settings):
             raise fault("; ".join(faults))
         return self
 
+    def bounds_in_words(self) -> list[str]:
+        """The bounds that are set, such as "flops=50%"."""
+        return [f"{key}={getattr(self, key)}" for key in BOUNDS if getattr(self, key) is not None]
+
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain values for the record; bounds as written. `Recipe(**…)` reads it back."""
         plain = {key: getattr(self, key) for key in type(self).model_fields}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ def of_fitness(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
 
 
-def nothing_to_do(size: Size) -> None:
-    """The bounds hold before the first cut."""
+def nothing_to_do(size: Size, bounds: Iterable[str]) -> None:
+    """The bounds, in words such as "size=2GB", hold before the first cut."""
     log.warn(
-        f"the model ({size.gflops:.1f} GFLOPs, {size.params:,} params) already meets every bound; "
-        "nothing will be pruned"
+        f"NOTHING WILL BE CUT: the model ({size.gflops:.1f} GFLOPs, {size.params:,} params) already meets "
+        f"{' and '.join(bounds)}. A bound below what it has cuts it, such as flops=50%"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe import formats, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS
-from yolo_prune.recipe.bounds import BOUNDS, is_figure
+from yolo_prune.recipe.bounds import BOUNDS, faults_of, is_figure
 
 ENGINES = ("local", "ray")
 _DEVICE = re.compile(r"cpu|mps|(cuda:)?\d+|[xn]pu(:\d+)?")  # what the host takes for one training
@@ -117,6 +117,10 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
     counts = {name: given[name] for name in ("epochs", "threads", "seconds")}
     if type(counts["epochs"]) is int and counts["epochs"] == 0:  # cuts alone
         del counts["epochs"]
+    elif not isinstance(counts["epochs"], int):
+        raise PruneError(
+            f"epochs={value_checks.shown(given['epochs'])}: a whole number is needed, 0 for the cuts alone"
+        )
     value_checks.whole(**{name: "None" if value is None else value for name, value in counts.items()})
     value_checks.whole(jobs=given["jobs"])
     devices = _engine(given)
@@ -128,6 +132,8 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
         raise PruneError(f"max_drop={value_checks.shown(max_drop)}: a drop of mAP from 0 to below 1, such as 0.01")
     _require_something(given, more)
     bounds = tuple((cost, text) for cost in BOUNDS for text in texts(cost, given[cost], "70%,50%"))
+    if faults := faults_of(bounds):  # before the data set is read; their reach is known later
+        raise PruneError("; ".join(faults))
     return Request(
         model=str(value_checks.path("model", given["model"], "best.pt")),
         data=str(value_checks.path("data", given["data"], "my.yaml")),

@@ -137,12 +137,12 @@ def picture(record: Mapping[str, Any], palette: Palette = LIGHT, note: Note | No
 
     def draw(figure: Any, palette: Palette) -> None:
         axes = figure.subplots()
-        style.heading(axes, palette, f"What to deploy of {Path(str(record['model'])).name}", title(record))
+        style.heading(axes, palette, f"What to deploy in place of {Path(str(record['model'])).name}", title(record))
         _draw_points(axes, record, palette)
-        _draw_names(axes, record, palette)
         axes.set_xlabel("ms a call" + (", predicted" if record["predicted"] else "") + ", batch 1; left is better")
         axes.set_ylabel(f"{record['metric']}; up is better")
         axes.grid()
+        _draw_names(axes, record, palette)
 
     return style.png(draw, 5.4, palette, note=note)
 
@@ -157,9 +157,8 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
     known = _known(record)
     line = record["front"]
     if line:
-        axes.step(
-            [one["ms"] for one in line], [one["metric"] for one in line], where="post", color=palette.soft, lw=1.2
-        )
+        times, metrics = ([one[key] for one in line] for key in ("ms", "metric"))
+        axes.step(times, metrics, where="post", color=palette.soft, lw=1.2, label="no other is faster and better")
     colors = {"dense": palette.own, "pruned": palette.pruned, "baseline": palette.second}
     for kind, (marker, _, _, name) in STYLES.items():
         for small in (False, True):
@@ -184,38 +183,52 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
 
 
 def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
-    """What is off the front and has a name: all of it, or what competes with pruning (other models, and the model
-    itself at other sizes); none where names would cover one another.
+    """What is off the front, what competes with pruning first (other models, and the model itself at other sizes); none
+    where names would cover one another.
     """
     off = [one for one in _known(record) if not one["on_front"]]
-    competing = [one for one in off if one["kind"] in ("baseline", "dense")]
-    return next((some for some in (off, competing) if len(some) <= most), [])
+    competing = [one for one in off if one["kind"] != "pruned"]
+    pruned = [one for one in off if one["kind"] == "pruned"]
+    return next((some for some in ([*competing, *pruned], competing) if len(some) <= most), [])
+
+
+# Where a name stands: points to the right of its point and above it, and which of its own sides is there.
+_SIDES = (
+    *((5, -4, "left", "top"), (-5, 4, "right", "bottom"), (5, 4, "left", "bottom"), (-5, -4, "right", "top")),
+    *((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top")),
+)
 
 
 def _draw_names(axes: Any, record: Mapping[str, Any], palette: Palette) -> None:
-    """The names of the front and of its competitors, each on that side of its point where it covers least."""
-    size, line = style.SMALL + 0.5, record["front"]
-    whole = (
-        np.array(axes.figure.get_size_inches()) * 72 * (0.92, 0.75)
-    )  # the axes in points, about: they are not laid out
-    low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
+    """The names of the front and of the others, each on that side of its point where it covers least.
+
+    All else has been drawn. A pruned model off the front has a name only where that covers nothing.
+    """
+    axes.figure.draw_without_rendering()  # lays it out, so that names are measured where they will stand
+    unit = axes.figure.dpi / 72  # pixels of a point
 
     def place(ms: float, metric: float) -> np.ndarray:
-        return (np.array((ms, metric)) - low) / (high - low) * whole
+        return np.asarray(axes.transData.transform((ms, metric)))
 
-    taken = [_around([place(one["ms"], one["metric"])], 5) for one in _known(record)]
-    for one, other in itertools.pairwise(line):
+    taken = [_around([place(one["ms"], one["metric"])], 8 * unit) for one in _known(record)]
+    for one, other in itertools.pairwise(record["front"]):
         corner = place(other["ms"], one["metric"])
-        taken += [_around([place(end["ms"], end["metric"]), corner], 1) for end in (one, other)]
-    for one in [*line, *_others(record)]:
-        at, long = place(one["ms"], one["metric"]), 0.6 * size * len(one["label"])
-        sides = [(5, -11, "left"), (-5, 7, "right"), (5, 7, "left"), (-5, -11, "right")]
-        boxes = [_box(at, x, y, long if side == "left" else -long, size) for x, y, side in sides]
-        covered = [_covered(box, taken, whole) for box in boxes]
-        x, y, side = sides[covered.index(min(covered))]
-        taken.append(boxes[covered.index(min(covered))])
-        words = {"fontsize": size, "color": palette.text, "ha": side, "textcoords": "offset points"}
-        axes.annotate(one["label"], (one["ms"], one["metric"]), xytext=(x, y), **words)
+        taken += [_around([place(end["ms"], end["metric"]), corner], unit) for end in (one, other)]
+    for one in [*record["front"], *_others(record)]:
+        tried = []
+        for x, y, side, height in _SIDES:
+            words = {"fontsize": style.SMALL + 0.5, "color": palette.text, "ha": side, "va": height}
+            where = {"xytext": (x, y), "textcoords": "offset points"}
+            name = axes.annotate(one["label"], (one["ms"], one["metric"]), **where, **words)
+            box = name.get_window_extent().extents
+            tried.append((_covered(box, taken, axes.bbox.extents), box, name))
+        covers, box, best = min(tried, key=lambda each: each[0])
+        kept = covers == 0 or one["on_front"] or one["kind"] != "pruned"
+        for _, _, name in tried:
+            if name is not best or not kept:
+                name.remove()
+        if kept:
+            taken.append(box)
 
 
 def _around(places: Sequence[np.ndarray], by: float) -> np.ndarray:
@@ -223,20 +236,15 @@ def _around(places: Sequence[np.ndarray], by: float) -> np.ndarray:
     return np.concatenate([np.min(places, axis=0) - by, np.max(places, axis=0) + by])
 
 
-def _box(at: np.ndarray, x: float, y: float, long: float, high: float) -> np.ndarray:
-    """Where a name lies that begins so far off a point and runs to the right, or with a negative length to the left."""
-    return np.array([at[0] + x + min(long, 0), at[1] + y, at[0] + x + max(long, 0), at[1] + y + high])
-
-
 def _covered(box: np.ndarray, taken: Sequence[np.ndarray], whole: np.ndarray) -> float:
-    """How much a box covers of others, and how much of it is outside of (0, 0) to `whole`."""
+    """How much a box covers of others, and ten times how much of it is outside of `whole`."""
 
     def shared(other: np.ndarray) -> float:
         sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
         return float(np.prod(np.maximum(sides, 0)))
 
-    inside = shared(np.concatenate([np.zeros(2), whole]))
-    return sum(map(shared, taken)) + 10 * (float(np.prod(box[2:] - box[:2])) - inside)
+    outside = float(np.prod(box[2:] - box[:2])) - shared(whole)
+    return sum(map(shared, taken)) + 10 * max(outside, 0.0)
 
 
 def title(record: Mapping[str, Any]) -> str:

@@ -198,7 +198,7 @@ def _say_plan(run: Run, session: Session, graph: channel_groups.ChannelGraph) ->
     recipe, baseline = session.recipe, session.baseline
     if baseline.meets(choice.step_bounds(recipe, baseline)) and recipe.sparsity is None:
         session.epochs = []
-        messages.nothing_to_do(baseline.size)
+        messages.nothing_to_do(baseline.size, [f"prune_{bound}" for bound in recipe.bounds_in_words()])
     else:
         messages.plan(recipe, baseline, graph, session.epochs, session.done)
         if session.done == 0 and session.epochs != schedule.step_epochs(recipe, run.epochs):
