@@ -95,7 +95,7 @@ def _host(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave out what takes a tenth of a training in this process and changes nothing that is tested.
+    """Leave out what takes time in every training of this process and changes nothing that is tested.
 
     Files are not flushed to the disk; the host looks for garbage where a training begins and after each of its epochs
     (8.4.190, trainer `_clear_memory`).
