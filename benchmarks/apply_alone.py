@@ -61,12 +61,8 @@ def speed(pruned: Path, dense: Path, kind: str, imgsz: int) -> dict[str, Any]:
 
 def main(words: list[str]) -> None:
     """Measure every model at every bound; see the head of this file."""
-    given = {"flops": "70%", "imgsz": "320", "out": str(tables.APPLIED), "format": ""} | dict(
-        word.split("=", 1) for word in words
-    )
-    models = {
-        name: value for name, value in given.items() if name not in ("set", "data", "flops", "imgsz", "out", "format")
-    }
+    given = {**OTHERS, **dict(word.split("=", 1) for word in words)}
+    models = {name: value for name, value in given.items() if name not in (*OTHERS, "set", "data")}
     if not models or not {"set", "data"} <= set(given):
         raise SystemExit(__doc__)
     out = Path(given["out"])

@@ -64,6 +64,7 @@ def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
     done = yolo_train(lowest_env, tiny_data, tmp_path / "b", f"model={best}", "epochs=1")
     assert done.code == 0, done.text[-3000:]
     assert shapes(best) == shapes(tmp_path / "b" / "run" / "weights" / "best.pt")
+    assert len(shapes(best)) > 50
 
     done = yolo_train(without, tiny_data, tmp_path / "c", f"model={best}", "epochs=1")
     assert done.code != 0

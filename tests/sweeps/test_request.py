@@ -49,7 +49,7 @@ def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
         ({"epochs": "sixty"}, "epochs=sixty: a whole number is needed, 0 for the cuts alone"),
         (
             {"flops": "70%,fifty", "size": 2},
-            "fifty is no bound: write 50% (of the original) or 4.0G; size=2 has no",
+            "flops=fifty is no bound: write 50% (of the original) or 4.0G; size=2 has no",
         ),
         ({"epochs": -1}, "epochs=-1: a whole number of 1 or more is needed"),
         ({"epochs": False}, "epochs=False: a whole number"),

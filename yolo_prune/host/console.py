@@ -104,8 +104,8 @@ def _line(argument: str, given: Mapping[str, str], said: str) -> str:
     first = error_text.quoted(said) or "the host says nothing more"
     if argument == "model" and str(given.get("distill_model")) in said:
         return f"distill_model={given['distill_model']}: {first}"
-    if argument == "model" and "model" in given and not Path(given["model"]).exists():
-        return f"model={given['model']}: there is no such file"
     if argument == "model" and "model" in given:
+        if not Path(given["model"]).exists():
+            return f"model={given['model']}: there is no such file"
         return f"model={given['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
     return f"{argument}={given[argument]}: {first}" if argument in given else first

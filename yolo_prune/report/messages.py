@@ -31,7 +31,7 @@ def nothing_to_do(size: Size, bounds: Iterable[str]) -> None:
     """The bounds, in words such as "size=2GB", hold before the first cut."""
     log.warn(
         f"NOTHING WILL BE CUT: the model ({size.gflops:.1f} GFLOPs, {size.params:,} params) already meets "
-        f"{' and '.join(bounds)}. A bound below what it has cuts it, such as flops=50%"
+        f"{' and '.join(bounds) or 'every bound'}. A bound below what it has cuts it, such as flops=50%"
     )
 
 
