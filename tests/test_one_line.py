@@ -97,6 +97,38 @@ def test_what_cannot_be_done_is_said_before_training(words: str, said: str, tiny
     assert said in _one_line(done)
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("prune_stepz=3", "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        ("prune=0.5 model=runs/best.pt", "model=runs/best.pt: there is no such file"),
+    ],
+)
+def test_nothing_stands_before_the_line(words: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(YOLO, "__init__", None)  # a model that is nowhere is not looked for in the network
+    done = typed.yolo("train", "data=none.yaml", *words.split())
+    assert (done.out, done.err) == ("", f"yolo-prune: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ("prune=0.5 model=yolo99n.pt", "yolo99n.pt"),
+        ("prune=0.5 model=https://example.com/best.pt", "https://example.com/best.pt"),
+        ("model=best.pt", "best.pt"),
+    ],
+)
+def test_what_the_host_may_find_is_left_to_it(words: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(YOLO, "__init__", lambda self, model, **more: opened.append(model))
+    typed.yolo("train", "data=none.yaml", *words.split())
+    assert opened == [model]
+
+
+def test_a_plain_command_keeps_the_usage_page() -> None:
+    assert "yolo TASK MODE ARGS" in typed.yolo("train", "epocs=3").out
+
+
 def test_all_faults_of_a_recipe_are_named_at_once(tiny_data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("flosp: 50%\nsteps: many\ncolour: red\n")

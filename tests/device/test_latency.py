@@ -21,6 +21,7 @@ from tests.helpers.checkout import ROOT
 from tests.helpers.made_up_device import made_up, made_up_once, measured_device
 from tests.helpers.oracle import lively
 from tests.planning.test_choice import asked, dense
+from yolo_prune import log
 from yolo_prune.allocation import allocate
 from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.cost import latency_model, model_size, profile_file
@@ -324,9 +325,12 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit of a small network of few sizes, made once."""
     out = tmp_path_factory.mktemp("kit") / "profile.pyz"
+    warned: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_kit, "_NETWORKS", FEW)
-        assert command.profile(str(checkpoint_file), imgsz=64, kit=str(out)) is None
+        patch.setattr(log, "warn", warned.append)
+        assert command.profile(str(checkpoint_file), imgsz=50, kit=str(out)) is None
+    assert "imgsz=50 is not a multiple of 32: 64 is used" in warned
     return out
 
 

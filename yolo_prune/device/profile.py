@@ -62,7 +62,7 @@ def profile(
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     files.require_place(name, target, example)
-    side = image_shape.rounded(network, imgsz or checkpoint.image_size(ckpt) or 640)
+    side = image_shape.said(network, imgsz or checkpoint.image_size(ckpt) or 640)
     with scratch.folder() as folder, exporter.restrained(safe):
         _make(network, source.name, folder, format, precision, side)
         if kit is not None:

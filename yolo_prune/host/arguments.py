@@ -84,6 +84,7 @@ def install(cfg: Any, check: Callable[[dict[str, Any]], None]) -> None:
 
         cfg.check_cfg = wrapped.mark(check_cfg)  # `get_cfg` looks the name up in its own module at each call
     _keep_none(cfg)
+    console.shorten(cfg)
     console.install(ARGUMENTS)
 
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from yolo_prune.errors import PruneError
-from yolo_prune.host import error_text
+from yolo_prune.host import error_text, wrapped
 from yolo_prune.recipe.file import RENAMED
 
 # The host's functions that read what the user named, and the argument that names it (8.4.190: nn/tasks.py,
@@ -29,6 +32,8 @@ _READERS = {
     "check_imgsz": "imgsz",
     "parse_key_value_pair": "",
 }
+
+_PUBLISHED = ("yolo", "rtdetr")  # what the names of weights begin with that the host may download
 
 
 def install(arguments: Collection[str]) -> None:
@@ -54,6 +59,52 @@ def install(arguments: Collection[str]) -> None:
     sys.excepthook = excepthook
 
 
+def shorten(cfg: Any) -> None:
+    """Have a command that asked for pruning be checked without the host's usage page before the one line, and a model
+    that is not there be refused before the host looks for it in the network (8.4.190, cfg/__init__.py
+    `check_dict_alignment`, which sees all arguments of a command before anything is opened).
+
+    Args:
+        cfg: the host's module.
+    """
+    stock = cfg.check_dict_alignment
+    if wrapped.marked(stock):
+        return
+
+    @functools.wraps(stock)
+    def check_dict_alignment(base: dict[str, Any], custom: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if not any(_meant_for_us(name.partition("=")[0]) for name in custom):
+            stock(base, custom, *args, **kwargs)
+            return
+
+        def is_no_usage_page(record: Any) -> bool:
+            return record.msg is not cfg.CLI_HELP_MSG
+
+        cfg.LOGGER.addFilter(is_no_usage_page)
+        try:
+            stock(base, custom, *args, **kwargs)
+        finally:
+            cfg.LOGGER.removeFilter(is_no_usage_page)
+        _require_model_file(str(custom.get("model", "")))
+
+    cfg.check_dict_alignment = wrapped.mark(check_dict_alignment)
+
+
+def _meant_for_us(name: str) -> bool:
+    return name.startswith("prune_") or bool(get_close_matches(name, ["prune"], 1, 0.7))
+
+
+def _require_model_file(model: str) -> None:
+    """Refuse a checkpoint of this command that is nowhere; one that may be among the host's own is left to the host."""
+    from ultralytics.utils import SETTINGS
+
+    file = Path(model)
+    if file.suffix != ".pt" or "://" in model or f"model={model}" not in sys.argv or file.name.startswith(_PUBLISHED):
+        return
+    if not any(os.path.exists(place) for place in (file, Path(SETTINGS["weights_dir"], file))):
+        raise PruneError(_no_file(model))
+
+
 def host_command() -> Callable[[], object]:
     """Return the function behind the host's `yolo` command; it reads `sys.argv`."""
     from ultralytics.cfg import entrypoint
@@ -69,7 +120,7 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
     """
     parts = [word.partition("=") for word in sys.argv[1:]]
     given = {name: value for name, equals, value in parts if equals}
-    ours = [name for name, _, _ in parts if name.startswith("prune_") or get_close_matches(name, ["prune"], 1, 0.7)]
+    ours = [name for name, _, _ in parts if _meant_for_us(name)]
     if not ours:
         return None
     if isinstance(error, SyntaxError) and "missing an '=' sign" in str(error):  # of `entrypoint`, for a bare word
@@ -106,6 +157,10 @@ def _line(argument: str, given: Mapping[str, str], said: str) -> str:
         return f"distill_model={given['distill_model']}: {first}"
     if argument == "model" and "model" in given:
         if not Path(given["model"]).exists():
-            return f"model={given['model']}: there is no such file"
+            return _no_file(given["model"])
         return f"model={given['model']}: cannot be pruned, a YOLO .pt that ultralytics can load is needed. {first}"
     return f"{argument}={given[argument]}: {first}" if argument in given else first
+
+
+def _no_file(model: str) -> str:
+    return f"model={model}: there is no such file"
