@@ -130,6 +130,13 @@ def test_a_wrong_argument_gets_one_clear_line(args: dict[str, Any], parts: list[
     assert len(message) < 450 + len(str(folder))
 
 
+@pytest.mark.parametrize("prune", [0.5, "nofile.yaml"])
+def test_a_wrong_scope_does_not_hide_a_precision_that_the_format_lacks(prune: float | str) -> None:
+    message = refused(prune=prune, prune_precision="int8", prune_format="ncnn", prune_scope="wat")
+    assert "prune_precision=int8 does not go with prune_format=ncnn: write fp32 or fp16" in message
+    assert "prune_scope=wat" in message
+
+
 def test_all_faults_of_the_arguments_at_once() -> None:
     message = refused(prune=1.5, prune_flops=0.5, prune_stps=3, prune_steps=2.5, prune_start=0.6, prune_end=0.2)
     assert message.splitlines() == [

@@ -141,7 +141,7 @@ def check_epochs(recipe: Recipe, epochs: int) -> None:
     """Check that the recipe's steps fit into a run.
 
     Raises:
-        RecipeError: more steps than epochs, in all or between start and end.
+        RecipeError: more steps than epochs.
     """
     step_epochs(recipe, epochs)
 
@@ -188,29 +188,17 @@ def _recipe(base: RecipeFile, overrides: dict[str, Given], faults: list[str], *,
 
     unclear = bool(base.faults or faults)
     unread = unclear and not base.given
-    for key, text in disagreements(fields, say):
-        if _CONCERNED[key] & bad:
+    for one in disagreements(fields, say):
+        if one.about & bad:
             continue
-        if key == "flops" and unclear:  # the missing bound may be what an unknown key or a missing file meant
+        if one.blamed == "flops" and unclear:  # the missing bound may be what an unknown key or a missing file meant
             continue
-        if unread and _CONCERNED[key] - overrides.keys():  # nor do settings of an unread file disagree
+        if unread and one.about - overrides.keys():  # nor do settings of an unread file disagree
             continue
-        every.append(text)
+        every.append(one.words)
     if every:
         raise RecipeError(_lines(every))
     return Recipe(name=base.name, **fields)
-
-
-# The settings that a disagreement is about, by the one that is blamed.
-_CONCERNED = {
-    "flops": set(GOALS),
-    "start": {"start", "end"},
-    "steps": {"steps", "schedule"},
-    "precision": {"precision", "format", "latency", "scope"},
-    "distill_outputs": {"distill_outputs", "distill"},
-    "layer_loss": {"layer_loss", "sensitivity"},
-    "regularize_strength": {"regularize_strength", "regularize"},
-}
 
 
 def _left_of_file(file: Mapping[str, Given], overrides: Mapping[str, Given]) -> dict[str, Given]:

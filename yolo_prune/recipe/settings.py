@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -332,7 +332,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
         values = {key: getattr(self, key) for key in type(self).model_fields}
-        faults = [text for _, text in disagreements(values, lambda key: f"{key}={values[key]}")]
+        faults = [one.words for one in disagreements(values, lambda key: f"{key}={values[key]}")]
         if faults:
             raise fault("; ".join(faults))
         return self
@@ -349,36 +349,45 @@ class Recipe(Settings):
         return {"name": plain.pop("name"), **plain}
 
 
-def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Yield (key to blame, fault) for legal values that do not go together. `say` gives a key as the user wrote it."""
+class Disagreement(NamedTuple):
+    """Legal values that do not go together: the setting that is blamed, all settings that it is about, and words."""
+
+    blamed: str
+    about: frozenset[str]
+    words: str
+
+
+def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[Disagreement]:
+    """Yield what does not go together of legal values. `say` gives a key as the user wrote it."""
+
+    def among(blamed: str, *others: str, words: str) -> Disagreement:
+        return Disagreement(blamed, frozenset({blamed, *others}), words)
+
     if all(values[key] is None for key in GOALS):
-        yield (
-            "flops",
+        words = (
             f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or the "
-            "largest drop of fitness, prune_max_drop=0.01",
+            "largest drop of fitness, prune_max_drop=0.01"
         )
+        yield among("flops", *GOALS, words=words)
     if values["layer_loss"] is not None and values["sensitivity"] is None:
-        yield (
-            "layer_loss",
+        words = (
             f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
-            "data=... out= writes",
+            "data=... out= writes"
         )
+        yield among("layer_loss", "sensitivity", words=words)
     if values["distill"] and values["distill_outputs"]:
-        yield "distill_outputs", f"{say('distill_outputs')} and {say('distill')} have one teacher: give one of them"
+        words = f"{say('distill_outputs')} and {say('distill')} have one teacher: give one of them"
+        yield among("distill_outputs", "distill", words=words)
     if values["regularize_strength"] is not None and values["regularize"] == "none":
-        yield (
-            "regularize_strength",
-            f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing",
-        )
-    yield from _of_precision(values, say)
-    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
-        yield "start", f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
-    if values["schedule"] == "oneshot" and values["steps"] != 1:
-        yield "steps", f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
-
-
-def _of_precision(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Yield that the host does not write a format in a precision."""
+        words = f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing"
+        yield among("regularize_strength", "regularize", words=words)
     precision, offered = values["precision"], FORMATS[values["format"] or "onnx"].precisions
     if precision is not None and precision not in offered:
-        yield "precision", f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"
+        words = f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"
+        yield among("precision", "format", words=words)
+    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
+        words = f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
+        yield among("start", "end", words=words)
+    if values["schedule"] == "oneshot" and values["steps"] != 1:
+        words = f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
+        yield among("steps", "schedule", words=words)
