@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from yolo_prune.commands.sweep import sweep
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.sweeps import folder, points, request
 from yolo_prune.sweeps.request import Request
 
@@ -136,6 +137,22 @@ def test_the_points_of_the_example() -> None:
     longer = replace(asked, epochs=101)
     assert points.command(every[4], longer).endswith(" patience=101")
     assert points.command(every[4], replace(longer, settings={"patience": 7})).endswith(" patience=7")
+
+
+def test_settings_of_a_cut_are_what_the_arguments_of_a_training_take() -> None:
+    settings = {"prune_round": 8, "prune_start": 0.0, "prune_heads": 0.5, "prune_protect": ["backbone", "model.22.*"]}
+    asked = replace(read(flops="50%", **settings), imgsz=(64,))
+    (_, pruned) = points.of(asked)
+    wanted = from_arguments(pruned.cut)
+    assert wanted is not None
+    assert {key: getattr(wanted, key.removeprefix("prune_")) for key in settings} == {
+        **settings,
+        "prune_protect": ("backbone", "model.22.*"),
+    }
+    assert points.command(pruned, asked).endswith(
+        "prune_round=8 prune_start=0.0 prune_heads=0.5 'prune_protect=backbone,model.22.*'"
+    )
+    assert points.command(pruned, replace(asked, epochs=0)).endswith("heads=0.5 'protect=backbone,model.22.*'")
 
 
 def test_cuts_are_every_recipe_with_every_bound_and_importance_and_teachers_are_points_of_their_own() -> None:

@@ -38,7 +38,7 @@ class Point:
     model: str
     imgsz: int
     small: bool = False
-    cut: Mapping[str, str] | None = None
+    cut: Mapping[str, Any] | None = None
     teacher: str | None = None
 
     @property
@@ -83,10 +83,10 @@ def of(request: Request) -> list[Point]:
     return points
 
 
-def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, str]]]:
+def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
     """Every way in which the model is cut: a short name, words for a table, and the arguments of `yolo train`."""
     ways = []
-    shared = {key: str(value) for key, value in request.settings.items() if key.startswith("prune_")}
+    shared = {key: value for key, value in request.settings.items() if key.startswith("prune_")}
     for recipe in request.recipe or ("",):
         for cost, text in request.bounds or ((("", ""),) if request.recipe else ()):
             for importance in request.importance or ("",):
@@ -126,7 +126,12 @@ def words(point: Point, request: Request, folder: Path | None = None, device: st
         arguments |= {"project": str(folder), "name": point.name, "exist_ok": True}
     if device is not None:
         arguments["device"] = device
-    return [f"{key}={value}" for key, value in arguments.items()]
+    return [f"{key}={_typed(value)}" for key, value in arguments.items()]
+
+
+def _typed(value: object) -> str:
+    """A value as one types it."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def command(point: Point, request: Request) -> str:
@@ -135,6 +140,7 @@ def command(point: Point, request: Request) -> str:
         return shlex.join(["yolo", "train", *words(point, request)])
     if point.cut is None:
         return shlex.join(["yolo", "val", f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}"])
-    own = [f"{key.removeprefix('prune_') if key != 'prune' else 'recipe'}={value}" for key, value in point.cut.items()]
+    cut = {"recipe" if key == "prune" else key.removeprefix("prune_"): value for key, value in point.cut.items()}
+    own = [f"{key}={_typed(value)}" for key, value in cut.items()]
     arguments = [f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}", *own]
     return shlex.join(["yolo-prune", "apply", *arguments])
