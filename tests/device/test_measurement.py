@@ -19,11 +19,11 @@ MS = {"dense": 10.0, "half": 5.0, "third": 3.3}
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, noise: Callable[[str, float], float], again: tuple[str, ...] = ()
+    monkeypatch: pytest.MonkeyPatch, noise: Callable[[str, float], float], again: tuple[str, ...] = (), at_most: int = 5
 ) -> tuple[list[dict[str, Any]], list[float], list[float]]:
     """What is measured of three networks; noise: a network and the seconds so far -> how many times as slow it is.
 
-    again: which lines say that networks are timed once more.
+    again: which lines say that networks are timed once more. at_most: seconds of one network, as they are said.
     """
     clock = Clock(monkeypatch)
 
@@ -35,8 +35,10 @@ def measured(
     manifest = {"format": "onnx", "precision": "fp32", "networks": networks, "shapes": [], "sweeps": []}
     monkeypatch.setattr(log.time, "monotonic", lambda: clock.now)
     said: list[str] = []
-    made = measurement._networks(Path(), manifest, 1, measurement._Progress(said.append, manifest))
-    assert said[0] == "measuring networks: 2, each in turns with the model itself, about 5 s at most"
+    seconds = measurement._seconds(load(Path("dense")))
+    clock.now = 0.0
+    made = measurement._networks(Path(), manifest, 1, measurement._Progress(said.append, manifest, seconds))
+    assert said[0] == f"measuring networks: 2, each in turns with the model itself, about {at_most} s at most"
     assert tuple(line.removeprefix("measuring: ") for line in said if "timed again" in line) == again
     if clock.now > 2 * log.Progress.EVERY:  # then the first network took that long
         assert any(line.startswith("measuring networks: 1 of 2, about ") for line in said)
@@ -78,10 +80,19 @@ def test_a_network_that_another_program_disturbed_is_timed_again_later(
         assert low <= 5.0 <= high < 1.08 * low
 
 
+def test_a_slow_device_is_given_time_for_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second a call: four seconds would be two rounds."""
+    rng = np.random.default_rng(0)
+    rows, _, unsteady = measured(monkeypatch, lambda *_: 50.0 * float(rng.lognormal(0, 0.005)), at_most=25)
+    assert unsteady == []
+    low, high = rows[1]["interval"]
+    assert low <= 250.0 <= high
+
+
 def test_an_end_that_is_not_known_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks of seconds: there is time for fewer rounds than an interval takes."""
-    line = "2 networks are not known to 3% yet: timed again (round {} of at most 3), about 113 s"
-    rows, _, unsteady = measured(monkeypatch, lambda *_: 1000.0, (line.format(2), line.format(3)))
+    """Networks of half a minute: there is time for fewer rounds than an interval takes."""
+    line = "2 networks are not known to 3% yet: timed again (round {} of at most 3), about 340 s"
+    rows, _, unsteady = measured(monkeypatch, lambda *_: 3000.0, (line.format(2), line.format(3)), 75)
     assert unsteady == [9.99, 9.99]
     assert [row["interval"] for row in rows[1:]] == [[None, None]] * 2
     json.dumps(rows, allow_nan=False)

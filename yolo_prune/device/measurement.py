@@ -27,6 +27,7 @@ _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least an
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
 _EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
 _ROUNDS, _MOST_SECONDS = 8, 4.0  # of each network in turns with the dense one: at least, and at most
+_SLOW_SECONDS = 60.0  # at most where so many rounds take longer
 _AGAIN = 2  # how often those that are not known by then are timed again, at another time, for as long
 
 
@@ -46,7 +47,9 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     kind, precision = manifest["format"], manifest["precision"]
     runtimes.require(kind)
     began = time.time()
-    progress = _Progress(say, manifest)
+    dense = runtimes.load(folder / manifest["networks"][0]["file"], kind, threads, precision)
+    progress = _Progress(say, manifest, _seconds(dense))
+    del dense
 
     def layer(file: str) -> float:
         call = runtimes.load(folder / file, kind, threads, precision)
@@ -140,7 +143,12 @@ class _Progress:
     Layers and networks have a pace each: of how long networks take, which is most of all, layers say nothing.
     """
 
-    def __init__(self, say: Callable[[str], None], manifest: dict[str, Any]) -> None:
+    def __init__(self, say: Callable[[str], None], manifest: dict[str, Any], seconds: float) -> None:
+        """seconds: of the turns of one network, at most."""
+        self.seconds = seconds
+        self.at_most = (  # one call may take longer
+            f"each in turns with the model itself, about {1.25 * seconds:.0f} s at most"
+        )
         self.total = 2 + 2 * (len(manifest["shapes"]) + sum(len(s["files"]) for s in manifest["sweeps"]))
         self.networks = len(manifest["networks"]) - 1  # beside the dense one
         self.done, self.last_tenth, self.say = 0, -1, say
@@ -154,7 +162,7 @@ class _Progress:
         elif tenth > self.last_tenth:
             self.last_tenth = tenth
             left = log.to_go(self.began, self.done / self.total)
-            self.say(f"measuring layers: {10 * tenth}%{left}; then {self.networks} networks, {_AT_MOST}")
+            self.say(f"measuring layers: {10 * tenth}%{left}; then {self.networks} networks, {self.at_most}")
 
     def of_networks(self, count: int, turn: int, pace: float = 0.0) -> log.Progress:
         """Say that networks are timed now; what is returned is told of each.
@@ -163,7 +171,7 @@ class _Progress:
             count: how many. turn: the first time is 1. pace: seconds that one took the last time.
         """
         if turn == 1:
-            self.say(f"measuring networks: {count}, {_AT_MOST}")
+            self.say(f"measuring networks: {count}, {self.at_most}")
         else:
             which = "1 network is" if count == 1 else f"{count} networks are"
             self.say(
@@ -173,9 +181,11 @@ class _Progress:
         return log.Progress("measuring networks" + " again" * (turn > 1), count, self.say)
 
 
-_AT_MOST = (
-    f"each in turns with the model itself, about {1.25 * _MOST_SECONDS:.0f} s at most"  # one call may take longer
-)
+def _seconds(dense: Callable[[], object]) -> float:
+    """Seconds for the turns of one network with the dense one: enough for an interval, also on a slow device."""
+    once = timing.in_turns({"dense": dense}, 1, 0.0).timing("dense").median / 1e3
+    rounds = _ROUNDS * 4 * once * 1.25  # two calls of each, and some more
+    return min(max(_MOST_SECONDS, rounds), _SLOW_SECONDS)
 
 
 def _twice(layer: Callable[[str], float], files: list[str]) -> list[float]:
@@ -215,7 +225,7 @@ def _networks(
     def beside_dense(net: dict[str, Any]) -> timing.Turns:
         call = runtimes.load(folder / net["file"], kind, threads, precision)
         try:
-            return timing.in_turns({"dense": dense, "net": call}, _ROUNDS, _MOST_SECONDS)
+            return timing.in_turns({"dense": dense, "net": call}, _ROUNDS, progress.seconds)
         finally:
             del call
             gc.collect()
@@ -235,7 +245,7 @@ def _networks(
             turns[number] = later if later.ratio("dense", "net").steady else turns[number].joined(later)
             said.one()
     dense_ms = [one.timing("dense").median for one in turns]
-    dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, _MOST_SECONDS).timing("dense").median]
+    dense_ms = dense_ms or [timing.in_turns({"dense": dense}, _ROUNDS, progress.seconds).timing("dense").median]
     ratios = [timing.Ratio(1.0, 1.0, 1.0, 0), *(one.ratio("dense", "net") for one in turns)]
     return _rows(nets, ratios, float(np.median(dense_ms))), dense_ms, _wide(ratios)
 
