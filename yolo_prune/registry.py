@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""One's own importance, schedule or allocation: a function under a name that recipes and arguments then take.
+"""One's own importance, schedule or scope: a function under a name that recipes and arguments then take.
 
     import yolo_prune
 
@@ -31,21 +31,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "importance": ("(group, model) -> (size,) scores", scoring.IMPORTANCES),
     "schedule": ("time (0 to 1) -> share of the way (0 to 1)", SCHEDULES),
-    "allocation": ("problem -> (units,) counts", SCOPES),
+    "scope": ("problem -> (units,) counts", SCOPES),
 }
 
 
 def register(
-    name: str, kind: Literal["importance", "schedule", "allocation"] = "importance"
+    name: str, kind: Literal["importance", "schedule", "scope"] = "importance"
 ) -> Callable[[Function], Function]:
     """Add a function under a name.
 
     Args:
         name: a new name: letters, digits and underscores.
         kind: "importance", for prune_importance=: (group, model) -> (size,) finite scores >= 0, larger is more
-            important (graph.ChannelGroup, the stock model). "schedule", for prune_schedule=: the time passed from the
-            first step to the last -> the share of the way to the bounds, growing from 0 to 1. "allocation", for
-            prune_scope=: a scopes.Problem -> (units,) how many channels of each unit stay.
+            important (graph.channel_groups.ChannelGroup, the stock model). "schedule", for prune_schedule=: the time
+            passed from the first step to the last -> the share of the way to the bounds, growing from 0 to 1. "scope",
+            for prune_scope=: a scopes.Problem -> (units,) how many channels of each unit stay.
 
     Returns:
         A decorator.
@@ -69,7 +69,7 @@ def register(
         if kind == "schedule":
             _check_schedule(name, function)
         table[name] = function
-        if kind == "allocation":
+        if kind == "scope":
             SCOPE_NAMES.add(name)
         return function
 

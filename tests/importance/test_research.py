@@ -62,8 +62,8 @@ def test_each_example_is_ten_lines_at_most() -> None:
         (("l2",), len, "this importance exists already; known are"),
         (("obdc",), len, "this importance exists already"),
         (("cubic", "schedule"), len, "this schedule exists already; known are cubic, linear, oneshot"),
-        (("global", "allocation"), len, "this allocation exists already"),
-        (("x", "colour"), len, "known kinds are importance, schedule, allocation"),
+        (("global", "scope"), len, "this scope exists already"),
+        (("x", "colour"), len, "known kinds are importance, schedule, scope"),
         (("x",), 3, r"wants a function \(group, model\) -> \(size,\) scores, given 3"),
         (
             ("x", "schedule"),
@@ -81,12 +81,12 @@ def test_what_cannot_be_registered(arguments: tuple[Any, ...], function: Any, wo
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda problem: np.ones(3), r"allocation 'mine' must return \d+ counts, one a unit; returned shape \(3,\)"),
-        (lambda problem: problem.sizes(), "allocation 'mine' keeps .* FLOPs where the bound of this step is 4"),
-        (lambda problem: problem.sizes() * np.nan, "allocation 'mine' must return"),
+        (lambda problem: np.ones(3), r"scope 'mine' must return \d+ counts, one a unit; returned shape \(3,\)"),
+        (lambda problem: problem.sizes(), "scope 'mine' keeps .* FLOPs where the bound of this step is 4"),
+        (lambda problem: problem.sizes() * np.nan, "scope 'mine' must return"),
     ],
 )
-def test_what_an_allocation_may_not_return(function: Any, words: str) -> None:
-    yolo_prune.register("mine", kind="allocation")(function)
+def test_what_a_scope_may_not_return(function: Any, words: str) -> None:
+    yolo_prune.register("mine", kind="scope")(function)
     with pytest.raises(PruneError, match=words):
         yolo_prune.prune(YOLO("yolov8n.yaml"), flops="50%", scope="mine")

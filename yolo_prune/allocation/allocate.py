@@ -127,13 +127,13 @@ def _checked(problem: Problem, scope: str) -> np.ndarray:
     given = np.asarray(counts, dtype=float)
     if given.shape != (len(problem.units),) or not np.isfinite(given).all():
         raise PruneError(
-            f"allocation {scope!r} must return {len(problem.units)} counts, one a unit; returned shape {given.shape}"
+            f"scope {scope!r} must return {len(problem.units)} counts, one a unit; returned shape {given.shape}"
         )
     n = np.array([legal(min(c, u.size), u, problem.multiple) for c, u in zip(given, problem.units, strict=True)])
     over = [cost for cost in problem.costs if cost(n) > cost.limit * (1 + 1e-9)]
     if over:
         raise PruneError(
-            f"allocation {scope!r} keeps {_human(over[0](n), over[0].name)} where the bound of this step is "
+            f"scope {scope!r} keeps {_human(over[0](n), over[0].name)} where the bound of this step is "
             f"{_human(over[0].limit, over[0].name)}"
         )
     return n.astype(float)
