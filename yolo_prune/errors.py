@@ -22,7 +22,7 @@ class RecipeError(PruneError):
 
 
 class BoundError(PruneError):
-    """A FLOPs or params bound that no legal width of this model reaches."""
+    """A bound that no legal width of this model reaches."""
 
 
 class HostError(PruneError):
@@ -30,7 +30,7 @@ class HostError(PruneError):
 
 
 class VerifyError(PruneError):
-    """An exported artifact that differs from the torch model it came from."""
+    """An exported artifact is not what its model is, is slower than its parent, or could not be made."""
 
 
 class NoisyError(PruneError):

@@ -55,12 +55,11 @@ def apply(
     if target.is_file():
         log.say(f"{target} was there and is replaced; out= names another")
     checkpoint.write(target, copy_of(network), ckpt)
-    kind = "mAP50-95" if type(network).__name__ == "DetectionModel" else "fitness"
-    _show(record, source.name, target, kind, "..." if data is None else data)
+    _show(record, source.name, target, "..." if data is None else data)
     return record
 
 
-def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str, data: str) -> None:
+def _show(record: Mapping[str, Any], name: str, target: Path, data: str) -> None:
     """Print the model before and after, what was removed whole, and the command that trains it next."""
     rows = []
     for label, key in ((name, "baseline"), (target.name, "final")):
@@ -73,7 +72,7 @@ def _show(record: Mapping[str, Any], name: str, target: Path, measure_name: str,
                 "GFLOPs": f"{figures['gflops']:.2f}",
                 "MB": _megabytes(figures["size_bytes"]),
                 "act. MB": _megabytes(figures["peak_activation_bytes"]),
-                measure_name: "not measured" if fitness is None else f"{fitness:.4f}",
+                record["fitness_is"]: "not measured" if fitness is None else f"{fitness:.4f}",
             }
         )
     log.show(text.table(rows))

@@ -27,7 +27,7 @@ from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import image_shape
 from yolo_prune.graph.channel_groups import IMAGE, ChannelGraph
 from yolo_prune.graph.residual import ResidualBlock
-from yolo_prune.host import flops
+from yolo_prune.host import checkpoint, flops
 
 _BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
 
@@ -77,7 +77,7 @@ UNKNOWN = DeployedSize(None, None)
 
 def deployed_size(model: nn.Module, deployment: Deployment) -> DeployedSize:
     """GFLOPs, bytes and memory of the exported model; unknown where it has quantizers, which the host does not fuse."""
-    if _has_quantizers(model):
+    if checkpoint.has_quantizers(model):
         return UNKNOWN
     fused = deployed(model)
     gflops, size = _gflops(fused) or None, file_size.bytes_of(fused, deployment)
@@ -86,11 +86,7 @@ def deployed_size(model: nn.Module, deployment: Deployment) -> DeployedSize:
 
 def activations(model: nn.Module, deployment: Deployment) -> int | None:
     """The memory alone, of `deployed_size`."""
-    return None if _has_quantizers(model) else activation_memory.peak_bytes(deployed(model), deployment)
-
-
-def _has_quantizers(model: nn.Module) -> bool:
-    return any(type(module).__name__ == "TensorQuantizer" for module in model.modules())
+    return None if checkpoint.has_quantizers(model) else activation_memory.peak_bytes(deployed(model), deployment)
 
 
 class _Reading(nn.Module):

@@ -25,7 +25,7 @@ from yolo_prune.cost import exported_file, layer_shapes
 from yolo_prune.cost.layer_shapes import Layer
 from yolo_prune.device import int8_nodes, probes
 from yolo_prune.errors import BoundError
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.host import exporter
 from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.baseline import Baseline
@@ -255,7 +255,7 @@ def export(network: nn.Module, folder: Path, kind: str, precision: str, imgsz: i
 
 def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:
     """Write what an ncnn file does not say beside it: the shape of the image that it takes."""
-    channels = int(getattr(network, "yaml", {}).get("channels", 3))
+    channels = image_shape.channels(network)
     artifact.with_name("input.json").write_text(json.dumps([channels, imgsz, imgsz]))
 
 

@@ -219,5 +219,5 @@ def time_side_by_side(dense: nn.Module, pruned: nn.Module, device: Profile) -> S
 
 
 def export(network: nn.Module, folder: Path, device: Profile) -> Path:
-    """Export a model as a profile's device runs it; see deploy.export. An engine is built from the ONNX file."""
+    """Export a model as a profile's device runs it; see probe_kit.export. An engine is built from the ONNX file."""
     return probe_kit.export(network, folder, device.format, device.precision, device.imgsz)

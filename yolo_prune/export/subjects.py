@@ -53,7 +53,7 @@ class Subject:
     @property
     def image_channels(self) -> int:
         """How many channels its images have."""
-        return int(self.network.yaml.get("channels", 3))
+        return image_shape.channels(self.network)
 
     @property
     def is_single_class(self) -> bool:

@@ -18,16 +18,18 @@ from yolo_prune.cost import model_size
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.export import artifact_files, prove
+from yolo_prune.export.results import Result
+from yolo_prune.export.subjects import Subject
 from yolo_prune.host import releases, validation
 from yolo_prune.recipe import formats
 from yolo_prune.report import text
 
 
-def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, Any]) -> dict[str, Any]:
+def record(subjects: Sequence[Subject], results: Sequence[Result], request: dict[str, Any]) -> dict[str, Any]:
     """Put an export into plain data.
 
     Args:
-        subjects: `export.Subject`s, the one that was asked for last. results: `export.Result`s.
+        subjects: the one that was asked for last. results: of their artifacts.
         request: what was asked.
     """
     main = subjects[-1]
@@ -51,7 +53,7 @@ def record(subjects: Sequence[Any], results: Sequence[Any], request: dict[str, A
     }
 
 
-def _torch_row(subject: Any) -> dict[str, Any]:
+def _torch_row(subject: Subject) -> dict[str, Any]:
     return {
         **_figures(subject, subject.metrics, subject),
         "format": "pt",

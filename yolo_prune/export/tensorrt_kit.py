@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What measures ONNX files in TensorRT on a device: a program beside them, and the line for TensorRT's own program.
+"""What measures ONNX files in TensorRT on a device: a program beside them.
 
 The program is on_device/tensorrt_compare.py; its copy knows the files, the precision, and whether weights are sparse.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,24 +53,6 @@ def write(folder: Path, onnx_files: Mapping[str, Path], *, precision: str, spars
     out = folder / f"{last.stem}-tensorrt.py"
     files.replace(out, "".join(lines))
     return out
-
-
-def trtexec(path: Path | str, precision: str, sparse: bool, workspace: float) -> str:
-    """The line for a shell that measures one ONNX file with trtexec of TensorRT 8.5 to 10.
-
-    From TensorRT 11 on trtexec takes no precision: leave --fp16 and --int8 out there; the file says it.
-
-    Args:
-        path: the ONNX file. precision: "fp16", "fp32" or "int8". sparse: as of `write`. workspace: GiB.
-    """
-    _check(precision)
-    words = ["trtexec", f"--onnx={path}"]
-    words += {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}[precision]
-    if sparse:
-        words.append("--sparsity=enable")
-    words += [f"--memPoolSize=workspace:{int(1024 * workspace)}", "--iterations=200"]
-    words += ["--useCudaGraph", "--useSpinWait", "--noDataTransfers"]
-    return " ".join(shlex.quote(word) for word in words)
 
 
 def _check(precision: str) -> None:

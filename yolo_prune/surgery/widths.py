@@ -333,12 +333,3 @@ def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) 
     if module.bias is not None:
         module.bias = nn.Parameter(torch.empty(out))
     module.reset_parameters()  # type: ignore[operator]
-    _resize_norm_beside(holder, name, out)
-
-
-def _resize_norm_beside(holder: nn.Module, name: str, out: int) -> None:
-    """The BatchNorm that a checkpoint of version 0.1.0 does not name: that beside its convolution."""
-    block = holder.get_submodule(name.rpartition(".")[0])
-    bn = getattr(block, "bn", None)
-    if name.endswith(".conv") and isinstance(bn, nn.BatchNorm2d) and bn.num_features != out:
-        block.bn = nn.BatchNorm2d(out, eps=bn.eps, momentum=bn.momentum)
