@@ -16,6 +16,7 @@ from typing import Any
 
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, releases
+from yolo_prune.host.spec_key import SPEC_KEY
 
 
 def on_pretrain_routine_start(trainer: Any) -> None:
@@ -75,6 +76,10 @@ def _forward(event: str, trainer: Any) -> None:
         from yolo_prune.training import session
 
         session.HANDLERS[event](trainer)
+    elif event == "on_pretrain_routine_end" and getattr(trainer, "resume", False) and "run" in _noted(trainer):
+        from yolo_prune.training import session
+
+        session.require_attached(trainer)
 
 
 _OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
@@ -82,9 +87,15 @@ _OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
 
 def _has_zeros(trainer: Any) -> bool:
     """Whether the model in training came with single weights that are to stay zero (architecture.sparsity)."""
+    return "sparsity" in _noted(trainer)
+
+
+def _noted(trainer: Any) -> dict[str, Any]:
+    """What the yaml of the model in training says of its pruning; empty where it says nothing."""
     model = getattr(trainer, "model", None)
     yaml = getattr(getattr(model, "module", model), "yaml", None)
-    return isinstance(yaml, dict) and "sparsity" in (yaml.get("yolo_prune") or {})
+    noted = yaml.get(SPEC_KEY) if isinstance(yaml, dict) else None
+    return noted if isinstance(noted, dict) else {}
 
 
 def install(base: ModuleType) -> None:

@@ -159,7 +159,4 @@ def test_a_resumed_run_keeps_its_multiple() -> None:
     first = Baseline.of(model, found, multiple=ChannelMultiple(16, "another machine"))
     noted = last_checkpoint.note(first, {"steps": [], "history": [], "baseline": {"fitness": None}}, 1)
     again = resume.baseline(noted, model, found, asked(flops="50%"), None, 640, OPEN)
-    assert again.multiple == first.multiple
-    assert again.deployed == first.deployed
-    del noted["multiple"]  # as a checkpoint of an earlier version
-    assert resume.baseline(noted, model, found, asked(flops="50%"), None, 640, OPEN).multiple.channels == 8
+    assert again == first

@@ -33,6 +33,17 @@ def test_best_is_of_the_latest_cut_or_of_an_epoch_since(steps: list[dict[str, An
 
 
 @pytest.mark.parametrize(
+    ("back", "expected"), [(0.45, (4, True, 0.45)), (0.35, (5, False, 0.4)), (None, (5, False, 0.4))]
+)
+def test_best_may_be_the_model_that_was_put_back(back: float | None, expected: Any) -> None:
+    stopped = {"epoch": 4, "fitness_back": back}
+    steps = [{"epoch": 2, "fitness_cut": 0.8, "undone": 4}]
+    found = best_model.of({"steps": steps, "history": HISTORY, "max_drop": stopped})
+    assert found is not None
+    assert tuple(found.values()) == expected
+
+
+@pytest.mark.parametrize(
     ("epoch", "cut", "expected"), [(4, 0.4, True), (4, 0.39, False), (3, 0.9, False), (6, 0.9, False), (4, None, False)]
 )
 def test_training_gained_nothing_where_no_epoch_beats_the_cut(epoch: int, cut: float | None, expected: bool) -> None:

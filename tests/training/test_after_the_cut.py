@@ -48,6 +48,58 @@ def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
     assert trainer.args.nbs == 64
 
 
+def test_the_batches_to_a_step_of_one_training_are_not_those_of_the_next() -> None:
+    """An older host (8.4.0) hands the callbacks of a trainer on to the YOLO object, and so to its next training."""
+    callbacks: list[Any] = []
+    steps: list[str] = []
+    trainers = [
+        SimpleNamespace(
+            args=SimpleNamespace(nbs=64, weight_decay=0.0),
+            batch_size=16,
+            accumulate=4,
+            epochs=9,
+            train_loader=range(50),
+            optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1),
+            optimizer_step=lambda name=name: steps.append(name),
+            add_callback=lambda _, callback: callbacks.append(callback),
+        )
+        for name in ("first", "second")
+    ]
+    cadence = Cadence(Run(trainers[0]))
+    cadence.step_every(16)
+    assert (trainers[0].accumulate, cadence.is_own) == (1, True)
+    begin, end = callbacks
+    for _ in range(3):
+        begin(trainers[1])
+        end(trainers[1])
+    assert (trainers[1].accumulate, steps) == (4, [])
+
+
+@pytest.mark.parametrize("went_back", [False, True])
+def test_a_run_that_went_back_to_the_dense_model_steps_as_the_host_does(went_back: bool) -> None:
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(nbs=64, weight_decay=0.0),
+        batch_size=16,
+        accumulate=4,
+        epochs=30,
+        train_loader=range(10),
+        optimizer=torch.optim.AdamW([nn.Parameter(torch.zeros(1))], 0.1),
+        optimizer_step=lambda: None,
+        add_callback=lambda *_: None,
+        model=nn.Identity(),
+        ema=SimpleNamespace(ema=nn.Identity()),
+    )
+    run = Run(trainer)
+    own = SimpleNamespace(nbs=None, restart_lr=False, regularize="none")
+    cut: Any = SimpleNamespace(recipe=own, epochs=[2], done=1, unfinished=False, cadence=Cadence(run))
+    recovery.follow(run, cut)
+    assert trainer.accumulate == 1
+    if went_back:
+        cut.epochs, cut.done = [], 0
+    recovery.follow(run, cut)
+    assert trainer.accumulate == (4 if went_back else 1)
+
+
 @pytest.mark.parametrize(
     ("batches", "given", "optimizer", "expected"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune import api
 from yolo_prune.commands.write_yaml import write_yaml
 from yolo_prune.errors import PruneError, RecipeError
-from yolo_prune.host import checkpoint
+from yolo_prune.host import checkpoint, known_classes
+from yolo_prune.host.run import Run
 from yolo_prune.surgery import widths as architecture
 from yolo_prune.training import session
 
@@ -102,6 +104,17 @@ def test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch(
     resumed.train(resume=True)
     assert session.of(resumed.trainer).epochs == [0]
     assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [1]
+
+
+@pytest.mark.parametrize(("single", "same", "knows"), [(False, False, True), (True, True, True), (True, False, False)])
+def test_one_class_for_all_is_known_of_the_data_it_was_trained_on_alone(
+    single: bool, same: bool, knows: bool, pruned: Path, tiny_data: Path
+) -> None:
+    """With single_cls the host gives the class of any data one name."""
+    data = str(tiny_data) if same else "other.yaml"
+    arguments = SimpleNamespace(model=str(pruned), pretrained=True, single_cls=single, data=data)
+    run = Run(SimpleNamespace(args=arguments, model=network(pruned)))
+    assert known_classes.knows_its_classes(run) is knows
 
 
 @pytest.mark.parametrize("model", [str(SMALL_MODEL), "dense.pt"], ids=["yaml", "dense.pt"])

@@ -103,6 +103,24 @@ def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> 
         raise subprocess.CalledProcessError(1, ["python"])
 
 
+def test_a_lock_that_was_removed_while_it_was_opened_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stock, opened = tmp_path / "lock", folder_lock._lock, []
+
+    def lock(stream: Any) -> bool:
+        opened.append(stream)
+        if len(opened) == 1:
+            path.unlink()  # whoever held it lets go now
+        return stock(stream)
+
+    monkeypatch.setattr(folder_lock, "_lock", lock)
+    assert folder_lock.try_to_hold(path)
+    assert len(opened) == 2
+    assert path.exists(), "the next process finds it, and does not get it"
+    folder_lock.let_go(path)
+
+
 def test_a_class_of_the_users_own_is_found_when_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

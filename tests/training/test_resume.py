@@ -9,9 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
+from yolo_prune.errors import RecipeError
 from yolo_prune.host.run import Run
-from yolo_prune.training import resume
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.training import latency_of_run, resume
 
 SIZE = {"params": 10, "gflops": 1.5}
 RECORD: dict[str, Any] = {
@@ -44,9 +47,41 @@ DAMAGED = [
 ]  # fmt: skip
 
 
-def run_in(folder: Path) -> Run:
-    (folder / "pruning").mkdir()
-    return Run(SimpleNamespace(save_dir=folder, start_epoch=2))
+def run_in(folder: Path, **arguments: Any) -> Run:
+    (folder / "pruning").mkdir(exist_ok=True)
+    return Run(SimpleNamespace(save_dir=folder, start_epoch=2, resume=True, args=SimpleNamespace(**arguments)))
+
+
+def test_a_run_goes_on_with_the_recipe_that_it_began_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("flops: 50%\nsteps: 3\n")
+    run = run_in(tmp_path, prune=str(file), prune_round=16, epochs=10)
+    began = resume.recipe_of(run)
+    assert began is not None
+    (tmp_path / "pruning" / "record.json").write_text(json.dumps({"recipe": began.as_dict()}))
+    again = resume.recipe_of(run)
+    assert again == began
+    assert again.model_fields_set == began.model_fields_set
+    assert not caplog.messages
+    file.write_text("flops: 30%\nsteps: 3\nmin_channels: 4\n")
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        assert resume.recipe_of(run) == began
+    assert "it goes on with flops=50%, min_channels=None" in caplog.text
+    file.unlink()
+    assert resume.recipe_of(run) == began
+    (tmp_path / "pruning" / "record.json").unlink()
+    with pytest.raises(RecipeError, match=r"mine\.yaml"):
+        resume.recipe_of(run)
+
+
+def test_a_profile_of_an_earlier_run_in_the_folder_is_not_this_runs(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    left = tmp_path / "pruning" / "device.json"
+    left.write_text("{}")
+    wanted = from_arguments({"prune": 0.5})
+    assert wanted is not None
+    assert latency_of_run.profile_of_run(run, nn.Identity(), wanted, print) is None
+    assert not left.exists()
 
 
 def test_the_epochs_behind_the_checkpoint_are_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +150,8 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     trainer = _trainer(model, optimizer, tmp_path)
     for parameter in trainer.ema.ema.parameters():
         parameter.data *= 0.5  # the average is not the live model
+    trainer.ema.updates = 77
+    average = deepcopy(trainer.ema.ema.state_dict())
     roll_back.keep(Run(trainer))
     expected, state = deepcopy(model), deepcopy(optimizer.state_dict())
     wanted = from_arguments({"prune": 0.5})
@@ -158,6 +161,13 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     learn(model)
     roll_back.go_back(Run(trainer))
     assert trainer.model is not model
+    trainer.ema.update(trainer.model)  # one step later it is still the average that was kept, nearly
+    assert trainer.ema.updates == 78
+    decay = 0.9999 * (1 - math.exp(-78 / 2000))
+    for key, was in average.items():
+        if was.is_floating_point():
+            now = decay * was + (1 - decay) * trainer.model.state_dict()[key]
+            assert torch.allclose(trainer.ema.ema.state_dict()[key], now, atol=1e-6), key
     for (name, one), other in zip(trainer.model.state_dict().items(), expected.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     for (name, one), other in zip(trainer.model.named_parameters(), expected.parameters(), strict=True):
@@ -196,6 +206,8 @@ def test_a_step_that_breaks_it_is_undone_and_the_last(
     assert record["final"]["params"] == first["params"] > second["params"]
     assert record["max_drop"]["undone"]["step"] == 2
     assert record["max_drop"]["epoch"] == second["undone"]
+    since = [row["fitness"] for row in record["history"] if row["epoch"] >= second["undone"]]
+    assert record["best"]["fitness"] == max(record["max_drop"]["fitness_back"], *since)
     assert [row["params"] for row in record["history"]][-1] == first["params"]
     assert len(record["history"]) == 8
     assert "step 2 is undone at epoch" in caplog.text

@@ -21,6 +21,7 @@ from tests.helpers.runs import record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.host.run import Run
 from yolo_prune.recipe.arguments import load
 from yolo_prune.training import resume, session
 
@@ -271,6 +272,39 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
         <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
     )
     assert not (tmp_path / "b" / "run" / "pruning").exists()
+
+
+def test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all(tiny_data: Path, tmp_path: Path) -> None:
+    yolo = untrained()
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", kill)
+    yolo_prune.attach(yolo, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=5)
+    last = tmp_path / "run" / "weights" / "last.pt"
+    with pytest.raises(PruneError, match=r"last\.pt is of a run that attach\(\) gave its recipe"):
+        YOLO(last).train(resume=True)
+    again = YOLO(last)
+    yolo_prune.attach(again, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
+    again.train(resume=True)
+    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2, 4]
+
+
+def test_a_validation_between_epochs_measures_what_an_epochs_does() -> None:
+    """On COCO the host would take the figures of COCO's own evaluation, and several looks at an image if asked."""
+
+    def validator(model: nn.Module) -> dict[str, float]:
+        assert vars(arguments) == {"plots": False, "val": False, "save_json": False, "augment": False, "conf": 0.1}
+        return {"fitness": 0.5, "metrics/mAP50(B)": 0.7}
+
+    arguments = SimpleNamespace(plots=True, val=True, save_json=True, augment=True, conf=0.1)
+    validator.args = arguments  # type: ignore[attr-defined]
+    trainer = SimpleNamespace(get_validator=lambda: validator, ema=SimpleNamespace(ema=nn.Identity()))
+    assert Run(trainer).validate() == 0.5
 
 
 @pytest.mark.parametrize(

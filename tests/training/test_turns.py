@@ -87,7 +87,10 @@ def test_out_of_memory_in_the_epoch_of_a_step_does_not_repeat_it(tiny_data: Path
     check(tmp_path / "run")
 
 
-def test_nan_right_after_a_step_is_recovered_at_the_new_width(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
+@pytest.mark.parametrize(("importance", "start", "steps"), [("obdc", 0.4, [2]), ("activation", 0.7, [3])])
+def test_nan_right_after_a_step_or_before_it_is_recovered(
+    importance: str, start: float, steps: list[int], tiny_data: Path, tmp_path: Path, caplog: Any
+) -> None:
     yolo = untrained()
     poisoned = []
 
@@ -104,10 +107,10 @@ def test_nan_right_after_a_step_is_recovered_at_the_new_width(tiny_data: Path, t
     yolo.add_callback("on_train_epoch_end", poison)
     yolo.add_callback("on_train_epoch_start", heal)
     with caplog.at_level("WARNING", logger="ultralytics"):
-        train(tiny_data, tmp_path, yolo, epochs=3, prune_start=0.4, **ONCE)
+        train(tiny_data, tmp_path, yolo, epochs=3, prune_start=start, prune_importance=importance, **ONCE)
     assert poisoned
     assert "recovering from last.pt" in caplog.text
-    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2]
+    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == steps
     check(tmp_path / "run")
 
 

@@ -62,7 +62,14 @@ class Cadence:
         self._batches = None if images is None else trainer.accumulate
         self._decides = self._decides or images is not None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether steps come after other batches than the host's `nbs` says."""
+        return self._batches is not None
+
     def _begin(self, trainer: Any) -> None:
+        if trainer is not self._trainer:
+            return  # of a later training of the same YOLO object, which older hosts (8.4.0) hand the callbacks on to
         self.waiting += 1
         if self._batches is not None:  # the host's warm-up has left its own nbs behind
             trainer.accumulate = self._batches
@@ -75,7 +82,7 @@ class Cadence:
         return self._stock()
 
     def _end(self, trainer: Any) -> None:
-        if self._decides and self.waiting >= self._needed():
+        if trainer is self._trainer and self._decides and self.waiting >= self._needed():
             self.waiting = 0
             self._stock()
 

@@ -16,13 +16,17 @@ def knows_its_classes(run: Run) -> bool:
     """Whether the weights that a run begins with were trained on the classes of its data, by their names.
 
     False where they are no file here, and where the host leaves them aside (8.4.190, engine/trainer.py:
-    `setup_model`). The host hands a head's classes on by name as well (`cls_remap`).
+    `setup_model`). The host hands a head's classes on by name as well (`cls_remap`). With `single_cls` it has one name
+    for those of any data, so that the data must be those that the weights were trained on.
     """
     pretrained = run.arguments.pretrained
     weights = Path(str(pretrained if isinstance(pretrained, (str, Path)) else run.arguments.model))
     if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
         return False
-    trained_on = _class_names(student_of(load_checkpoint(weights)[0]))
+    network, checkpoint = load_checkpoint(weights)
+    if run.arguments.single_cls and (checkpoint.get("train_args") or {}).get("data") != run.arguments.data:
+        return False
+    trained_on = _class_names(student_of(network))
     return bool(trained_on) and trained_on == _class_names(run.student)
 
 

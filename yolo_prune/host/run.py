@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed, nn
@@ -140,8 +140,7 @@ class Run:
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Another one after the host ran out of memory: ask again in each epoch."""
-        optimizer: torch.optim.Optimizer = self.trainer.optimizer
-        return optimizer
+        return cast(torch.optim.Optimizer, self.trainer.optimizer)
 
     @property
     def device(self) -> torch.device:
@@ -183,14 +182,20 @@ class Run:
         """A new model of a yaml, of the trainer's task."""
         return self.trainer.get_model(cfg=yaml, weights=None, verbose=False)
 
-    def replace(self, model: Any, average: nn.Module) -> None:
-        """Let another model and average be trained, of other widths; wrapped for DDP as the old ones were."""
+    @property
+    def average_updates(self) -> int:
+        """How often the average has been updated."""
+        return int(self.trainer.ema.updates)
+
+    def replace(self, model: Any, average: nn.Module, updates: int) -> None:
+        """Let another model and average, of so many updates, be trained; wrapped for DDP as the old ones were."""
         if isinstance(self.trainer.model, DistributedDataParallel):
             self.trainer.model.module = model
         else:
             self.trainer.model = model
         self.trainer.ema.ema = average
         self.rewire_after_cut()
+        self.trainer.ema.updates = updates  # the more there are, the longer it remembers
 
     def rewire_after_cut(self) -> None:
         """The model and its average have new tensors: the host's average and DDP are to know these, on every rank."""
@@ -286,13 +291,16 @@ class Run:
     def _validated(self) -> tuple[float | None, dict[str, Any]]:
         """Fitness and the other metrics of the average; None and nothing in all processes but the first.
 
-        Running statistics are the first process's, as the host has it (`BaseTrainer.validate`).
+        In the unit of an epoch's: outside a training the host takes COCO's own evaluation on COCO and LVIS, and looks
+        several times with `augment` (8.4.190, models/yolo/detect/val.py: `init_metrics`, `coco_evaluate`). Running
+        statistics are the first process's, as the host has it (`BaseTrainer.validate`).
         """
         if distributed.is_available() and distributed.is_initialized():
             for buffer in self.trainer.ema.ema.buffers():
                 distributed.broadcast(buffer, src=0)
         validator = self.trainer.get_validator()
-        validator.args.plots = False
+        for name in ("plots", "val", "save_json", "augment"):  # `val` lets the host turn `save_json` on
+            setattr(validator.args, name, False)
         metrics = dict(validator(model=deepcopy(self.trainer.ema.ema)) or {})
         fitness = metrics.pop("fitness", None)
         return None if fitness is None else float(fitness), metrics

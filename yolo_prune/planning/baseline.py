@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -81,6 +82,28 @@ class Baseline:
             fixed=channel_graph.native,
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; what the recipe and the model say again when it is resumed is not in it."""
+        kept = {key: getattr(self, key) for key in _KEPT}
+        figures = {"size": asdict(self.size), "deployed": asdict(self.deployed), "multiple": self.multiple.as_dict()}
+        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in kept.items()} | figures
+
+    @classmethod
+    def from_dict(
+        cls, kept: Mapping[str, Any], profile: Profile | None, deployment: Deployment, fixed: frozenset[str]
+    ) -> Baseline:
+        """The baseline that `as_dict` gave, with what is not in it. Arguments are as the attributes."""
+        plain: dict[str, Any] = {key: dict(kept[key]) if isinstance(kept[key], Mapping) else kept[key] for key in _KEPT}
+        return cls(
+            **plain,
+            size=Size(**kept["size"]),
+            deployed=DeployedSize(**kept["deployed"]),
+            multiple=ChannelMultiple(**kept["multiple"]),
+            profile=profile,
+            deployment=deployment,
+            fixed=fixed,
+        )
+
     def figures(self) -> dict[str, float]:
         """What bounds are shares of: "flops", "params", with a profile "latency" in ms, "size" in bytes of the file."""
         figures = {"flops": self.size.flops, "params": float(self.size.params)}
@@ -94,6 +117,9 @@ class Baseline:
         """Whether every bound (as of `step_bounds`) holds before any cut."""
         figures = self.figures()
         return all(value >= figures[key] for key, value in bounds.items())
+
+
+_KEPT = ("channels", "layers", "blocks", "heads", "latency", "weights", "least", "largest_cuts")  # plain as they are
 
 
 def deployment_of(recipe: Recipe, profile: Profile | None, imgsz: int) -> Deployment:

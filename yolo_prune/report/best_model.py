@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Which model best.pt is of, as a record tells: an epoch since the latest step, or what that step's cut had left."""
+"""Which model best.pt is of, as a record tells: an epoch since the latest step, or what was cut or put back there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ def of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The model that best.pt is of; of equals the last, as the host saves them (8.4.190, trainer `save_model`).
 
     Returns:
-        `epoch`: which, from 1. `right_after_cut`: whether it is the model before that epoch's training. `fitness`:
-        what it had. None where neither the latest cut nor an epoch since was validated.
+        `epoch`: which, from 1. `right_after_cut`: whether it is the model before that epoch's training, as it was cut
+        or put back. `fitness`: what it had. None where nothing since the latest step was validated.
     """
     step = _latest_step(record)
     first = max([step.get("epoch", 1), *(row.get("undone", 1) for row in record["steps"])])
     known = [(step.get("fitness_cut"), step.get("epoch"), True)] if step.get("epoch") == first else []
+    back = record.get("max_drop") or {}
+    known += [(back["fitness_back"], back["epoch"], True)] if "fitness_back" in back else []
     known += [(row["fitness"], row["epoch"], False) for row in record["history"] if row["epoch"] >= first]
     known = [row for row in known if row[0] is not None]
     if not known:

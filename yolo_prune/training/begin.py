@@ -57,15 +57,17 @@ def require(run: Run, recipe: Recipe) -> None:
     if run.is_resumed:
         trainable_check.require_file(run.arguments.model)
     check_epochs(recipe, run.epochs)
-    preflight.measurements(recipe)
+    if not run.is_resumed:  # else its folder has what was read
+        preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
     qat.require(run.settings, recipe)
     distill.arrange(run, recipe)
     teacher.arrange(run, recipe)
     scoring.require(recipe.importance)
-    prune = getattr(run.arguments, "prune", None)
-    if prune is not None and Path(str(prune)).is_file():
-        run.arguments.prune = str(Path(prune).resolve())  # a resumed run may start in another folder
+    for name in ("prune", "prune_profile", "prune_sensitivity"):  # a resumed run may start in another folder
+        given = getattr(run.arguments, name, None)
+        if given is not None and Path(str(given)).is_file():
+            setattr(run.arguments, name, str(Path(given).resolve()))
     folder_lock.hold(run.folder)
 
 
@@ -139,7 +141,7 @@ def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[s
     record["history"] = earlier.get("history") or (deepcopy(noted["history"]) if noted else [])
     if run.is_resumed:
         resume.complete_record(run, record, size)
-    stopped = (noted or {}).get("max_drop") or earlier.get("max_drop")
+    stopped = noted.get("max_drop") if noted else earlier.get("max_drop")  # the record may be of later epochs
     if stopped is not None:  # a step was undone before this resume: it was the last
         record["max_drop"] = stopped
         record["steps"] = record["steps"] or deepcopy(earlier["steps"])

@@ -40,12 +40,22 @@ def try_to_hold(path: Path) -> bool:
     """
     if path in _held:
         return True
-    stream = path.open("a")
-    if not _lock(stream):
-        stream.close()
+    while True:
+        stream = path.open("a")
+        if not _lock(stream):
+            stream.close()
+            return False
+        if _is_still_there(stream, path):
+            _held[path] = stream
+            return True
+        stream.close()  # who had it has removed it since it was opened
+
+
+def _is_still_there(stream: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
         return False
-    _held[path] = stream
-    return True
 
 
 def release(save_dir: Path) -> None:

@@ -42,11 +42,12 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
     """
     folder = run.own_folder
     kept = folder / _PROFILE
-    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.profile_of_recipe(wanted)
-    if device is None and choice.wants_latency(wanted):
-        device = profile.of_this_machine(model, str(run.arguments.model), wanted, run.image_size, say)
-    if device is None:
+    if wanted.profile is None and not choice.wants_latency(wanted):
+        kept.unlink(missing_ok=True)  # of an earlier run in this folder
         return None
+    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.profile_of_recipe(wanted)
+    if device is None:
+        device = profile.of_this_machine(model, str(run.arguments.model), wanted, run.image_size, say)
     if not kept.is_file() or not run.is_resumed:
         kept_model.keep(folder / _DENSE, model, _USE)
         files.replace(kept, json.dumps(device.content, indent=1) + "\n")

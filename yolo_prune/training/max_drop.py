@@ -115,11 +115,13 @@ def _go_back(run: Run, session: Session) -> None:
         "undone": {"step": row["step"], "gflops": row["gflops"], "fitness": fitness},
         "epoch": run.epoch + 1,
     }
+    run.forget_the_best()
+    if run.chooses_best:
+        session.record["max_drop"]["fitness_back"] = run.count_as_best()
     for item in (run.model, run.average):
         widths.note_run(item, done=session.done, steps=session.steps, max_drop=session.record["max_drop"])
     session.start_actions(run, None)
     session.hold_zeros(run)
-    run.forget_the_best()
     session.save_now(run)
     records.finish(session.record, session.baseline, run.student, session.size, None)
     # Of a dense model, last.pt does not say that it went back: the record does.

@@ -85,8 +85,7 @@ class OptimizerActions:
         """An epoch begins, perhaps with another optimizer."""
         if self.gates is not None:
             self.gates.fade()
-        if optimizer is not self._optimizer:
-            self.resume(optimizer)
+        self.resume(optimizer)
 
     def raise_pressure(self, epoch: int, until: int, plan: Callable[[], Mapping[str, Collection[int]]]) -> None:
         """Press on what the next step will take, from nothing to all the strength at that step.

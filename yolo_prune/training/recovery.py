@@ -30,8 +30,9 @@ def follow(run: Run, session: Session) -> None:
     """Set what the recipe asks for after a step, right after it and at the start of each epoch."""
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
     images = images_to_a_step(run, session) if all_taken or steps_often_from_the_start(run, session) else None
-    if session.cadence is not None and (recipe.nbs is not None or images is not None):
-        session.cadence.step_every(images)
+    cadence = session.cadence
+    if cadence is not None and (recipe.nbs is not None or images is not None or cadence.is_own):  # own, and went back
+        cadence.step_every(images)
     if recipe.restart_lr and all_taken:
         session.actions.scale_learning_rate(_rate(run, session) / max(run.schedule(run.epoch), 1e-12))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,15 +17,50 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.cost import model_size
 from yolo_prune.cost.channel_steps import ChannelMultiple
-from yolo_prune.cost.file_size import Deployment
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.errors import PruneError, first_line
+from yolo_prune.errors import PruneError, RecipeError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.baseline import Baseline, deployment_of
-from yolo_prune.recipe.settings import Recipe
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Recipe, Settings
 from yolo_prune.training import resume_state
+
+
+def recipe_of(run: Run) -> Recipe | None:
+    """The recipe that the arguments of a run ask for; of a resumed run the one that it began with, whatever has become
+    of the file since.
+
+    Raises:
+        RecipeError: an argument or the recipe file is wrong, and no record tells what it was.
+    """
+    began = _recipe_in_record(run) if run.is_resumed else None
+    try:
+        now = from_arguments(run.settings)
+    except RecipeError:
+        if began is None:
+            raise
+        return began
+    if began is None or now is None:
+        return now
+    values = {key: getattr(began, key) for key in Settings.model_fields if key not in ("profile", "sensitivity")}
+    changed = {key: value for key, value in values.items() if value != getattr(now, key)}
+    if changed and run.is_first:
+        words = ", ".join(f"{key}={value}" for key, value in changed.items())
+        log.warn(f"prune={run.arguments.prune} says something else than when this run began: it goes on with {words}")
+    return now.model_copy(update=changed)
+
+
+def _recipe_in_record(run: Run) -> Recipe | None:
+    try:
+        return Recipe(**json.loads(_record_file(run).read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # `earlier_record` says so
+
+
+def _record_file(run: Run) -> Path:
+    return run.own_folder / "record.json"
 
 
 def earlier_record(run: Run) -> dict[str, Any]:
@@ -33,7 +69,7 @@ def earlier_record(run: Run) -> dict[str, Any]:
     Where the checkpoint was moved away from its run, or the record is damaged, which is said, the epochs before the
     last step are in the checkpoint's yaml.
     """
-    path = run.own_folder / "record.json"
+    path = _record_file(run)
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _require_record(record)
@@ -106,36 +142,10 @@ def baseline(
     """
     deployment = deployment_of(wanted, device, imgsz)
     if noted:
-        base = _baseline_from(noted, device, deployment)
-    else:
-        weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-        base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
-    return replace(
-        base,
-        least=(noted or {}).get("least") or choice.least_flops(model, graph, wanted, base.largest_cuts),
-        fixed=graph.native,
-    )
-
-
-def _baseline_from(noted: Mapping[str, Any], device: Profile | None, deployment: Deployment) -> Baseline:
-    size = model_size.Size(noted["params"], noted["gflops"])
-    # A checkpoint of version 0.1.0 says nothing of blocks, heads and latency: that version cut and bounded none.
-    return Baseline(
-        size,
-        dict(noted["channels"]),
-        dict(noted["layers"]),
-        noted.get("blocks", 0),
-        dict(noted.get("heads", {})),
-        device,
-        None if device is None else noted.get("latency"),
-        dict(noted.get("weights", {})),
-        largest_cuts=dict(noted.get("limits", {})),
-        deployment=deployment,
-        deployed=model_size.DeployedSize(
-            noted.get("deployed_gflops"), noted.get("deployed_bytes"), noted.get("deployed_activations")
-        ),
-        multiple=ChannelMultiple(**noted.get("multiple", {})),
-    )
+        return Baseline.from_dict(noted["baseline"], device, deployment, graph.native)
+    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+    base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
+    return replace(base, least=choice.least_flops(model, graph, wanted, largest_cuts))
 
 
 def restore_kept(run: Run) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ def _write(run: Run) -> None:
     state = {
         **kept_model.yamls(model),
         "average": run.average.state_dict(),
+        "average_updates": run.average_updates,
         "live": model.state_dict(),
         "groups": [[names[p] for p in group["params"]] for group in run.optimizer.param_groups],
         "optimizer": {names[p]: value for p, value in run.optimizer.state.items() if p in names},
@@ -48,7 +49,7 @@ def go_back(run: Run) -> None:
         PruneError: the file is gone, damaged, or holds more than plain data.
     """
     old: Any = run.model
-    new, average, groups, kept = ddp.each(lambda: _read(run, old))
+    new, average, updates, groups, kept = ddp.each(lambda: _read(run, old))
     trained = {name: parameter.requires_grad for name, parameter in old.named_parameters()}
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(trained.get(name, True))
@@ -58,11 +59,11 @@ def go_back(run: Run) -> None:
         group["params"] = own
     run.optimizer.state.clear()
     run.optimizer.state.update(kept)
-    run.replace(new, average.eval().requires_grad_(False))
+    run.replace(new, average.eval().requires_grad_(False), updates)
 
 
-def _read(run: Run, old: Any) -> tuple[Any, Any, list[list[Any]], dict[Any, Any]]:
-    """Live model and average as they were kept, and of the live one the optimizer's groups and state."""
+def _read(run: Run, old: Any) -> tuple[Any, Any, int, list[list[Any]], dict[Any, Any]]:
+    """Live model and average as they were kept, its updates, and of the live one the optimizer's groups and state."""
     path = _path(run)
     state = plain_data_file.read(path, _USE, run.device)
     try:
@@ -70,9 +71,10 @@ def _read(run: Run, old: Any) -> tuple[Any, Any, list[list[Any]], dict[Any, Any]
         parameters = dict(new.named_parameters())
         groups = [[parameters[name] for name in names] for names in state["groups"]]
         kept = {parameters[name]: value for name, value in state["optimizer"].items()}
+        updates = int(state["average_updates"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise PruneError(f"{path} is not of this run, {_USE}: {first_line(error)}") from error
-    return new, average, groups, kept
+    return new, average, updates, groups, kept
 
 
 def _criterion(old: Any, new: Any) -> Any:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from yolo_prune import log
+from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run, network_in_parent
-from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import widths
@@ -57,7 +57,7 @@ def on_pretrain_routine_start(trainer: Any, attached: Recipe | None = None) -> N
         RecipeError: an argument or the recipe file is wrong. HostError: a mode that cannot be pruned.
     """
     run = Run(trainer)
-    recipe = attached or from_arguments(run.settings)
+    recipe = attached or resume.recipe_of(run)
     if recipe is not None:
         begin.require(run, recipe)
         setattr(trainer, _RECIPE, recipe)
@@ -93,13 +93,30 @@ def on_pretrain_routine_end(trainer: Any, attached: Recipe | None = None) -> Non
     run = Run(trainer)
     recipe: Recipe | None = getattr(trainer, _RECIPE, None) or attached
     if recipe is None and run.is_further_worker:
-        recipe = from_arguments(run.settings)
+        recipe = resume.recipe_of(run)
     if recipe is None:
         _hold_zeros(trainer)
         return
     session, graph = begin.session_of(run, recipe)
     setattr(trainer, _ATTRIBUTE, session)
     begin.start(run, session, graph)
+
+
+def require_attached(trainer: Any) -> None:
+    """Refuse to go on without the recipe that `attach` gave: no argument of the checkpoint has it.
+
+    Args:
+        trainer: of a resumed run that has been cut, whose arguments do not ask for pruning.
+
+    Raises:
+        PruneError: nothing was attached.
+    """
+    run = Run(trainer)
+    if run.is_first and not hasattr(trainer, _RECIPE):
+        raise PruneError(
+            f"resume: {run.last} is of a run that attach() gave its recipe, which no checkpoint holds. Write "
+            f'model = YOLO("{run.last}"), attach(model, ...) as before, and model.train(resume=True)'
+        )
 
 
 def _hold_zeros(trainer: Any) -> None:
@@ -147,6 +164,7 @@ def on_train_epoch_end(trainer: Any) -> None:
     session, run = of(trainer), Run(trainer)
     if session is None or session.size is None:
         return
+    session.actions.stop()  # where the host recovers from NaN it copies the model, and hooks cannot be saved
     run_record.log_size(run, session, session.size)
     teacher.say(run, session)
     if max_drop.undecided_after(session, run.epoch, run.epochs):
