@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from ultralytics import RTDETR
 
 import yolo_prune
+from tests.helpers import small_models
+from tests.helpers.oracle import lively
 from tests.helpers.reconstruction import away, cut, halves, images, settled, small
 from tests.helpers.runs import record_of, train
 from yolo_prune.errors import PruneError
@@ -90,6 +93,90 @@ def test_the_model_is_only_looked_at_and_the_cut_one_has_its_form() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in mended.modules())
     counted = "model.0.bn.num_batches_tracked"
     assert torch.equal(mended.state_dict()[counted], before[counted])
+
+
+class Perceptron(nn.Module):
+    """Channels last in four dimensions, as ConvNeXt has them; SE without biases; padding by a word; a norm before."""
+
+    def __init__(self, c1: int, c2: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c2, 3, padding="same", bias=False)
+        self.bn = nn.BatchNorm2d(c1)
+        self.up, self.down = nn.Linear(c2, 2 * c2, bias=False), nn.Linear(2 * c2, c2, bias=False)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(self.act(self.bn(x)))
+        y = self.down(self.act(self.up(x.permute(0, 2, 3, 1))))
+        return x + y.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("part", ["bias", "bn", "weights"])
+def test_a_block_of_ones_own_is_made_up_for_as_it_is_written(part: str) -> None:
+    torch.manual_seed(0)
+    model = small()
+    own = Perceptron(64, 64)
+    own.i, own.f, own.type, own.np = 4, -1, "Perceptron", 0
+    nn.init.normal_(own.bn.running_mean, std=0.3)
+    model.model[4] = nn.Sequential(own).eval()
+    model.model[4].i, model.model[4].f, model.model[4].type, model.model[4].np = 4, -1, "Perceptron", 0
+    x, others = settled(model), images(8, seed=3)
+    found = channel_groups.build(model)
+    assert "model.4.0.up" in {group.name for group in found.groups}
+    names = {"model.3.conv", "model.4.0.up"}
+    before = own.bn.running_mean[::2].clone()
+    mended = cut(model, part, x, names)
+    assert torch.allclose(mended.model[4][0].bn.running_mean, before, atol=1e-3), "it stands before the convolution"
+    if part == "weights":
+        left = [away(network, model, others, at=5) for network in (mended, cut(model, "none", x, names))]
+        assert left[0] < 0.8 * left[1]
+
+
+@pytest.mark.parametrize(
+    ("padding", "stride", "dilation"), [("same", 1, 1), ("same", 1, 2), ("valid", 2, 1), ((2, 1), 2, 1)]
+)
+def test_what_a_convolution_reads_is_what_it_makes_its_output_of(padding: Any, stride: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 5, (3, 4), stride, padding, dilation, bias=False)
+    x = torch.rand(2, 3, 11, 13)
+    expected = reconstruct._rows(conv, conv(x))
+    places = torch.arange(expected.shape[1])
+    read = reconstruct._read(conv, x, places) @ conv.weight.flatten(1).T
+    assert torch.allclose(read.reshape(expected.shape), expected, atol=1e-5)
+
+
+def test_without_a_bias_or_a_norm_behind_it_the_mean_is_fitted_as_well() -> None:
+    torch.manual_seed(0)
+    read = torch.rand(64 * 16, 6) + 1.0
+    wanted = (read @ torch.rand(6, 4)).reshape(64, 16, 4) + 2.0
+    misses = []
+    for centred in (True, False):
+        layer = nn.Linear(6, 4, bias=False)
+        nn.init.zeros_(layer.weight)
+        least_squares.fit(layer, read, wanted, centred=centred)
+        misses.append(float((layer(read) - wanted.flatten(0, 1)).mean(0).norm()))
+    assert misses[1] < 0.05 * misses[0]
+
+
+def test_queries_are_not_fitted_for_another_choice_of_them_stands_there_after_a_cut(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = lively(RTDETR(small_models.rtdetr(tmp_path, "yolov8n-rtdetr.yaml")).model).eval()
+    found = channel_groups.build(model)
+    before = reconstruct.observe(model, found, halves(found), torch.rand(2, 3, 64, 64), "weights")
+    decoder = f"model.{len(model.model) - 1}."
+    inside = {name.removeprefix(decoder) for name in before.outputs if name.startswith(decoder)}
+    assert inside
+    assert {name.partition(".")[0] for name in inside} <= {"input_proj", "enc_output", "enc_score_head"}
+
+
+def test_a_norm_that_runs_twice_keeps_its_statistics() -> None:
+    model = small()
+    block = model.get_submodule("model.15.cv2")
+    block.register_forward_hook(lambda module, _, y: module.act(module.bn(y)))
+    x = settled(model)
+    mended = cut(model, "weights", x, {"model.4.m.0.cv1.conv"}).get_submodule("model.15.cv2.bn")
+    assert torch.equal(mended.running_mean, block.bn.running_mean)
+    assert torch.equal(mended.running_var, block.bn.running_var)
 
 
 def test_what_is_frozen_stays_as_it_is() -> None:

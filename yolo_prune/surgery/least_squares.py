@@ -19,18 +19,19 @@ _FEWEST = 8  # rows to hold out: below that they say nothing, and the ridge is
 _COMMON = 0.1
 
 
-def fit(module: Any, read: torch.Tensor, wanted: torch.Tensor) -> None:
+def fit(module: Any, read: torch.Tensor, wanted: torch.Tensor, *, centred: bool = True) -> None:
     """Move a layer's weights to where they make what is wanted of what it reads.
 
     Args:
         module: a convolution without groups, or a linear layer; where numbers fail it stays as it is.
         read: (n * places, d) of n images. wanted: (n, places, out).
+        centred: whether the mean of what it makes does not matter here, for its bias or a norm behind it sets that.
     """
     weight = module.weight
     left = weight.detach().reshape(len(weight), -1).float()
     order, shown = _held_out_last(*wanted.shape[:2])
     a, y = read.float()[order], wanted.float().flatten(0, 1)[order]
-    middle_a, middle_y = a.mean(0), y.mean(0)
+    middle_a, middle_y = (a.mean(0), y.mean(0)) if centred else (a.new_zeros(()), a.new_zeros(()))
     a -= middle_a
     error = y - middle_y - a @ left.T
     moved = _by_weights(a, error, shown) if a.shape[1] <= len(a) else _by_places(a, error, shown)

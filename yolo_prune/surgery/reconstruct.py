@@ -21,7 +21,8 @@ operations. n is at most `_PLACES`, which bounds time and memory with the number
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,8 @@ class DenseOutputs:
         outputs: layer -> (n, p, rows that stay).
         removed: layer -> (out,) what the inputs that go added to its outputs, on average.
         norms: BatchNorm -> how its running statistics stand to those of these images, of the rows that stay.
+        followed: layer -> the BatchNorm that reads its output.
+        true: whether the running statistics were worth keeping.
     """
 
     kept: Kept
@@ -62,6 +65,8 @@ class DenseOutputs:
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     removed: dict[str, torch.Tensor] = field(default_factory=dict)
     norms: dict[str, Standing] = field(default_factory=dict)
+    followed: dict[str, str] = field(default_factory=dict)
+    true: bool = False
 
 
 def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torch.Tensor, method: str) -> DenseOutputs:
@@ -78,16 +83,19 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     layers = {name: module for name, module in model.named_modules() if name in kept and _plain(module)}
     calls = dict.fromkeys(layers, 0)
     means: dict[str, torch.Tensor] = {}
+    made: dict[int, tuple[str, weakref.ref[torch.Tensor]]] = {}  # by the identity of an output: whose it is
+    fitted = layers.keys() - _behind_a_choice(model, layers)
     count = max(1, _PLACES // len(images))
 
     def hook(name: str) -> Callable[..., None]:
         def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             x, y = inputs[0].detach(), _rows(module, output.detach())
             calls[name] += 1
+            made[id(output)] = (name, weakref.ref(output))
             if kept[name][1] is not None and name not in merged:
-                mean = x.float().mean((0, 2, 3)) if x.ndim == 4 else x.float().flatten(0, -2).mean(0)
-                means[name] = mean
-            if method == "weights":
+                is_map = isinstance(module, nn.Conv2d)
+                means[name] = x.float().mean((0, 2, 3)) if is_map else x.float().flatten(0, -2).mean(0)
+            if method == "weights" and name in fitted:
                 order = torch.Generator().manual_seed(len(before.places))
                 before.places[name] = torch.randperm(y.shape[1], generator=order)[:count].to(y.device)
                 noted = y[:, before.places[name]].float()
@@ -98,21 +106,24 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
 
     def norm_hook(name: str) -> Callable[..., None]:
         def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            rows, _ = kept.get(name, (None, None))
-            before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
+            layer, output = made.get(id(inputs[0]), ("", None))
+            if output is not None and output() is inputs[0]:
+                before.followed[layer] = name
+            if before.true and method != "bias":
+                calls[name] = calls.get(name, 0) + 1
+                rows, _ = kept.get(name, (None, None))
+                before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
 
         return look
 
     with undisturbed(model), torch.no_grad():
         model.eval()
-        true = norm_statistics.are_true(model, images[:_FEW])
+        before.true = norm_statistics.are_true(model, images[:_FEW])
         handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
-        if not true:  # early in a training: outputs by them would be of no use
+        if not before.true:  # early in a training: outputs by them would be of no use
             norm_statistics.be_of_images(model, momentum=0.0)
-        elif method != "bias":
-            norms = norm_statistics.norms_of(model).items()
-            handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms]
+        norms = norm_statistics.norms_of(model).items()
+        handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms]
         with removed_after(handles):
             model(images)
     for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
@@ -139,7 +150,8 @@ def restore(
         if name in modules and name not in held:
             rows = before.kept[name][0]
             staying = removed if rows is None else removed[torch.as_tensor(rows, device=removed.device)]
-            _shift(name, modules, staying, held)
+            followed = before.followed.get(name, "")
+            _shift(modules[name], None if followed in held else modules.get(followed), staying)
     if method != "bias":
         _on_device_or_cpu(lambda some: _fit_weights(model, before, some, held), model, images)
 
@@ -153,9 +165,9 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
     def hook(name: str) -> Callable[..., None]:
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             x = inputs[0].detach()
-            least_squares.fit(
-                module, _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device)
-            )
+            read, wanted = _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device)
+            centred = getattr(module, "bias", None) is not None or name in before.followed
+            least_squares.fit(module, read, wanted, centred=centred)
             progress.one()
 
         return solve
@@ -166,7 +178,10 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
     with undisturbed(model), torch.no_grad():
         handles = [module.register_forward_pre_hook(hook(name)) for name, module in solving.items()]
         with removed_after(handles):
-            norm_statistics.be_of_images(model, momentum=1.0, held=held)  # where running ones were not true: these
+            if before.true:  # a norm that is run more than once keeps what it has
+                model.eval()
+            else:
+                norm_statistics.be_of_images(model, momentum=1.0, held=held)
             for name in before.norms.keys() & modules.keys() - held:
                 modules[name].eval()
                 handles.append(modules[name].register_forward_pre_hook(follow(before.norms[name])))
@@ -209,7 +224,21 @@ def _on_device_or_cpu(act: Callable[[torch.Tensor], Any], model: nn.Module, imag
 
 
 def _plain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1 and module.padding_mode == "zeros"
+    return isinstance(module, nn.Linear)
+
+
+def _behind_a_choice(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Layers whose places are the best queries in their order: after a cut these are others, in another one.
+
+    Of RT-DETR's decoder all but what reads every place of the maps (8.4.190, nn/modules/head.py: `RTDETRDecoder`).
+    """
+    chosen = set()
+    for decoder in (name for name, module in model.named_modules() if hasattr(module, "num_queries")):
+        before = tuple(f"{decoder}.{part}" for part in ("input_proj.", "enc_output.", "enc_score_head"))
+        chosen |= {name for name in names if name.startswith(f"{decoder}.") and not name.startswith(before)}
+    return chosen
 
 
 def _rows(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
@@ -228,11 +257,9 @@ def _output_of_removed_inputs(module: Any, columns: np.ndarray | None, mean: tor
     return output
 
 
-def _shift(name: str, modules: Mapping[str, nn.Module], constant: torch.Tensor, held: Collection[str]) -> None:
-    """Add a constant to a layer's outputs: in its bias, or in the running mean of the norm beside it."""
-    bias = getattr(modules[name], "bias", None)
-    norm_name = f"{name.rpartition('.')[0]}.bn"
-    norm = modules.get(norm_name) if name.endswith(".conv") and norm_name not in held else None
+def _shift(layer: nn.Module, norm: nn.Module | None, constant: torch.Tensor) -> None:
+    """Add a constant to a layer's outputs: in its bias, or in the running mean of the norm that reads them."""
+    bias = getattr(layer, "bias", None)
     if bias is not None:
         bias.data += constant.to(bias.device, bias.dtype)
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
@@ -244,9 +271,9 @@ def _read(module: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     if isinstance(module, nn.Linear):
         return x.reshape(len(x), -1, x.shape[-1])[:, places].flatten(0, 1)
     (kh, kw), sw, (dh, dw) = module.kernel_size, module.stride[1], module.dilation
-    ph, pw = (0, 0) if isinstance(module.padding, str) else module.padding
-    wide = (x.shape[3] + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    x = functional.pad(x, (pw, pw, ph, ph))
+    borders = module._reversed_padding_repeated_twice  # left, right, top, bottom, as its own forward has them
+    x = functional.pad(x, borders)
+    wide = (x.shape[3] - dw * (kw - 1) - 1) // sw + 1
     rows, columns = places // wide * module.stride[0], places % wide * sw
     y = rows[:, None, None] + torch.arange(kh, device=x.device)[None, :, None] * dh
     z = columns[:, None, None] + torch.arange(kw, device=x.device)[None, None, :] * dw
