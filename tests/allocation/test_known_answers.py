@@ -211,6 +211,11 @@ def test_units_of_a_kind_compete_for_the_share_of_their_kind() -> None:
     assert counts_of(units, costs=[channels(9.0, 3)], scope="uniform", multiple=1).tolist() == [3, 3, 3]
 
 
+def test_channels_of_a_kind_that_are_worth_the_same_are_cut_as_well() -> None:
+    units = [Unit((f"u{i}",), 4, 4, 1, np.ones((1, 4)), kind="a") for i in range(2)]
+    assert counts_of(units, costs=[channels(6.0, 2)], scope="isomorphic", multiple=1).sum() == 6
+
+
 def test_a_unit_of_great_weight_is_cut_last() -> None:
     scores = np.array([[1.0, 1.0, 1.0, 1.0]])
     for heavy in range(2):
@@ -302,7 +307,8 @@ def test_heads_go_least_important_first_and_take_their_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "least", "most", "expected"), [(64, 8, 0.9, 8), (64, 8, 0.5, 32), (10, 8, 0.75, 8), (4, 8, 0.9, 4)]
+    ("size", "least", "most", "expected"),
+    [(64, 8, 0.9, 8), (64, 8, 0.5, 32), (80, 8, 0.7, 24), (10, 8, 0.75, 8), (4, 8, 0.9, 4)],
 )
 def test_the_least_that_may_stay_is_exact(size: int, least: int, most: float, expected: int) -> None:
     assert lowest_counts({"a": size}, min_channels=least, max_cut=most) == {"a": expected}

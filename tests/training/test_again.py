@@ -14,9 +14,10 @@ import yaml
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.engine import trainer
-from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.nn.tasks import PoseModel, load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
+import yolo_prune
 from tests.helpers.environments import Environment
 from tests.helpers.runs import SMALL, record_of, train, widths
 from tests.helpers.small_models import SMALL_MODEL, untrained
@@ -139,6 +140,17 @@ def test_load_gives_its_widths_and_weights(pruned: Path, tiny_data: Path, tmp_pa
     assert found["model.10.cv3.0.2.weight"].shape[0] == 80, "the class count stays the model's own"
     train(tiny_data, tmp_path, yolo, epochs=1)
     assert widths(best(tmp_path)) == widths(source)
+
+
+def test_a_pose_model_adopts_widths_and_keeps_the_keypoints_of_its_data() -> None:
+    weights = PoseModel("yolov8n-pose.yaml", nc=1, verbose=False)
+    yolo_prune.prune(weights, flops="60%")
+    model = PoseModel("yolov8n-pose.yaml", nc=1, data_kpt_shape=(21, 3), verbose=False)
+    assert architecture.adopt(model, weights)
+    head: Any = model.model[-1]
+    assert tuple(head.kpt_shape) == (21, 3)
+    assert head.cv4[0][-1].out_channels == 63
+    assert widths(model)["model.2.cv1.conv"] == widths(weights)["model.2.cv1.conv"]
 
 
 def test_weights_of_another_scale_are_not_adopted_in_silence(pruned: Path, caplog: Any) -> None:

@@ -214,6 +214,5 @@ def _human(value: float, name: str) -> str:
 
 def lowest_counts(sizes: Mapping[str, int], *, min_channels: int, max_cut: float) -> dict[str, int]:
     """group name -> least count: never under `min_channels`, never more than `max_cut` of the original size gone."""
-    return {
-        name: max(1, min(size, max(min_channels, int(np.ceil(size * (1 - max_cut)))))) for name, size in sizes.items()
-    }
+    stays = {name: int(np.ceil(size * (1 - max_cut) - 1e-9)) for name, size in sizes.items()}
+    return {name: max(1, min(size, max(min_channels, stays[name]))) for name, size in sizes.items()}

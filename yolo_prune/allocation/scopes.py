@@ -124,11 +124,11 @@ def isomorphic(problem: Problem) -> np.ndarray:
     def counts(share: float) -> np.ndarray:
         n = np.zeros(len(units))
         for members in kinds.values():
-            pool = -np.sort(-np.concatenate([gain[i] for i in members]))
             stay = round(share * sum(units[i].original for i in members))
-            threshold = pool[min(max(stay, 1), len(pool)) - 1]
+            best = np.argsort(-np.concatenate([gain[i] for i in members]), kind="stable")[:stay]
+            owners = np.repeat(members, [len(gain[i]) for i in members])[best]
             for i in members:
-                n[i] = legal(max(int((gain[i] >= threshold).sum()), units[i].lowest), units[i], multiple)
+                n[i] = legal(max(int((owners == i).sum()), units[i].lowest), units[i], multiple)
         return n
 
     low = _last_that_fits(problem, counts)

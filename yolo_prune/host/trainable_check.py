@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize, prune
 from ultralytics.nn import tasks
 
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint
 from yolo_prune.host.spec_key import SPEC_KEY
 
@@ -254,7 +255,7 @@ def _built(network: nn.Module, name: str | None = None) -> dict[str, Any] | None
     for device in ("meta", "cpu"):  # a user's block may want values
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device):
-                layers, _ = tasks.parse_model(deepcopy(yaml), ch=int(yaml.get("channels", 3)), verbose=False)
+                layers, _ = tasks.parse_model(deepcopy(yaml), ch=image_shape.channels(network), verbose=False)
             return dict(layers.state_dict())
         except HostError:
             raise

@@ -24,7 +24,7 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
-from yolo_prune.graph import blocks
+from yolo_prune.graph import blocks, image_shape
 from yolo_prune.graph.convolutions import is_depthwise
 from yolo_prune.host import trainable_check
 from yolo_prune.host.spec_key import SPEC_KEY
@@ -58,7 +58,7 @@ def stamp(
         spec["first_module"] = yaml["backbone"][0][2]
         spec["scale"] = yaml.get("scale")
         yaml["backbone"][0][2] = REFUSAL
-    spec["channels"] = yaml.get("channels", 3)  # of the image; the host overwrites the yaml's by those of the data
+    spec["channels"] = image_shape.channels(model)  # of the image; the host overwrites the yaml's by those of the data
     spec["widths"] = {}
     for name, module in model.named_modules():
         counts = _counts(module)
@@ -265,7 +265,9 @@ def adopt(model: nn.Module, weights: nn.Module) -> bool:
         return False
     yaml = deepcopy(given)
     yaml[SPEC_KEY]["run"] = None
-    channels = own.get("channels", own.get("ch", 3))
+    channels = yaml["channels"] = image_shape.channels(model)
+    if "kpt_shape" in own:  # the host gives a pose model that of its data
+        yaml["kpt_shape"] = own["kpt_shape"]
     fresh = type(model)(yaml, ch=channels, nc=own.get("nc"), verbose=False)
     fresh.to(next(model.parameters()).device).train(model.training)
     kept = {key: value for key, value in vars(model).items() if key in {"names", "args", "task", "pt_path"}}
