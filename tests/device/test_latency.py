@@ -326,10 +326,13 @@ def packed(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A kit of a small network of few sizes, made once."""
     out = tmp_path_factory.mktemp("kit") / "profile.pyz"
     warned: list[str] = []
+    shown: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_kit, "_NETWORKS", FEW)
         patch.setattr(log, "warn", warned.append)
-        assert command.profile(str(checkpoint_file), imgsz=50, kit=str(out)) is None
+        patch.setattr(log, "show", shown.append)
+        assert command.profile(str(checkpoint_file), imgsz=50, kit=str(out), threads=4) is None
+    assert shown[-1].endswith("&& python3 profile.pyz out=device.json threads=4")
     assert "imgsz=50 is not a multiple of 32: 64 is used" in warned
     return out
 

@@ -298,6 +298,7 @@ def test_a_fault_is_said_once(
         ({"imgsz": [64, 64]}, "imgsz=[64, 64]: a whole number of 1 or more is needed"),
         ({"imgsz": 10**12}, f"imgsz={10**12} is too large: 8192 at most"),
         ({"safe": "no"}, "safe=no: True or False is needed"),
+        ({"workspace": 4}, "workspace=4: no argument of ultralytics for onnx"),
         ({"formt": "onnx"}, "formt=onnx (did you mean format?): not supported by this version"),
         ({"data": "nowhere.yaml"}, "data=nowhere.yaml: not a data set that ultralytics can read."),
         ({"dense": "nowhere.pt"}, "dense=nowhere.pt: there is no such file"),
@@ -311,6 +312,23 @@ def test_bad_arguments_are_one_line_before_any_work(
         job.export(model, **settings)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_an_argument_of_one_format_is_left_out_for_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host refuses an argument that a format has none of, so that right files would be lost with it."""
+    given: dict[str, Any] = {}
+
+    def make(subject: Any, kind: str, precision: str, place: Path, options: dict[str, Any]) -> Any:
+        given[kind] = {name for name in options if name in job.HOST_ARGUMENTS}
+        raise PruneError("no more is looked at")
+
+    monkeypatch.setattr(results, "make", make)
+    with caplog.at_level("WARNING", logger="ultralytics"), pytest.raises(PruneError, match="no more is looked at"):
+        job.export(model, format="onnx,torchscript", opset=17, dynamic=True, out=tmp_path / "out")
+    assert given == {"onnx": {"opset", "dynamic"}, "torchscript": {"dynamic"}}
+    assert "opset=17 is left out for torchscript, which has none" in caplog.text
 
 
 @pytest.mark.parametrize("yaml", ["yolov10n.yaml", "yolo12n.yaml", "yolo26n.yaml"])

@@ -70,6 +70,7 @@ def profile(
             log.show(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
                 f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
+                f"{f' threads={threads}' * (threads > 1)}"
             )
             return None
         measured = measurement.measure(folder, threads, log.show)

@@ -126,7 +126,7 @@ def export(
     kinds = variants.formats_of(format)
     value_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
     value_checks.switch(safe=safe)
-    _check_host_arguments(host_args)
+    _check_host_arguments(host_args, kinds)
     effort = Effort(batch, threads, images, repeats, seconds)
     request = _request(model, dense, data, out, kinds, quantize, imgsz, effort, safe, host_args)
     outcome = _judged(request, safe)
@@ -256,7 +256,8 @@ def _one_variant(request: Request, outcome: Outcome, kind: str, precision: str, 
         PruneError: it cannot be made, run or validated.
     """
     images, effort = outcome.samples.images, request.effort
-    options = {"imgsz": request.side, "batch": effort.batch, **request.host_args}
+    taken = {name: value for name, value in request.host_args.items() if exporter.takes(kind, name)}
+    options = {"imgsz": request.side, "batch": effort.batch, **taken}
     if precision == "int8" and formats.FORMATS[kind].calibrated:
         options |= {"data": str(request.data)}
     made = [
@@ -345,7 +346,7 @@ NOISE = "export.log"  # in the folder of the export: what pnnx, nncf, torch's ex
 # Checks before any work -----------------------------------------------------------------------------------------------
 
 
-def _check_host_arguments(given: dict[str, Any]) -> None:
+def _check_host_arguments(given: dict[str, Any], kinds: list[str]) -> None:
     own = [name for name in signature(export).parameters if name != "host_args"]
     others = [
         f"{name}={value_checks.shown(value)}{value_checks.nearest(name, [*own, *HOST_ARGUMENTS])}"
@@ -357,6 +358,12 @@ def _check_host_arguments(given: dict[str, Any]) -> None:
             f"{', '.join(others)}: not supported by this version, which proves artifacts without embedded NMS; "
             f"arguments that are handed to the host's exporter: {', '.join(HOST_ARGUMENTS)}"
         )
+    for name, value in given.items():
+        without = [kind for kind in kinds if not exporter.takes(kind, name)]
+        if without == kinds:
+            raise PruneError(f"{name}={value_checks.shown(value)}: no argument of ultralytics for {', '.join(kinds)}")
+        if without:
+            log.warn(f"{name}={value_checks.shown(value)} is left out for {', '.join(without)}, which has none")
 
 
 def _folder(model: Path, out: str | Path | None) -> Path:

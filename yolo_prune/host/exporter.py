@@ -97,6 +97,15 @@ def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **argum
     return artifact
 
 
+def takes(kind: str, argument: str) -> bool:
+    """Whether the host's exporter takes an argument for a format: it refuses the others (8.4.190, `validate_args`)."""
+    from ultralytics.engine.exporter import export_formats  # some seconds
+
+    table = export_formats()
+    taken = dict(zip(table["Argument"], table.get("Arguments", ()), strict=False))
+    return argument in taken.get(kind, (argument,))
+
+
 def opened(artifact: Path, kind: str) -> Path:
     """The file of an artifact that its runtime opens."""
     return next(iter(sorted(artifact.glob(_OPENED[kind]))), artifact) if kind in _OPENED else artifact
