@@ -33,17 +33,12 @@ from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.planning.measured_bound import Check
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
-from yolo_prune.recipe.settings import Recipe
+from yolo_prune.recipe.settings import OF_TRAINING, Recipe
 from yolo_prune.report import latency, messages, text
 from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
 from yolo_prune.training import cut_models, session
 
-# Settings of a training, which one cut has no use for. A recipe may have them; asked for by name they are refused.
-_OF_TRAINING = (
-    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
-    *("nbs", "distill_outputs", "deploy", "qat"),
-)
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 
 
@@ -298,7 +293,7 @@ def _no_max_drop(wanted: Recipe) -> None:
 
 def _nothing_of_a_training(settings: Mapping[str, Any]) -> None:
     named = {key.removeprefix("prune_"): value for key, value in settings.items() if value is not None}
-    idle = {key: value for key, value in named.items() if key in _OF_TRAINING}
+    idle = {key: value for key, value in named.items() if key in OF_TRAINING}
     if idle:
         given = ", ".join(f"{key}={value}" for key, value in idle.items())
         right = " ".join(f"prune_{key}={value}" for key, value in idle.items())

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ultralytics.cfg import parse_key_value_pair
 
 from yolo_prune.commands.sweep import sweep
 from yolo_prune.errors import PruneError
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.sweeps import folder, points, request
+from yolo_prune.sweeps import artifacts, checks, folder, job, points, request
 from yolo_prune.sweeps.request import Request
 
 DEFAULTS = {
@@ -75,6 +76,7 @@ def test_lists_are_texts_numbers_tuples_or_one_value() -> None:
         ({"flops": None}, "nothing to compare the model with: add flops=70%,50% (pruned models)"),
         ({"flops": None, "imgsz": 64, "importance": "l2"}, "importance=: nothing is pruned; add a bound"),
         ({"flops": None, "imgsz": 64, "prune_scope": "global"}, "prune_scope=: nothing is pruned; add a bound"),
+        ({"epochs": 0, "freeze": 2}, "freeze=: of a training, and epochs=0 has none"),
         ({"jobs": 0}, "jobs=0: a whole number of 1 or more is needed"),
         ({"model": ""}, "model= is no name of a file"),
     ],
@@ -84,6 +86,13 @@ def test_what_is_wrong_is_one_line(given: dict[str, Any], line: str) -> None:
         read(**given)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_precision_that_the_format_lacks_is_refused_though_a_profile_knows_the_milliseconds() -> None:
+    asked = replace(read(flops="50%", profile="board.json", quantize=8), format="ncnn", base="fp32")
+    with pytest.raises(PruneError, match=r"quantize= with ncnn: it has no int8, but fp32 and fp16"):
+        checks._require_format(asked)
+    checks._require_format(replace(asked, quantize=16))
 
 
 def test_where_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +187,13 @@ def test_cuts_are_every_recipe_with_every_bound_and_importance_and_teachers_are_
 
 def test_names_of_folders_are_safe_and_each_stands_once() -> None:
     asked = replace(read(baselines="x/a b.pt,y/a b.pt,z/A b.pt", flops=None), imgsz=(64,))
-    assert [point.name for point in points.of(asked)] == ["dense-64", "a-b-64", "a-b-64-2", "A-b-64-3"]
+    every = points.of(asked)
+    assert [point.name for point in every] == ["dense-64", "x-a-b-64", "y-a-b-64", "A-b-64"]
+    assert [point.label for point in every] == ["dense", "x/a b", "y/a b", "A b"]
+    alike = replace(asked, baselines=("r/a/weights/best.pt", "r/b/weights/best.pt", "yolo11n.pt"), recipe=())
+    assert [point.label for point in points.of(alike)][1:] == ["a/weights/best", "b/weights/best", "yolo11n"]
+    same = replace(asked, baselines=("a/b.pt", "a/B.pt"))
+    assert [point.name for point in points.of(same)][1:] == ["b-64", "B-64-2"], "of file systems that know no case"
 
 
 def test_a_bound_on_latency_has_the_profile_of_its_image_size() -> None:
@@ -186,7 +201,71 @@ def test_a_bound_on_latency_has_the_profile_of_its_image_size() -> None:
     cuts = [point.cut for point in points.of(asked) if point.cut]
     sized = replace(read(size="1MB", format="ncnn", flops=None), imgsz=(64,))
     assert points.of(sized)[1].cut == {"prune_size": "1MB", "prune_format": "ncnn"}
-    assert [cut["prune_profile"] for cut in cuts] == ["board.json", str(Path("runs/x/device-32.json"))]
+    assert [cut["prune_profile"] for cut in cuts] == ["board.json", str(Path("runs/x/device-onnx-1-32.json"))]
+
+
+def test_cuts_are_for_the_device_that_was_named() -> None:
+    asked = replace(
+        read(flops="50%", profile="board.json"), imgsz=(64, 32), profile_at={64: "board.json"}, format="ncnn"
+    )
+    cuts = [point.cut for point in points.of(asked) if point.cut]
+    assert [cut.get("prune_profile") for cut in cuts] == ["board.json", None]
+    assert [cut.get("prune_format") for cut in cuts] == [None, "ncnn"]
+    mnn = replace(read(flops="50%", format="mnn"), imgsz=(64,))
+    assert points.of(mnn)[1].cut == {"prune_flops": "50%"}, "of which no profile can be"
+
+
+def test_a_list_of_the_hosts_stays_one() -> None:
+    """freeze=2 is layers 0 and 1, freeze=[2] is layer 2, and a tuple freezes nothing (8.4.190, engine/trainer.py)."""
+    for layers, typed in (([0, 1], "freeze=[0,1]"), ([2], "freeze=[2]"), (2, "freeze=2")):
+        asked = replace(read(flops="50%", freeze=layers), imgsz=(64,))
+        assert typed in points.words(points.of(asked)[1], asked)
+        assert parse_key_value_pair(typed) == ("freeze", layers)
+
+
+def test_a_cut_alone_is_shown_as_apply_takes_it() -> None:
+    asked = replace(read(flops="50%", epochs=0, prune_start=0.2, prune_round=8), imgsz=(64,))
+    (_, pruned) = points.of(asked)
+    assert points.command(pruned, asked) == "yolo-prune apply model=best.pt data=my.yaml imgsz=64 flops=50% round=8"
+
+
+def test_the_cuts_that_are_not_trained_are_decided_once_and_what_failed_is_tried_again(tmp_path: Path) -> None:
+    every = [point for point in points.of(replace(read(flops="70%,50%,30%"), imgsz=(64,))) if point.cut]
+    names = [point.name for point in every]
+    asked = read(flops="70%,50%,30%")
+
+    def rows(failed: str | None, *figures: tuple[float, float]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "metric": metric, "ms": ms, "failed": "no memory" if name == failed else None}
+            for name, (metric, ms) in zip(names, figures, strict=True)
+        ]
+
+    first = rows(names[0], (None, None), (0.5, 2.0), (0.2, 2.0))  # type: ignore[arg-type]
+    assert job._chosen(asked, every, first, tmp_path) == [names[1]]
+    again = rows(None, (0.6, 3.0), (0.5, 2.0), (0.9, 1.0))
+    assert job._chosen(asked, every, again, tmp_path) == names[:2], "the third was beaten when it was judged"
+    fails_now = rows(names[1], (0.6, 3.0), (None, None), (0.9, 1.0))  # type: ignore[arg-type]
+    assert job._chosen(asked, every, fails_now, tmp_path) == names[:1]
+    assert job._chosen(asked, every, again, tmp_path) == names[:2]
+
+
+def test_a_precision_that_cannot_be_made_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(read(flops="50%", quantize=8), imgsz=(64,))
+    point = points.of(asked)[1]
+
+    def make(request: Request, place: Path, point: Any, stage: str, outcome: Any, precision: str) -> dict[str, Any]:
+        if precision in broken:
+            raise PruneError(f"no {precision}")
+        return {"file": str(tmp_path), "bytes": 1}
+
+    monkeypatch.setattr(artifacts, "_make", make)
+    broken = {"int8"}
+    made, failed = artifacts.of_point(asked, tmp_path, point, "trained", {})
+    assert ([one.precision for one in made], failed) == (["fp32"], {"int8": "no int8"})
+    (tmp_path / point.name / "artifacts-trained.json").unlink()
+    broken = {"fp32"}
+    with pytest.raises(PruneError, match="no fp32"):
+        artifacts.of_point(asked, tmp_path, point, "trained", {})
 
 
 # The folder -----------------------------------------------------------------------------------------------------------
@@ -225,6 +304,13 @@ def test_trainings_may_follow_a_sweep_of_cuts_and_a_model_of_another_content_may
     given = {"model": str(model), "flops": "50%", "out": str(tmp_path / "out")}
     folder.note(tmp_path / "out", read(epochs=0, **given))
     folder.require_same(tmp_path / "out", read(epochs=60, **given))
+    (tmp_path / "s.json").write_text("1")
+    (tmp_path / "two").mkdir()
+    measured = {**given, "out": str(tmp_path / "two"), "prune_sensitivity": str(tmp_path / "s.json")}
+    folder.note(tmp_path / "two", read(**measured))
+    (tmp_path / "s.json").write_text("2")
+    with pytest.raises(PruneError, match=r"s\.json is another file now"):
+        folder.require_same(tmp_path / "two", read(**measured))
     model.write_bytes(b"two")
     with pytest.raises(PruneError, match=r"best\.pt is another file now"):
         folder.require_same(tmp_path / "out", read(epochs=60, **given))

@@ -189,6 +189,14 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"baselines": "yolo99n.yaml"}, "baselines=yolo99n.yaml: "),
         ({"baselines": "data"}, ".yaml is no model: there is no 'backbone' in it"),
         ({"baselines": "yolov8n-seg.yaml"}, "baselines=yolov8n-seg.yaml is of task segment and the model of detect"),
+        (
+            {"baselines": "yolov8n-p6.yaml", "imgsz": 96},
+            "takes images of multiples of 64 pixels",
+        ),
+        (
+            {"recipe": "auto", "flops": None, "epochs": 0},
+            "recipe=auto: its max_drop is of a training",
+        ),
         ({"flops": "1%"}, "out of reach"),
         ({"flops": "50"}, "flops=50 has no unit"),
         ({"recipe": "balance"}, "did you mean prune=balanced?"),

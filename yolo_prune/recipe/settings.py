@@ -18,6 +18,11 @@ from yolo_prune.recipe.schedule import ALONE, FIRST, SCHEDULES
 from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 
 GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
+# Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
+OF_TRAINING = (
+    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
+    *("nbs", "distill_outputs", "deploy", "qat"),
+)
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Lists in a recipe file; as an argument, words with commas between them.
 LISTS = {"protect": "model.0,model.22.*", "deploy": "onnx,openvino"}

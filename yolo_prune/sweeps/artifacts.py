@@ -40,25 +40,38 @@ class Artifact:
     content: Mapping[str, Any]
 
 
-def of_point(request: Request, folder: Path, point: Point, stage: str, outcome: Mapping[str, Any]) -> list[Artifact]:
+def of_point(
+    request: Request, folder: Path, point: Point, stage: str, outcome: Mapping[str, Any]
+) -> tuple[list[Artifact], dict[str, str]]:
     """The artifacts of a point, exported and proven, or as an earlier part of the sweep left them.
 
     Args:
         stage: of folders.STAGES. outcome: what the point came to in it.
 
+    Returns:
+        The artifacts, and why others are not there: precision -> words.
+
     Raises:
-        PruneError: one cannot be made, run or validated.
+        PruneError: that of the first precision cannot be made, run or validated.
     """
     noted = folders.read(folder / point.name / f"artifacts-{stage}.json")
-    made = []
+    made: list[Artifact] = []
+    failed: dict[str, str] = {}
     for precision in request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]:
         content = noted.get(precision)
         if not (isinstance(content, dict) and Path(str(content.get("file"))).exists()):
-            content = _make(request, folder, point, stage, outcome, precision)
+            try:
+                content = _make(request, folder, point, stage, outcome, precision)
+            except PruneError as error:
+                if not made:
+                    raise
+                failed[precision] = str(error)
+                log.warn(f"{point.label}, {precision}: {error}")
+                continue
             noted[precision] = content
             folders.write(folder / point.name / f"artifacts-{stage}.json", noted)
         made.append(Artifact(point, precision, Path(content["file"]), content))
-    return made
+    return made, failed
 
 
 def _make(

@@ -69,6 +69,7 @@ def check(request: Request) -> Checked:
         path, model = baselines.find(name, "baselines", request.safe)
         found.append(path)
         _require_alike(name, model, network, task)
+        _require_sizes(name, model, request.imgsz)
         if Path(path).suffix == ".pt" and _names(model) == _names(network):
             measured.add(path)
     request = _with_profiles(replace(request, baselines=tuple(found)))
@@ -108,6 +109,18 @@ def _require_alike(name: str, model: nn.Module, network: nn.Module, task: str) -
         raise PruneError(f"baselines={name} takes images of {channels[1]} channels and the model of {channels[0]}")
 
 
+def _require_sizes(name: str, model: nn.Module, sizes: Sequence[int]) -> None:
+    """Raise where a baseline takes no images of a size: the host would train it at another one."""
+    step = image_shape.step(model)
+    wrong = [size for size in sizes if size % step]
+    if wrong:
+        right = ",".join(str(image_shape.rounded(model, size)) for size in sizes)
+        raise PruneError(
+            f"baselines={name} takes images of multiples of {step} pixels, which {', '.join(map(str, wrong))} is not: "
+            f"imgsz={right}, or leave it out"
+        )
+
+
 def _names(model: nn.Module) -> list[str]:
     names: Any = getattr(model, "names", None) or {}
     return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
@@ -133,6 +146,11 @@ def _with_profiles(request: Request) -> Request:
     if len(kinds) > 1:
         raise PruneError(f"profile={','.join(kinds.values())}: they are of several runtimes or precisions: give one's")
     missing = [size for size in request.imgsz if by_size and size not in by_size]
+    if missing and any(cost == "latency" for cost, _ in request.bounds):
+        raise PruneError(
+            f"latency= with profile= of {', '.join(map(str, by_size))} pixels alone: the device was not measured at "
+            f"{', '.join(map(str, missing))}; add a profile of that, or leave the size out of imgsz="
+        )
     if missing:
         log.warn(
             f"no profile= is of {', '.join(map(str, missing))} pixels: these points have no milliseconds; profile= "
@@ -148,6 +166,9 @@ def _with_profiles(request: Request) -> Request:
 
 def _require_format(request: Request) -> None:
     """Raise where artifacts cannot be made and timed here, unless a profile predicts their milliseconds."""
+    offered = formats.FORMATS[request.kind].precisions
+    if absent := [precision for precision in request.precisions if precision not in offered]:
+        raise PruneError(f"quantize= with {request.kind}: it has no {', '.join(absent)}, but {' and '.join(offered)}")
     if request.profile:
         return
     if formats.FORMATS[request.kind].gpu:
@@ -199,6 +220,8 @@ def _require_cut(checked: Checked, point: Point, folder: Path) -> None:
         _measure(checked, point.imgsz, Path(profile), folder)
     wanted = arguments.from_arguments({**point.cut, "epochs": request.epochs or None})
     assert wanted is not None
+    if not request.epochs and wanted.max_drop is not None:
+        raise PruneError(f"recipe={wanted.name}: its max_drop is of a training, and epochs=0 has none")
     if request.epochs:
         arguments.check_epochs(wanted, request.epochs)
         preflight.max_drop({}, wanted)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from yolo_prune.sweeps import local
 from yolo_prune.sweeps.local import Job
-from yolo_prune.sweeps.request import Request
+from yolo_prune.sweeps.request import Request, files
 
 Done = Callable[[Job, dict[str, Any]], None]
 Tick = Callable[[Sequence[str]], None]
@@ -49,9 +49,7 @@ def of(request: Request, folder: Path) -> Iterator[Engine]:
 
     with ray_cluster.connected():
         share = ray_cluster.share(request.cpus, request.gpus, request.jobs)
-        ray_cluster.require_same_files(
-            share, folder, [request.model, request.data, *request.baselines, *request.recipe]
-        )
+        ray_cluster.require_same_files(share, folder, files(request))
 
         def on_ray(jobs: Sequence[Job], stage: str, done: Done, tick: Tick) -> None:
             ray_trials.run(jobs, folder, stage, share, done, tick)

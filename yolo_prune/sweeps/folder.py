@@ -2,7 +2,7 @@
 """The folder of a sweep: one sweep at a time, of one request; and what its points have come to, which survives a kill.
 
     sweep.json              the request, and what makes it the one that it is
-    train.json              the points that are trained, decided once
+    train.json              the cuts that are not trained, decided once
     NAME/                   the run folder of a point, as the host leaves it
     NAME/cut.json           what it is after the cut alone; NAME/cut.pt, its model
     NAME/trained.json       what it is after its training
@@ -97,15 +97,15 @@ def finish(folder: Path, name: str, stage: str, content: Mapping[str, Any]) -> N
     write(folder / name / f"{stage}.json", content)
 
 
-def decided(folder: Path) -> list[str] | None:
-    """The points that are trained, where that was decided in an earlier part of this sweep."""
-    names = read(folder / "train.json").get("train")
+def beaten(folder: Path) -> list[str] | None:
+    """The points that are not trained, where that was decided in an earlier part of this sweep."""
+    names = read(folder / "train.json").get("beaten")
     return names if isinstance(names, list) else None
 
 
 def decide(folder: Path, names: list[str]) -> None:
-    """Write down which points are trained: what is timed once more must not change it."""
-    write(folder / "train.json", {"train": names})
+    """Write down which points are not trained: what is timed once more must not change it."""
+    write(folder / "train.json", {"beaten": names})
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def _carry_out(checked: Checked, every: Sequence[Point], folder: Path, engine: E
         return _tell(checked, rows, [], folder)
     chosen = _chosen(request, every, rows, folder)
     log.show(f"\nafter the cut alone:\n{results.table(rows, name)}")
-    left_out = [point.label for point in every if point.name not in chosen]
+    failed = {row["name"] for row in rows if row["failed"]}
+    left_out = [point.label for point in every if point.name not in chosen and point.name not in failed]
     if left_out:
         log.show(f"not trained, another cut at its size is as fast and keeps more: {', '.join(left_out)}")
     trained_points = [point for point in every if point.name in chosen]
@@ -147,18 +148,16 @@ def _costs(every: Sequence[Point], outcomes: Outcomes, folder: Path) -> dict[str
 
 
 def _chosen(request: Request, every: Sequence[Point], rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
-    """The points that are trained: decided once, so that a sweep that goes on trains the same."""
-    names = [point.name for point in every if not next(r for r in rows if r["name"] == point.name)["failed"]]
-    earlier = folders.decided(folder)
-    if request.train == "all":
-        chosen = names
-    elif earlier is not None:
-        chosen = [name for name in names if name in earlier]
-    else:
+    """The points that are trained. Which are beaten is decided once, so that a sweep that goes on trains the same; what
+    had failed by then was not judged, and is trained."""
+    failed = {row["name"] for row in rows if row["failed"]}
+    names = [point.name for point in every if point.name not in failed]
+    beaten = [] if request.train == "all" else folders.beaten(folder)
+    if beaten is None:
         best = front.promising(rows, {point.name: point.family for point in every})
-        chosen = [name for name in names if name in best]
-    folders.decide(folder, chosen)
-    return chosen
+        beaten = [name for name in names if name not in best]
+    folders.decide(folder, beaten)
+    return [name for name in names if name not in beaten]
 
 
 # What they are once they are deployed ---------------------------------------------------------------------------------
@@ -174,13 +173,16 @@ def _rows(
         families = [point.family for point in good]
         good = [point for point in good if families.count(point.family) > 1 and request.train != "all"]
     made: list[Artifact] = []
+    failed: dict[tuple[str, str], str] = {}  # a precision that cannot be made, beside one that can
     times: dict[tuple[str, str], dict[str, Any]] = {}
     if request.profile:
         of_all = [(p, precision, Path(outcomes[p.name]["weights"])) for p in good for precision in request.precisions]
         times = artifacts.predict_all(request, of_all)
     for point in good:
         try:
-            made += artifacts.of_point(request, folder, point, stage, outcomes[point.name])
+            of_point, others = artifacts.of_point(request, folder, point, stage, outcomes[point.name])
+            made += of_point
+            failed |= {(point.name, precision): words for precision, words in others.items()}
         except PruneError as error:
             if request.profile:  # its milliseconds are known without
                 log.warn(f"{point.label}: not exported here, so its bytes are not known. {error}")
@@ -192,10 +194,11 @@ def _rows(
     contents = {(one.point.name, one.precision): one.content for one in made}
     precisions = request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]
     return [
-        results.row(request, point, stage, precision, outcomes[point.name], contents.get(key, {}), times.get(key, {}))
+        results.row(request, point, stage, precision, outcome, contents.get(key, {}), times.get(key, {}))
         for point in every
         for precision in precisions
         for key in [(point.name, precision)]
+        for outcome in [outcomes[point.name] | ({"failed": failed[key]} if key in failed else {})]
     ]
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolo_prune.recipe.settings import OF_TRAINING
 from yolo_prune.sweeps.request import Request
 
 _HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
@@ -73,8 +74,7 @@ def of(request: Request) -> list[Point]:
         for short, words, cut in cuts(request, imgsz):
             name = names.of(short, size)
             points.append(Point(name, "pruned", f"pruned {words}{at}", request.model, imgsz, small, cut))
-        for baseline in request.baselines:
-            stem = Path(baseline).stem
+        for baseline, stem in _told_apart(request.baselines).items():
             points.append(Point(names.of(stem, size), "baseline", f"{stem}{at}", baseline, imgsz, small))
             if request.teacher:
                 name = names.of(stem, "taught", size)
@@ -83,21 +83,33 @@ def of(request: Request) -> list[Point]:
     return points
 
 
+def _told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """A name for each file: its stem, with as many folders before it as tell it from the others."""
+    parts = {path: Path(path).with_suffix("").parts for path in paths}
+    names = {}
+    for path, own in parts.items():
+        others = [other for one, other in parts.items() if one != path]
+        depth = next((n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own))
+        names[path] = "/".join(own[-depth:])
+    return names
+
+
 def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
     """Every way in which the model is cut: a short name, words for a table, and the arguments of `yolo train`."""
     ways = []
     shared = {key: value for key, value in request.settings.items() if key.startswith("prune_")}
+    stems = _told_apart(request.recipe)
     for recipe in request.recipe or ("",):
         for cost, text in request.bounds or ((("", ""),) if request.recipe else ()):
             for importance in request.importance or ("",):
                 arguments = {"prune": recipe, f"prune_{cost}": text if cost else "", "prune_importance": importance}
                 arguments = {key: value for key, value in arguments.items() if value} | shared
-                stem = Path(recipe).stem
+                stem = stems.get(recipe, "")
                 short = "-".join(part for part in (stem, f"{cost}{text.rstrip('%')}", importance) if part)
                 words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
-                if cost == "latency":
+                if cost == "latency" or imgsz in request.profile_at:
                     arguments["prune_profile"] = profile_of(request, imgsz)
-                elif cost == "size" and request.kind in _SIZED:
+                elif (cost == "size" or request.format) and request.kind in ("onnx", *_SIZED):
                     arguments["prune_format"] = request.kind
                 ways.append((short, words, arguments))
     return ways
@@ -105,7 +117,8 @@ def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
 
 def profile_of(request: Request, imgsz: int) -> str:
     """The device profile of one image size: of the request, or the one that the sweep measures itself."""
-    return request.profile_at.get(imgsz, str(Path(request.out) / f"device-{imgsz}.json"))
+    own = Path(request.out, f"device-{request.kind}-{request.threads}-{imgsz}.json")
+    return request.profile_at.get(imgsz, str(own))
 
 
 def words(point: Point, request: Request, folder: Path | None = None, device: str | None = None) -> list[str]:
@@ -126,12 +139,15 @@ def words(point: Point, request: Request, folder: Path | None = None, device: st
         arguments |= {"project": str(folder), "name": point.name, "exist_ok": True}
     if device is not None:
         arguments["device"] = device
-    return [f"{key}={_typed(value)}" for key, value in arguments.items()]
+    return [f"{key}={_typed(key, value)}" for key, value in arguments.items()]
 
 
-def _typed(value: object) -> str:
-    """A value as one types it."""
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _typed(key: str, value: object) -> str:
+    """A value as one types it: a list of ours with commas, one of the host's in brackets, for freeze=2 is 0 and 1."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    words = ",".join(map(str, value))
+    return words if key.startswith("prune_") else f"[{words}]"
 
 
 def command(point: Point, request: Request) -> str:
@@ -141,6 +157,7 @@ def command(point: Point, request: Request) -> str:
     if point.cut is None:
         return shlex.join(["yolo", "val", f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}"])
     cut = {"recipe" if key == "prune" else key.removeprefix("prune_"): value for key, value in point.cut.items()}
-    own = [f"{key}={_typed(value)}" for key, value in cut.items()]
+    cut = {key: value for key, value in cut.items() if key not in OF_TRAINING}
+    own = [f"{key}={_typed(f'prune_{key}', value)}" for key, value in cut.items()]
     arguments = [f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}", *own]
     return shlex.join(["yolo-prune", "apply", *arguments])

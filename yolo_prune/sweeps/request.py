@@ -38,6 +38,7 @@ _VARIED = {
     *(f"prune_{b}" for b in BOUNDS),
 }
 PRUNE_ARGUMENTS = tuple(name for name in ARGUMENTS if name not in _VARIED)
+_OF_TRAINING = {"freeze", "prune_max_drop"}  # by these a training cuts other channels than one cut does
 # What may change while a sweep goes on in its folder: how it is run and told, not what its points are.
 _FREE = {
     *("out", "epochs", "seconds", "max_drop", "safe", "profile_at", "base"),
@@ -169,6 +170,10 @@ def _require_something(given: Mapping[str, Any], more: Mapping[str, Any]) -> Non
     idle += [name for name in more if name.startswith("prune_")]
     if idle and not cut:
         raise PruneError(f"{', '.join(f'{name}=' for name in idle)}: nothing is pruned; add a bound, such as flops=50%")
+    if given["epochs"] == 0:
+        idle = [name for name in more if name in _OF_TRAINING]
+        if idle:
+            raise PruneError(f"{', '.join(f'{name}=' for name in idle)}: of a training, and epochs=0 has none")
     if given["teacher"] and given["baselines"] is None:
         raise PruneError("teacher=True is for baselines=, which learn from the model: name one, baselines=yolo11n.pt")
     if not cut and all(given[name] is None for name in ("baselines", "imgsz", "quantize")):
@@ -260,8 +265,15 @@ def _format(given: object) -> str | None:
 def identity(request: Request) -> dict[str, Any]:
     """What makes a sweep the one that it is; files by their content, so that a model trained anew is another one."""
     plain = {key: value for key, value in request.as_dict().items() if key not in _FREE}
-    files = [request.model, request.data, *request.baselines, *request.recipe, *request.profile]
-    return {**plain, "files": {name: content for name in files if (content := _content(Path(name))) is not None}}
+    contents = {name: _content(Path(name)) for name in files(request)}
+    return {**plain, "files": {name: content for name, content in contents.items() if content is not None}}
+
+
+def files(request: Request) -> list[str]:
+    """The files that a request names; a name may be of no file, as that of a shipped recipe."""
+    measured = request.settings.get("prune_sensitivity")
+    named = [request.model, request.data, *request.baselines, *request.recipe, *request.profile]
+    return [*named, *([] if measured is None else [str(measured)])]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], epochs: tuple[int, int]) -> list[str]:

@@ -72,7 +72,7 @@ def row(
         "bytes": artifact.get("bytes"),
         "on_front": False,
         "failed": outcome.get("failed") or ("; ".join(faults) if faults else None),
-        "note": timed.get("note") or (None if stage == "trained" or metrics else _UNTRAINED),
+        "note": outcome.get("note") or timed.get("note") or (None if stage == "trained" or metrics else _UNTRAINED),
         "weights": outcome.get("weights"),
         "artifact": artifact.get("file"),
         "command": outcome.get("command") or command(point, request),

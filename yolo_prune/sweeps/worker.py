@@ -111,9 +111,10 @@ def _cut(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["cut"] is not None:
         wanted = from_arguments(job["cut"])
         assert wanted is not None
-        if wanted.max_drop is None:
-            model = yolo_object.open_with(weights, network)
-            api.prune(model, recipe=wanted, data=job["data"], imgsz=job["imgsz"], measure=False)
+        if wanted.max_drop is not None:  # how far it goes shows in the training alone
+            return {**_figures(job, weights, network, ckpt, False), "note": "cut in its training"}
+        model = yolo_object.open_with(weights, network)
+        api.prune(model, recipe=wanted, data=job["data"], imgsz=job["imgsz"], measure=False)
     if job["cut"] is not None or weights.suffix != ".pt":
         checkpoint.write(target, copy_of(network), {**ckpt, "train_args": _train_args(ckpt, job, network)})
         weights = target
