@@ -44,7 +44,7 @@ MUTATIONS = (
     Mutation("allocate", "if not part.heads][:most_blocks]", "if not part.heads]", ANSWERS),
     Mutation("allocate", "np.argsort(-scores, kind", "np.argsort(scores, kind", ANSWERS),
     Mutation("allocate", "max(-(-step // multiple) for step in steps) + 1", "2", ANSWERS),
-    Mutation("allocate", "int(np.ceil(size * (1 - max_cut)))", "int(size * (1 - max_cut) / 2)", ANSWERS),
+    Mutation("allocate", "int(np.ceil(size * (1 - max_cut) - 1e-9))", "int(size * (1 - max_cut) / 2)", ANSWERS),
     Mutation(
         "costs",
         "return slope * step + bend * step**2",

@@ -44,6 +44,7 @@ _PLACES = 18432  # at which a layer is fitted, in all images together
 _FEW = 8  # images by which running statistics are judged
 
 Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
+Made = dict[int, tuple[str, "weakref.ref[torch.Tensor]"]]  # by the identity of an output: the layer, and the output
 
 
 @dataclass
@@ -83,7 +84,7 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     layers = {name: module for name, module in model.named_modules() if name in kept and _plain(module)}
     calls = dict.fromkeys(layers, 0)
     means: dict[str, torch.Tensor] = {}
-    made: dict[int, tuple[str, weakref.ref[torch.Tensor]]] = {}  # by the identity of an output: whose it is
+    made: Made = {}
     fitted = layers.keys() - _behind_a_choice(model, layers)
     count = max(1, _PLACES // len(images))
 
@@ -104,18 +105,6 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
 
         return look
 
-    def norm_hook(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            layer, output = made.get(id(inputs[0]), ("", None))
-            if output is not None and output() is inputs[0]:
-                before.followed[layer] = name
-            if before.true and method != "bias":
-                calls[name] = calls.get(name, 0) + 1
-                rows, _ = kept.get(name, (None, None))
-                before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
-
-        return look
-
     with undisturbed(model), torch.no_grad():
         model.eval()
         before.true = norm_statistics.are_true(model, images[:_FEW])
@@ -123,7 +112,11 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
         if not before.true:  # early in a training: outputs by them would be of no use
             norm_statistics.be_of_images(model, momentum=0.0)
         norms = norm_statistics.norms_of(model).items()
-        handles += [module.register_forward_pre_hook(norm_hook(name)) for name, module in norms]
+        noted = before.true and method != "bias"
+        handles += [
+            module.register_forward_pre_hook(_norm_hook(name, before, made, calls if noted else None))
+            for name, module in norms
+        ]
         with removed_after(handles):
             model(images)
     for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
@@ -133,6 +126,21 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     for name, mean in means.items():
         before.removed[name] = _output_of_removed_inputs(layers[name], kept[name][1], mean)
     return before
+
+
+def _norm_hook(name: str, before: DenseOutputs, made: Made, calls: dict[str, int] | None) -> Callable[..., None]:
+    """A hook of a norm that notes whose output it reads and, with `calls`, how its running statistics stand."""
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        layer, output = made.get(id(inputs[0]), ("", None))
+        if output is not None and output() is inputs[0]:
+            before.followed[layer] = name
+        if calls is not None:
+            calls[name] = calls.get(name, 0) + 1
+            rows, _ = before.kept.get(name, (None, None))
+            before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
+
+    return look
 
 
 def restore(
