@@ -385,8 +385,14 @@ MUTATIONS = (
         ("resume::test_a_run_goes_on_with_the_recipe_that_it_began_with",),
     ),
     Mutation(
+        "resume",
+        "- run.start_epoch in (0, 1)",
+        "- run.start_epoch in range(9)",
+        ("session::test_a_plain_training_of_a_pruned_model_is_resumed_as_it_is",),
+    ),
+    Mutation(
         "session",
-        "if run.is_first and not hasattr(trainer, _RECIPE):",
+        "if run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):",
         "if False:",
         ("session::test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all",),
     ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -292,6 +293,27 @@ def test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all(tiny_dat
     yolo_prune.attach(again, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
     again.train(resume=True)
     assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2, 4]
+
+
+@pytest.mark.parametrize("exist_ok", [False, True])
+def test_a_plain_training_of_a_pruned_model_is_resumed_as_it_is(
+    exist_ok: bool, run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint still has what the run that pruned it had noted, and its folder may have that run's record."""
+    if exist_ok:
+        shutil.copytree(run, tmp_path / "run")
+    yolo = YOLO(run / "weights" / "best.pt")
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", kill)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=4)
+    again = YOLO(tmp_path / "run" / "weights" / "last.pt")
+    again.train(resume=True)
+    assert again.trainer.epoch == 3
 
 
 def test_a_validation_between_epochs_measures_what_an_epochs_does() -> None:

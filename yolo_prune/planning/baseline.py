@@ -93,6 +93,7 @@ class Baseline:
         cls, kept: Mapping[str, Any], profile: Profile | None, deployment: Deployment, fixed: frozenset[str]
     ) -> Baseline:
         """The baseline that `as_dict` gave, with what is not in it. Arguments are as the attributes."""
+        kept = {**kept, "latency": None if profile is None else kept["latency"]}
         plain: dict[str, Any] = {key: dict(kept[key]) if isinstance(kept[key], Mapping) else kept[key] for key in _KEPT}
         return cls(
             **plain,

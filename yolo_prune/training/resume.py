@@ -59,6 +59,15 @@ def _recipe_in_record(run: Run) -> Recipe | None:
         return None  # `earlier_record` says so
 
 
+def has_pruned(run: Run) -> bool:
+    """Whether a resumed run has itself kept a record until now; one of an earlier run in its folder ends elsewhere."""
+    try:
+        history = json.loads(_record_file(run).read_text(encoding="utf-8"))["history"]
+        return bool(history) and history[-1]["epoch"] - run.start_epoch in (0, 1)  # it is written before last.pt
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def _record_file(run: Run) -> Path:
     return run.own_folder / "record.json"
 

@@ -106,13 +106,14 @@ def require_attached(trainer: Any) -> None:
     """Refuse to go on without the recipe that `attach` gave: no argument of the checkpoint has it.
 
     Args:
-        trainer: of a resumed run that has been cut, whose arguments do not ask for pruning.
+        trainer: of a resumed run whose model has been cut, in this run or an earlier one, and whose arguments do not
+            ask for pruning.
 
     Raises:
         PruneError: nothing was attached.
     """
     run = Run(trainer)
-    if run.is_first and not hasattr(trainer, _RECIPE):
+    if run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):
         raise PruneError(
             f"resume: {run.last} is of a run that attach() gave its recipe, which no checkpoint holds. Write "
             f'model = YOLO("{run.last}"), attach(model, ...) as before, and model.train(resume=True)'
