@@ -134,7 +134,7 @@ def load(
     try:
         if kind == "engine":
             return _engine(path, threads, precision)
-        opened = _OPENERS[kind](path, threads, precision)
+        opened = _ncnn(path, threads, None) if kind == "ncnn" else _OPENERS[kind](path, threads, precision)
         shape = shape or opened.shape()
     except PruneError:
         raise
@@ -204,15 +204,18 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
     )
 
 
-def _ncnn(path: Path, threads: int, precision: str) -> Opened:
-    """As the host and a bundle run it (8.4.190, nn/backends/ncnn.py): ncnn computes in what it takes by itself. On an
-    Arm that can, that is half precision, whatever the file has.
+def _ncnn(path: Path, threads: int, precision: str | None) -> Opened:
+    """precision: to compute in; None for what ncnn takes by itself, as the host and a bundle run it (8.4.190,
+    nn/backends/ncnn.py): on an Arm that can, half precision, whatever the file has.
     """
     import ncnn
 
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     net.opt.num_threads = threads
+    if precision is not None:
+        half = precision == "fp16"
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
         raise PruneError(f"ncnn cannot open {path.name} and the .bin beside it")
     into, out = net.input_names()[0], sorted(net.output_names())  # in the host's order

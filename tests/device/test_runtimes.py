@@ -1,0 +1,42 @@
+# yolo-prune, AGPL-3.0 license
+"""How a network is opened in a runtime, for its time and for a proof."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from yolo_prune.device import runtimes
+
+
+def test_ncnn_is_timed_as_it_runs_and_proven_in_the_precision_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an Arm that can it computes in half precision by itself, which is no proof of a file in FP32."""
+
+    class Net:
+        def __init__(self) -> None:
+            self.opt = SimpleNamespace(**dict.fromkeys(half, "its own"))
+            nets.append(self)
+
+        def load_param(self, path: str) -> int:
+            return 0
+
+        load_model = load_param
+
+        def input_names(self) -> list[str]:
+            return ["in0"]
+
+        output_names = input_names
+
+    nets: list[Net] = []
+    half = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
+    monkeypatch.setitem(sys.modules, "ncnn", SimpleNamespace(Net=Net))
+    file = tmp_path / "model.ncnn.param"
+    runtimes.load(file, "ncnn", 1, "fp32", (1, 3, 64, 64))
+    for precision in ("fp32", "fp16"):
+        runtimes.runner(file, "ncnn", 1, precision)
+    assert [[getattr(net.opt, name) for name in half] for net in nets] == [["its own"] * 3, [False] * 3, [True] * 3]
