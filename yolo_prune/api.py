@@ -64,7 +64,8 @@ def prune(
             and the cut is made up for on a few of its training images (reconstruct="weights").
         imgsz: image size in pixels of that measurement, and of the exported file that size= bounds; default: the one
             the model was trained with.
-        measure: whether fitness is measured before and after, where there is a data set; the cut is the same.
+        measure: whether fitness is measured before and after, where there is a data set, and with a device profile both
+            models are timed at the end; the cut is the same.
         settings: any other plugin argument without its prefix, such as latency="60%", size="1.5MB", importance="bn"
             or round=16.
 
@@ -86,7 +87,7 @@ def prune(
         wanted = choice.by_weights(wanted)
     with undo.all_or_nothing() as back:
         back.model(model)  # of a YOLO object its attributes too: the host's Model is a module that holds the network
-        return _cut(model, network, wanted, data if measure else None, imgsz, batches, back)
+        return _cut(model, network, wanted, data if measure else None, imgsz, batches, back, timed=measure)
 
 
 def _require_prunable(model: Any, network: Any, data: Path | None) -> None:
@@ -116,6 +117,7 @@ def _cut(
     imgsz: int | None,
     batches: Batches,
     back: undo.Undo,
+    timed: bool,
 ) -> dict[str, Any]:
     """Choose, cut, reconstruct and measure; arguments as in `prune`. Returns the record."""
     fitness = yolo_object.fitness(model, data, imgsz)
@@ -128,7 +130,7 @@ def _cut(
     baseline, graph, plan, check = _choose(network, wanted, device, judged, _side(model, imgsz), timer)
     if plan.note:
         log.warn(plan.note)
-    dense = None if device is None else copy_of(network)
+    dense = copy_of(network) if device is not None and timed else None
     cut_models.note(back, (network,), graph, plan)
     _change(network, graph, plan, wanted, images)
     size = model_size.size_of(network)

@@ -326,8 +326,8 @@ def test_an_argument_of_one_format_is_left_out_for_the_others(
 
     monkeypatch.setattr(results, "make", make)
     with caplog.at_level("WARNING", logger="ultralytics"), pytest.raises(PruneError, match="no more is looked at"):
-        job.export(model, format="onnx,torchscript", opset=17, dynamic=True, out=tmp_path / "out")
-    assert given == {"onnx": {"opset", "dynamic"}, "torchscript": {"dynamic"}}
+        job.export(model, format="onnx,torchscript", opset=17, dynamic=True, simplify=True, out=tmp_path / "out")
+    assert given == {"onnx": {"opset", "dynamic", "simplify"}, "torchscript": {"dynamic"}}
     assert "opset=17 is left out for torchscript, which has none" in caplog.text
 
 

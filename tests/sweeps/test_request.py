@@ -211,16 +211,23 @@ def test_cuts_are_for_the_device_that_was_named() -> None:
     cuts = [point.cut for point in points.of(asked) if point.cut]
     assert [cut.get("prune_profile") for cut in cuts] == ["board.json", None]
     assert [cut.get("prune_format") for cut in cuts] == [None, "ncnn"]
+    half = replace(read(flops="50%", recipe="jetson-orin-nano,gentle", profile="board.json"), imgsz=(64,))
+    half = replace(half, profile_at={64: "board.json"}, format="ncnn")
+    own = {str(point.cut["prune"]): point.cut.get("prune_profile") for point in points.of(half) if point.cut}
+    assert own == {"jetson-orin-nano": None, "gentle": "board.json"}, "a recipe may say what it is deployed as"
     mnn = replace(read(flops="50%", format="mnn"), imgsz=(64,))
     assert points.of(mnn)[1].cut == {"prune_flops": "50%"}, "of which no profile can be"
 
 
-def test_a_list_of_the_hosts_stays_one() -> None:
+@pytest.mark.parametrize(
+    ("layers", "typed"),
+    [([0, 1], "freeze=[0,1]"), ([2], "freeze=[2]"), (2, "freeze=2"), (["9.cv1"], "freeze=['9.cv1']")],
+)
+def test_a_list_of_the_hosts_stays_one(layers: Any, typed: str) -> None:
     """freeze=2 is layers 0 and 1, freeze=[2] is layer 2, and a tuple freezes nothing (8.4.190, engine/trainer.py)."""
-    for layers, typed in (([0, 1], "freeze=[0,1]"), ([2], "freeze=[2]"), (2, "freeze=2")):
-        asked = replace(read(flops="50%", freeze=layers), imgsz=(64,))
-        assert typed in points.words(points.of(asked)[1], asked)
-        assert parse_key_value_pair(typed) == ("freeze", layers)
+    asked = replace(read(flops="50%", freeze=layers), imgsz=(64,))
+    assert typed in points.words(points.of(asked)[1], asked)
+    assert parse_key_value_pair(typed) == ("freeze", layers)
 
 
 def test_a_cut_alone_is_shown_as_apply_takes_it() -> None:

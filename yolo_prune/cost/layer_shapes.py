@@ -78,7 +78,7 @@ def exports_end2end(model: nn.Module) -> bool:
     """
     if not _can_choose(model):
         return bool(getattr(model, "end2end", False))
-    return exporter.default_nms() is False and _has_both(model)
+    return exporter.default("nms") is False and _has_both(model)
 
 
 def _can_choose(model: nn.Module) -> bool:

@@ -359,6 +359,8 @@ def _check_host_arguments(given: dict[str, Any], kinds: list[str]) -> None:
             f"arguments that are handed to the host's exporter: {', '.join(HOST_ARGUMENTS)}"
         )
     for name, value in given.items():
+        if value == exporter.default(name):
+            continue
         without = [kind for kind in kinds if not exporter.takes(kind, name)]
         if without == kinds:
             raise PruneError(f"{name}={value_checks.shown(value)}: no argument of ultralytics for {', '.join(kinds)}")

@@ -111,9 +111,9 @@ def opened(artifact: Path, kind: str) -> Path:
     return next(iter(sorted(artifact.glob(_OPENED[kind]))), artifact) if kind in _OPENED else artifact
 
 
-def default_nms() -> object:
-    """The default of the host's argument `nms`: what an export does that says nothing of it."""
-    return DEFAULT_CFG_DICT.get("nms")
+def default(argument: str) -> object:
+    """The host's default of an argument: what an export does that says nothing of it."""
+    return DEFAULT_CFG_DICT.get(argument)
 
 
 def _precision(precision: str) -> dict[str, Any]:

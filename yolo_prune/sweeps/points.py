@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolo_prune.errors import RecipeError
+from yolo_prune.recipe.arguments import load
 from yolo_prune.recipe.settings import OF_TRAINING
 from yolo_prune.sweeps.request import Request
 
@@ -107,12 +109,23 @@ def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
                 stem = stems.get(recipe, "")
                 short = "-".join(part for part in (stem, f"{cost}{text.rstrip('%')}", importance) if part)
                 words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
-                if cost == "latency" or imgsz in request.profile_at:
+                if cost == "latency" or (imgsz in request.profile_at and _goes_with_the_profile(recipe, request)):
                     arguments["prune_profile"] = profile_of(request, imgsz)
-                elif (cost == "size" or request.format) and request.kind in ("onnx", *_SIZED):
+                elif (cost == "size" or (request.format and not recipe)) and request.kind in ("onnx", *_SIZED):
                     arguments["prune_format"] = request.kind
                 ways.append((short, words, arguments))
     return ways
+
+
+def _goes_with_the_profile(recipe: str, request: Request) -> bool:
+    """Whether a recipe leaves open what it is deployed as, or says what the profile is of."""
+    if not recipe:
+        return True
+    try:
+        own = load(recipe)
+    except RecipeError:
+        return True  # the checks of the point say what is wrong
+    return own.format in (None, request.format) and own.precision in (None, request.base)
 
 
 def profile_of(request: Request, imgsz: int) -> str:
@@ -146,8 +159,9 @@ def _typed(key: str, value: object) -> str:
     """A value as one types it: a list of ours with commas, one of the host's in brackets, for freeze=2 is 0 and 1."""
     if not isinstance(value, (list, tuple)):
         return str(value)
-    words = ",".join(map(str, value))
-    return words if key.startswith("prune_") else f"[{words}]"
+    if key.startswith("prune_"):
+        return ",".join(map(str, value))
+    return f"[{','.join(map(repr, value))}]"
 
 
 def command(point: Point, request: Request) -> str:
