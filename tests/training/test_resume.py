@@ -55,7 +55,16 @@ def run_in(folder: Path, **arguments: Any) -> Run:
 def test_a_run_goes_on_with_the_recipe_that_it_began_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("flops: 50%\nsteps: 3\n")
+    third = resume.recipe_of(run_in(tmp_path, prune=1 / 3, epochs=10))
+    assert third is not None
+    (tmp_path / "pruning" / "record.json").write_text(json.dumps({"recipe": third.as_dict()}))
+    assert resume.recipe_of(run_in(tmp_path, prune=1 / 3, epochs=10)) == third
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        resume.recipe_of(run_in(tmp_path, prune_flops="40%", epochs=10))
+    assert "the recipe (balanced) is another one" in caplog.text
+    caplog.clear()
     run = run_in(tmp_path, prune=str(file), prune_round=16, epochs=10)
+    (tmp_path / "pruning" / "record.json").unlink()
     began = resume.recipe_of(run)
     assert began is not None
     (tmp_path / "pruning" / "record.json").write_text(json.dumps({"recipe": began.as_dict()}))
@@ -66,7 +75,7 @@ def test_a_run_goes_on_with_the_recipe_that_it_began_with(tmp_path: Path, caplog
     file.write_text("flops: 30%\nsteps: 3\nmin_channels: 4\n")
     with caplog.at_level("WARNING", logger="ultralytics"):
         assert resume.recipe_of(run) == began
-    assert "it goes on with flops=50%, min_channels=None" in caplog.text
+    assert "than when this run began: it goes on with flops=50%, min_channels=None" in caplog.text
     file.unlink()
     assert resume.recipe_of(run) == began
     (tmp_path / "pruning" / "record.json").unlink()

@@ -24,7 +24,8 @@ def knows_its_classes(run: Run) -> bool:
     if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
         return False
     network, checkpoint = load_checkpoint(weights)
-    if run.arguments.single_cls and (checkpoint.get("train_args") or {}).get("data") != run.arguments.data:
+    data = str((checkpoint.get("train_args") or {}).get("data"))
+    if run.arguments.single_cls and Path(data).resolve() != Path(str(run.arguments.data)).resolve():
         return False
     trained_on = _class_names(student_of(network))
     return bool(trained_on) and trained_on == _class_names(run.student)

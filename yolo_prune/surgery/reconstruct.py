@@ -114,8 +114,7 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
         norms = norm_statistics.norms_of(model).items()
         noted = before.true and method != "bias"
         handles += [
-            module.register_forward_pre_hook(_norm_hook(name, before, made, calls if noted else None))
-            for name, module in norms
+            module.register_forward_pre_hook(_norm_hook(name, before, made, calls, noted)) for name, module in norms
         ]
         with removed_after(handles):
             model(images)
@@ -123,20 +122,21 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
         before.outputs.pop(name, None)
         before.norms.pop(name, None)
         means.pop(name, None)
+        before.followed = {layer: norm for layer, norm in before.followed.items() if norm != name}
     for name, mean in means.items():
         before.removed[name] = _output_of_removed_inputs(layers[name], kept[name][1], mean)
     return before
 
 
-def _norm_hook(name: str, before: DenseOutputs, made: Made, calls: dict[str, int] | None) -> Callable[..., None]:
-    """A hook of a norm that notes whose output it reads and, with `calls`, how its running statistics stand."""
+def _norm_hook(name: str, before: DenseOutputs, made: Made, calls: dict[str, int], noted: bool) -> Callable[..., None]:
+    """A hook of a norm that counts its calls, notes whose output it reads and, if asked, how its statistics stand."""
 
     def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         layer, output = made.get(id(inputs[0]), ("", None))
         if output is not None and output() is inputs[0]:
             before.followed[layer] = name
-        if calls is not None:
-            calls[name] = calls.get(name, 0) + 1
+        calls[name] = calls.get(name, 0) + 1
+        if noted:
             rows, _ = before.kept.get(name, (None, None))
             before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
 
@@ -174,7 +174,8 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
         def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             x = inputs[0].detach()
             read, wanted = _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device)
-            centred = getattr(module, "bias", None) is not None or name in before.followed
+            settled = name in before.followed and before.followed[name] not in held  # by the norm behind it
+            centred = getattr(module, "bias", None) is not None or settled
             least_squares.fit(module, read, wanted, centred=centred)
             progress.one()
 

@@ -45,10 +45,12 @@ def recipe_of(run: Run) -> Recipe | None:
     if began is None or now is None:
         return now
     values = {key: getattr(began, key) for key in Settings.model_fields if key not in ("profile", "sensitivity")}
-    changed = {key: value for key, value in values.items() if value != getattr(now, key)}
+    # As text: a bound of prune=1/3 has fewer digits in the record.
+    changed = {key: value for key, value in values.items() if str(value) != str(getattr(now, key))}
     if changed and run.is_first:
         words = ", ".join(f"{key}={value}" for key, value in changed.items())
-        log.warn(f"prune={run.arguments.prune} says something else than when this run began: it goes on with {words}")
+        named = run.settings.get("prune") or "balanced"
+        log.warn(f"the recipe ({named}) is another one than when this run began: it goes on with {words}")
     return now.model_copy(update=changed)
 
 

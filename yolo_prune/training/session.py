@@ -95,6 +95,8 @@ def on_pretrain_routine_end(trainer: Any, attached: Recipe | None = None) -> Non
     if recipe is None and run.is_further_worker:
         recipe = resume.recipe_of(run)
     if recipe is None:
+        if run.is_resumed and widths.run_of(run.student) is not None:
+            require_attached(trainer)
         _hold_zeros(trainer)
         return
     session, graph = begin.session_of(run, recipe)
