@@ -38,7 +38,7 @@ def measure(model: Path, kind: str, imgsz: int, folder: Path) -> dict[str, Any]:
     try:
         profile.profile(str(model), format=kind, imgsz=imgsz, out=str(device))
     except NoisyError as error:
-        noise = str(error)
+        noise = str(error).replace(str(device), device.name)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {"runtime": kind, "imgsz": imgsz, "noise": noise, "profile_seconds": round(seconds, 1)}
     for bound in ("latency", "flops"):

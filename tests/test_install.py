@@ -31,7 +31,8 @@ cfg = pytest.importorskip("ultralytics.cfg")
 
 def _trainer(**settings: Any) -> SimpleNamespace:
     """Make a stand-in for the host's trainer, with all of its arguments."""
-    return SimpleNamespace(args=SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings}), model=None, callbacks={})
+    arguments = SimpleNamespace(**{**cfg.DEFAULT_CFG_DICT, **settings})
+    return SimpleNamespace(args=arguments, model=None, callbacks={}, resume=False)
 
 
 # Installing -----------------------------------------------------------------------------------------------------------
