@@ -76,7 +76,7 @@ def _forward(event: str, trainer: Any) -> None:
         from yolo_prune.training import session
 
         session.HANDLERS[event](trainer)
-    elif event == "on_pretrain_routine_end" and getattr(trainer, "resume", False) and "run" in _noted(trainer):
+    elif event == "on_pretrain_routine_end" and getattr(trainer, "resume", False) and _noted(trainer):
         from yolo_prune.training import session
 
         session.require_attached(trainer)

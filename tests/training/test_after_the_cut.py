@@ -48,18 +48,22 @@ def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
     assert trainer.args.nbs == 64
 
 
+def stand_in(optimizer: type[torch.optim.Optimizer], **more: Any) -> SimpleNamespace:
+    """The part of a trainer that a cadence asks: four batches of 16 images to a step."""
+    arguments = SimpleNamespace(nbs=64, weight_decay=0.0)
+    weights = optimizer([nn.Parameter(torch.zeros(1))], 0.1)
+    return SimpleNamespace(args=arguments, batch_size=16, accumulate=4, optimizer=weights, **more)
+
+
 def test_the_batches_to_a_step_of_one_training_are_not_those_of_the_next() -> None:
     """An older host (8.4.0) hands the callbacks of a trainer on to the YOLO object, and so to its next training."""
     callbacks: list[Any] = []
     steps: list[str] = []
     trainers = [
-        SimpleNamespace(
-            args=SimpleNamespace(nbs=64, weight_decay=0.0),
-            batch_size=16,
-            accumulate=4,
+        stand_in(
+            torch.optim.SGD,
             epochs=9,
             train_loader=range(50),
-            optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1),
             optimizer_step=lambda name=name: steps.append(name),
             add_callback=lambda _, callback: callbacks.append(callback),
         )
@@ -77,13 +81,10 @@ def test_the_batches_to_a_step_of_one_training_are_not_those_of_the_next() -> No
 
 @pytest.mark.parametrize("went_back", [False, True])
 def test_a_run_that_went_back_to_the_dense_model_steps_as_the_host_does(went_back: bool) -> None:
-    trainer = SimpleNamespace(
-        args=SimpleNamespace(nbs=64, weight_decay=0.0),
-        batch_size=16,
-        accumulate=4,
+    trainer = stand_in(
+        torch.optim.AdamW,
         epochs=30,
         train_loader=range(10),
-        optimizer=torch.optim.AdamW([nn.Parameter(torch.zeros(1))], 0.1),
         optimizer_step=lambda: None,
         add_callback=lambda *_: None,
         model=nn.Identity(),

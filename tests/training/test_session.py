@@ -164,15 +164,20 @@ class StoppedError(Exception):
     """Stands for a kill: it ends a run in the middle of an epoch."""
 
 
+def stop_in(yolo: YOLO, epoch: int) -> None:
+    """Have the next training end in this epoch, from 0."""
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == epoch:
+            raise StoppedError
+
+    yolo.add_callback("on_train_batch_end", stop)
+
+
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_data: Path, tmp_path: Path) -> None:
     yolo = untrained()
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == killed_in:
-            raise StoppedError
-
-    yolo.add_callback("on_train_batch_end", kill)
+    stop_in(yolo, killed_in)
     with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=5, **TWO_STEPS)
     last = tmp_path / "run" / "weights" / "last.pt"
@@ -189,12 +194,7 @@ def test_a_second_run_that_is_killed_before_its_first_step_is_not_taken_for_the_
     run: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     yolo = YOLO(run / "weights" / "best.pt")
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 1:
-            raise StoppedError
-
-    yolo.add_callback("on_train_batch_end", kill)
+    stop_in(yolo, 1)
     with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=4, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
     with caplog.at_level("INFO", logger="ultralytics"):
@@ -277,12 +277,7 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
 
 def test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all(tiny_data: Path, tmp_path: Path) -> None:
     yolo = untrained()
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise StoppedError
-
-    yolo.add_callback("on_train_batch_end", kill)
+    stop_in(yolo, 2)
     yolo_prune.attach(yolo, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
     with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=5)
@@ -303,12 +298,7 @@ def test_a_plain_training_of_a_pruned_model_is_resumed_as_it_is(
     if exist_ok:
         shutil.copytree(run, tmp_path / "run")
     yolo = YOLO(run / "weights" / "best.pt")
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise StoppedError
-
-    yolo.add_callback("on_train_batch_end", kill)
+    stop_in(yolo, 2)
     with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=4)
     again = YOLO(tmp_path / "run" / "weights" / "last.pt")

@@ -35,7 +35,6 @@ class OptimizerActions:
         self.held: masks.Masks | None = None
         self._warmup = Warmup()
         self._hooks = StepHooks()
-        self._optimizer: torch.optim.Optimizer | None = None
         self._graph: ChannelGraph | None = None
         self._model: nn.Module | None = None
         self._since = 0
@@ -154,7 +153,6 @@ class OptimizerActions:
         self._attach(optimizer)
 
     def _attach(self, optimizer: Any) -> None:
-        self._optimizer = optimizer
         self._set()
         self._hooks.follow(optimizer)
         if self.gates is not None:

@@ -95,7 +95,7 @@ def on_pretrain_routine_end(trainer: Any, attached: Recipe | None = None) -> Non
     if recipe is None and run.is_further_worker:
         recipe = resume.recipe_of(run)
     if recipe is None:
-        if run.is_resumed and widths.run_of(run.student) is not None:
+        if run.is_resumed:
             require_attached(trainer)
         _hold_zeros(trainer)
         return
@@ -108,14 +108,14 @@ def require_attached(trainer: Any) -> None:
     """Refuse to go on without the recipe that `attach` gave: no argument of the checkpoint has it.
 
     Args:
-        trainer: of a resumed run whose model has been cut, in this run or an earlier one, and whose arguments do not
-            ask for pruning.
+        trainer: of a resumed run whose arguments do not ask for pruning.
 
     Raises:
         PruneError: nothing was attached.
     """
     run = Run(trainer)
-    if run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):
+    was_cut = widths.run_of(run.student) is not None  # in this run, or in an earlier one that its model comes from
+    if was_cut and run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):
         raise PruneError(
             f"resume: {run.last} is of a run that attach() gave its recipe, which no checkpoint holds. Write "
             f'model = YOLO("{run.last}"), attach(model, ...) as before, and model.train(resume=True)'
