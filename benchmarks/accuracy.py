@@ -224,6 +224,7 @@ def run(method: str, options: dict[str, str]) -> None:
         "seed": seed,
         "project": str(out),
         "name": name,
+        "device": "cpu",  # train_device= for another one
         **{key.removeprefix("train_"): value for key, value in common.items()},
     }
     out.mkdir(parents=True, exist_ok=True)

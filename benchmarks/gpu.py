@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_parts import PARTS, ROOT, Settings, SkipError, given_weights, shared
+from gpu_parts import PARTS, ROOT, Settings, SkipError, shared
 
 for _module in ("gpu_trainings", "gpu_latency"):  # they add their parts, in this order
     importlib.import_module(_module)
@@ -54,9 +54,10 @@ def child(words: list[str]) -> None:
     name, out, text = words
     given = json.loads(text)
     import ultralytics.engine.trainer as host
+    from ultralytics.utils import WEIGHTS_DIR
 
-    # The host's own check of AMP loads yolo26n.pt, which is not there without a network.
-    if not given_weights("yolo26n"):
+    # The host's own check of AMP loads this file, and without a network it can come from nowhere else.
+    if not (WEIGHTS_DIR / "yolo26n.pt").is_file():
         host.check_amp = lambda model: next(model.parameters()).device.type == "cuda"
     found = attempt(name, Settings(**{**given, "folder": Path(given["folder"])}))
     Path(out).write_text(json.dumps(found), encoding="utf-8")

@@ -6,9 +6,12 @@
     python benchmarks/matrix.py only=bccd,p1,s0 label=late prune_start=0.3      a variant: the same with other arguments
     python benchmarks/tables.py                                 the tables of benchmarks/README.md, from the results
 
-Further words: seeds=0,1,2; shared=FOLDER with datasets and weights; runs=FOLDER of the trainings (runs/accuracy);
-results=FOLDER of the JSON files (benchmarks/results/accuracy); epochs=, imgsz= and batch= for a trial, with a `runs`
-and a `results` of its own.
+    python benchmarks/matrix.py device=0 jobs=12                on a GPU: results/accuracy-gpu, a table of its own
+
+Further words: seeds=0,1,2; shared=FOLDER with datasets and weights; runs=FOLDER of the trainings (runs/accuracy,
+of a GPU runs/accuracy-gpu); results=FOLDER of the JSON files (benchmarks/results/accuracy, of a GPU accuracy-gpu);
+epochs=, imgsz= and batch= for a trial, with a `runs` and a `results` of its own. On a GPU the host's AMP is on, as a
+user has it, and images are kept in memory (`cache=ram`).
 
 Each row is a process of one thread, trained by benchmarks/accuracy.py, and leaves one JSON. A row that has it is not
 trained again. The command may be killed at any moment: the same command goes on, and a half of a row from its last
@@ -33,8 +36,8 @@ from matrix_files import ROOT, Places
 from matrix_run import Matrix
 
 TRIAL = ("epochs", "imgsz", "batch")
-RESULTS, RUNS = ROOT / "benchmarks" / "results" / "accuracy", ROOT / "runs" / "accuracy"
-WORDS = ("only", "jobs", "stale", "seeds", "shared", "runs", "results", "label", *TRIAL)
+RUNS = ROOT / "runs"
+WORDS = ("only", "jobs", "stale", "seeds", "shared", "runs", "results", "label", "device", *TRIAL)
 
 
 def asked(words: dict[str, str]) -> Matrix:
@@ -51,7 +54,7 @@ def asked(words: dict[str, str]) -> Matrix:
     trial = {key: int(words[key]) for key in TRIAL if key in words}
     if trial and not {"runs", "results"} <= set(words):
         raise SystemExit(f"{', '.join(trial)}: a trial needs runs= and results= of its own")
-    spec = matrix_rows.read()
+    spec = {**matrix_rows.read(), "device": words.get("device", "cpu")}
     for key, value in trial.items():
         if key == "imgsz":
             spec["sets"] = {name: {**entry, "imgsz": value} for name, entry in spec["sets"].items()}
@@ -61,10 +64,11 @@ def asked(words: dict[str, str]) -> Matrix:
         spec["variants"] = [each for each in spec["variants"] if each["label"] != words["label"]]
         spec["variants"].append({"label": words["label"], "arguments": own})
     rows = matrix_rows.expand(spec, [int(seed) for seed in words["seeds"].split(",")] if "seeds" in words else None)
+    name = tables.RESULTS.name if spec["device"] == "cpu" else tables.RESULTS_GPU.name
     places = Places(
         Path(words.get("shared", matrix_files.near())),
-        Path(words.get("runs", RUNS)),
-        Path(words.get("results", RESULTS)),
+        Path(words.get("runs", RUNS / name)),
+        Path(words.get("results", tables.RESULTS.with_name(name))),
     )
     chosen = matrix_rows.select(rows, words.get("only", ""))
     if own:
@@ -118,7 +122,7 @@ def main(words: list[str]) -> int:
     for row in matrix.asked:
         if (state := matrix.state(row)).startswith("skipped"):
             print(f"{row.name}: {state}")
-    own = matrix.places.results == RESULTS.resolve()
+    own = matrix.places.results in (tables.RESULTS.resolve(), tables.RESULTS_GPU.resolve())
     try:
         return int(matrix.train(jobs, after=tables.refresh if own else lambda: None) > 0)
     except KeyboardInterrupt:

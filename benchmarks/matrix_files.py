@@ -138,9 +138,13 @@ def _git(*words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def processor() -> str:
-    """The name of this machine's processor."""
-    return str(runtimes.machine()["name"])
+def processor(device: str = "cpu") -> str:
+    """The name of this machine's processor, or of the card where `device` is one: "0" and so on."""
+    if device == "cpu":
+        return str(runtimes.machine()["name"])
+    import torch
+
+    return torch.cuda.get_device_name(int(device))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -108,11 +108,14 @@ def _word(row: Row, axis: str) -> str:
 
 def settings(spec: Mapping[str, Any], row: Row) -> dict[str, Any]:
     """What is given to the training, and what a result must have been measured with to count as this row's."""
+    device = spec.get("device", "cpu")
+    on_gpu = {} if device == "cpu" else {"train_device": device, "train_amp": True, "train_cache": "ram"}
     return {
         "imgsz": spec["sets"][row.set]["imgsz"],
         "epochs": spec["epochs"],
         "batch": spec["batch"],
         "bf16": bool(spec["bf16"]),
+        **on_gpu,
         **dict(row.arguments),
     }
 

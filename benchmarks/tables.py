@@ -21,7 +21,8 @@ import matrix_rows
 from yolo_prune import files
 
 HERE = Path(__file__).resolve().parent
-README, RESULTS = HERE / "README.md", HERE / "results" / "accuracy"
+README, RESULTS, RESULTS_GPU = HERE / "README.md", HERE / "results" / "accuracy", HERE / "results" / "accuracy-gpu"
+GPU_BEGIN, GPU_END = "<!-- accuracy on a GPU: written by benchmarks/tables.py -->", "<!-- accuracy on a GPU: end -->"
 BEGIN, END = "<!-- accuracy: written by benchmarks/tables.py -->", "<!-- accuracy: end -->"
 QUANTIZED = HERE / "results" / "prune-and-quantize.json"
 QUANTIZED_BEGIN = "<!-- prune and quantize: written by benchmarks/tables.py -->"
@@ -146,7 +147,8 @@ def _measured(results: list[Result]) -> str:
     for each in results:
         versions = each["versions"]
         words = f"{each['processor']}, ultralytics {versions['ultralytics']}, torch {versions['torch']}"
-        words += ", bfloat16" if each["settings"]["bf16"] else ", float32"
+        settings = each["settings"]
+        words += ", AMP" if settings.get("train_amp") else ", bfloat16" if settings["bf16"] else ", float32"
         if each["flops"] is not None:
             words += f", yolo-prune at {versions.get('commit', versions['yolo-prune'])}"
         counts[words] = counts.get(words, 0) + 1
@@ -268,6 +270,7 @@ def placed(readme: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
 def page(text: str) -> str:
     """The README with all its tables as the files say."""
     text = placed(text, render(read(), matrix_rows.read()))
+    text = placed(text, render(read(RESULTS_GPU), matrix_rows.read()), GPU_BEGIN, GPU_END)
     text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
     text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
     return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
