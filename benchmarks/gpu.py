@@ -1,10 +1,12 @@
 # yolo-prune, AGPL-3.0 license
 """Everything that only a GPU can show, in one command and at most nine minutes.
 
-    python benchmarks/gpu.py [device=0] [budget=540] [only=amp,latency] [out=benchmarks/results/gpu-....json] [--quick]
+    python benchmarks/gpu.py [device=0] [budget=540] [only=amp,latency] [limits=1]
+                             [out=benchmarks/results/gpu-....json] [--quick]
 
 Each part is a process of its own with a time limit of its own, so that a fault, a hang or a poisoned CUDA context in
-one never stops the next; parts for which no time is left are said to be left out. What was found is written after each
+one never stops the next; parts for which no time is left are said to be left out. `limits=4` makes all limits four times
+as long, for a card that does other work beside. What was found is written after each
 part. `device=cpu --quick` runs the same parts small, which is how the suite knows that this program works; what needs
 CUDA (AMP, fused AdamW, channels_last, CUDA latency) is then run without it, and says so.
 
@@ -141,13 +143,14 @@ def main(words: list[str]) -> int:
     device = given.get("device", "0")
     names = given["only"].split(",") if "only" in given else [*FIRST, *(name for name in PARTS if name not in FIRST)]
     unknown = [name for name in names if name not in PARTS]
-    if unknown or set(given) - {"device", "budget", "only", "out"}:
+    if unknown or set(given) - {"device", "budget", "only", "limits", "out"}:
         print(f"unknown: {', '.join([*unknown, *set(given)])}; parts are {', '.join(PARTS)}")
         return 2
     if device != "cpu" and not torch.cuda.is_available():
         print("no CUDA device is at hand; try the program itself with: python benchmarks/gpu.py device=cpu --quick")
         return 2
     start, budget = time.monotonic(), float(given.get("budget", 540))
+    limits = float(given.get("limits", 1)) * (1 if device != "cpu" else SLOW_CPU)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = Path(given.get("out", ROOT / "benchmarks" / "results" / f"gpu-{stamp}.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +162,7 @@ def main(words: list[str]) -> int:
             left = budget - (time.monotonic() - start)
             begun = time.monotonic()
             found = (
-                in_its_process(name, settings, min(left, PARTS[name][1] * (1 if settings.cuda else SLOW_CPU)))
+                in_its_process(name, settings, min(left, PARTS[name][1] * limits))
                 if left > 5
                 else {"status": "left out", "reason": f"the {budget:.0f} s are over"}
             )
