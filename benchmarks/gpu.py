@@ -5,10 +5,10 @@
                              [out=benchmarks/results/gpu-....json] [--quick]
 
 Each part is a process of its own with a time limit of its own, so that a fault, a hang or a poisoned CUDA context in
-one never stops the next; parts for which no time is left are said to be left out. `limits=4` makes all limits four times
-as long, for a card that does other work beside. What was found is written after each
-part. `device=cpu --quick` runs the same parts small, which is how the suite knows that this program works; what needs
-CUDA (AMP, fused AdamW, channels_last, CUDA latency) is then run without it, and says so.
+one never stops the next; parts for which no time is left are said to be left out. What was found is written after each
+part. `limits=4` makes all limits four times as long, for a card that does other work beside. `device=cpu --quick` runs
+the same parts small, which is how the suite knows that this program works; what needs CUDA (AMP, fused AdamW,
+channels_last, CUDA latency) is then run without it, and says so.
 
 A part is "ok", "wrong" (it ran, and what it should show does not hold: `faults`), "failed" (an exception: `error`),
 "late" (its limit passed), "skipped" (with the reason) or "left out". Exit code 0 where none is wrong, failed or late.
