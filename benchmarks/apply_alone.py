@@ -81,8 +81,7 @@ def main(words: list[str]) -> None:
                 "processor": matrix_files.processor(),
                 "versions": matrix_files.versions(),
             }
-            others = [one for one in matrix_files.read(out) if any(one[key] != row[key] for key in SAME)]
-            matrix_files.keep(out, [*others, row])
+            matrix_files.keep(out, [*matrix_files.others(out, row, SAME), row])
             print(tables.applied([row]), flush=True)
 
 

@@ -19,8 +19,6 @@ import matrix_files
 import tables
 from ultralytics import YOLO
 
-OUT = tables.RESULTS.with_name("canvas.json")
-
 
 def measure(weights: Path, data: str, imgsz: int) -> dict[str, float]:
     """mAP50-95 with the canvas of a training and with that of an exported file."""
@@ -35,7 +33,7 @@ def measure(weights: Path, data: str, imgsz: int) -> dict[str, float]:
 
 def main(words: list[str]) -> None:
     """Measure each pair and keep it, in place of an earlier measurement of the same set and model."""
-    given = {"imgsz": "320", "out": str(OUT), **dict(word.split("=", 1) for word in words)}
+    given = {"imgsz": "320", "out": str(tables.CANVASES), **dict(word.split("=", 1) for word in words)}
     for model in [key for key in given if key not in ("set", "data", "imgsz", "out")]:
         dense, pruned = given[model].split(",")
         row = {
@@ -49,9 +47,9 @@ def main(words: list[str]) -> None:
             "processor": matrix_files.processor(),
         }
         out = Path(given["out"])
-        others = [one for one in matrix_files.read(out) if (one["set"], one["model"]) != (row["set"], model)]
-        matrix_files.keep(out, [*others, row])
-        print(row)
+        matrix_files.keep(out, [*matrix_files.others(out, row, ("set", "model")), row])
+        print(tables.canvases([row]), flush=True)
+    tables.refresh()
 
 
 if __name__ == "__main__":

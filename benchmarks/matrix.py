@@ -54,7 +54,7 @@ def asked(words: dict[str, str]) -> Matrix:
     trial = {key: int(words[key]) for key in TRIAL if key in words}
     if trial and not {"runs", "results"} <= set(words):
         raise SystemExit(f"{', '.join(trial)}: a trial needs runs= and results= of its own")
-    spec = {**matrix_rows.read(), "device": words.get("device", "cpu")}
+    spec = matrix_rows.read(device=words.get("device", "cpu"))
     for key, value in trial.items():
         if key == "imgsz":
             spec["sets"] = {name: {**entry, "imgsz": value} for name, entry in spec["sets"].items()}

@@ -158,6 +158,15 @@ def keep(path: Path, rows: list[dict[str, Any]]) -> None:
     files.replace(path, "[\n" + ",\n".join(f" {json.dumps(row)}" for row in rows) + "\n]\n")
 
 
+def others(path: Path, row: Mapping[str, Any], same: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a file of results that stay where `row` comes.
+
+    Args:
+        same: the keys in which two measurements of one thing are alike.
+    """
+    return [one for one in read(path) if any(one[key] != row[key] for key in same)]
+
+
 def weights_of(given: str) -> Path:
     """The checkpoint of a run folder, or the file itself."""
     path = Path(given)

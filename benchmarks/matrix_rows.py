@@ -45,10 +45,10 @@ class Row(NamedTuple):
         return Row(self.protocol, self.set, self.model, "dense", self.seed)
 
 
-def read(path: Path = HERE / "matrix.yaml") -> dict[str, Any]:
-    """The matrix, as a dict."""
+def read(path: Path = HERE / "matrix.yaml", device: str = "cpu") -> dict[str, Any]:
+    """The matrix, as a dict, with the device that it is trained on ("0" and so on is a GPU)."""
     spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return spec
+    return {**spec, "device": device}
 
 
 def expand(spec: Mapping[str, Any], seeds: list[int] | None = None) -> list[Row]:
@@ -108,7 +108,7 @@ def _word(row: Row, axis: str) -> str:
 
 def settings(spec: Mapping[str, Any], row: Row) -> dict[str, Any]:
     """What is given to the training, and what a result must have been measured with to count as this row's."""
-    device = spec.get("device", "cpu")
+    device = spec["device"]
     on_gpu = {} if device == "cpu" else {"train_device": device, "train_amp": True, "train_cache": "ram"}
     return {
         "imgsz": spec["sets"][row.set]["imgsz"],

@@ -114,7 +114,7 @@ class Matrix:
             "start": self.places.said(str(weights)),
             "start_sha256": matrix_files.digest(weights),
             "versions": matrix_files.versions(),
-            "processor": matrix_files.processor(self.spec.get("device", "cpu")),
+            "processor": matrix_files.processor(self.spec["device"]),
         }
 
     def begin(self, row: Row) -> Training | None:

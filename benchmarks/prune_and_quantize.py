@@ -7,9 +7,9 @@ NAME=DENSE,PRUNED names the finished runs of a model, or their .pt files. Both a
 quantize=8` does it, compared with torch and validated by the host; then all four are timed in turns, in one run, for
 each runtime. Further: format=onnx,openvino threads=1 seconds=60 (of timing for each runtime, at most), out=FILE.
 
-After each model it writes results/prune-and-quantize.json, in place of an earlier measurement of the same set and name;
-benchmarks/tables.py makes the table of it. A measurement is `busy` where a median or a speed-up is not known to 3%, or
-where one call in ten takes a fifth longer than the fastest tenth does.
+After each model it writes results/prune-and-quantize.json, in place of an earlier measurement of the same set, name and
+pruning; benchmarks/tables.py makes the table of it. A measurement is `busy` where a median or a speed-up is not known
+to 3%, or where one call in ten takes a fifth longer than the fastest tenth does.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def busy(row: dict[str, Any]) -> bool:
 
 
 def keep(path: Path, entry: dict[str, Any]) -> None:
-    """Put a measurement into the file, in place of an earlier one of the same set and model; a row a line."""
-    entries = [one for one in matrix_files.read(path) if (one["set"], one["model"]) != (entry["set"], entry["model"])]
+    """Put a measurement into the file, in place of an earlier one of the same set, model and pruning; a row a line."""
+    entries = matrix_files.others(path, entry, ("set", "model", "pruning"))
     texts = [textwrap.indent(matrix_files.text(one), " ") for one in [*entries, entry]]
     files.replace(path, "[\n" + ",\n".join(texts) + "\n]\n")
 

@@ -1,6 +1,6 @@
 # yolo-prune, AGPL-3.0 license
 """The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py,
-benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and benchmarks/apply_alone.py.
+benchmarks/canvas.py, benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and benchmarks/apply_alone.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -31,6 +31,8 @@ BOUNDED = HERE / "results" / "latency-bound.json"
 BOUNDED_BEGIN, BOUNDED_END = "<!-- latency bound: written by benchmarks/tables.py -->", "<!-- latency bound: end -->"
 APPLIED = HERE / "results" / "apply-alone.json"
 APPLIED_BEGIN, APPLIED_END = "<!-- apply alone: written by benchmarks/tables.py -->", "<!-- apply alone: end -->"
+CANVASES = HERE / "results" / "canvas.json"
+CANVASES_BEGIN, CANVASES_END = "<!-- two canvases: written by benchmarks/tables.py -->", "<!-- two canvases: end -->"
 RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
 
@@ -162,7 +164,7 @@ def quantized(entries: list[Result]) -> str:
         entries: of `QUANTIZED`.
     """
     rows = []
-    for entry in sorted(entries, key=lambda one: (list(NAMES).index(one["set"]), one["model"])):
+    for entry in sorted(entries, key=lambda one: (list(NAMES).index(one["set"]), one["model"], one["pruning"])):
         dense = {row["runtime"]: row for row in entry["rows"] if (row["model"], row["precision"]) == ("dense", "fp32")}
         for row in entry["rows"]:
             pruned, int8 = row["model"] == "pruned", row["precision"] == "int8"
@@ -174,22 +176,33 @@ def quantized(entries: list[Result]) -> str:
                     f"{row['map50_95']:.4f}",
                     "" if row is base else _signed(row["map50_95"] - base["map50_95"]),
                     *(f"{row['ms']['median']:.2f}{mark}", f"{row['speedup']['median']:.2f}", f"{row['megabytes']:.1f}"),
-                    "; ".join(row["faults"]),
+                    *("; ".join(row["faults"]), f"`{entry['pruning']}`" if pruned else ""),
                 ]
             )
     if not rows:
         return "Not measured yet.\n"
-    head = ["set", "model", "runtime", "", "mAP50-95", "to dense", "ms", "times as fast", "MB", "refused, for"]
+    head = [
+        "set",
+        "model",
+        "runtime",
+        "",
+        "mAP50-95",
+        "to dense",
+        "ms",
+        "times as fast",
+        "MB",
+        "refused, for",
+        "pruned by",
+    ]
     return f"{_table(head, rows)}\n{_quantized_with(entries)}"
 
 
 def _quantized_with(entries: list[Result]) -> str:
     """With what it was measured."""
     words = set()
-    runs = "; ".join(f"{entry['model']}, {NAMES[entry['set']]}: `{entry['pruning']}`" for entry in entries)
     for entry in entries:
         words.add(_with({**entry, "processor": f"{entry['processor']}, {entry['threads']} thread"}))
-    return f"Pruned by: {runs}. Measured with: {'; '.join(sorted(words))}.\n"
+    return f"Measured with: {'; '.join(sorted(words))}.\n"
 
 
 def bounded(rows: list[Result]) -> str:
@@ -217,6 +230,24 @@ def bounded(rows: list[Result]) -> str:
     head = ["model", "runtime", "half the ms: measured", "its FLOPs", "speed-up by FLOPs ratio", "plans timed"]
     table = _table([*head, "half the FLOPs: times as fast", "profile, s", "cut and timing, s"], lines)
     return f"{table}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
+def canvases(rows: list[Result]) -> str:
+    """mAP50-95 as a training validates it, and as an exported file is validated.
+
+    Args:
+        rows: of `CANVASES`.
+    """
+    if not rows:
+        return "Not measured yet.\n"
+    lines = []
+    for row in sorted(rows, key=lambda one: (list(NAMES).index(one["set"]), one["model"])):
+        pairs = [(row[one]["as_trained"], row[one]["as_exported"]) for one in ("dense", "pruned")]
+        dense, pruned = ([f"{value:.4f}" for value in pair] for pair in pairs)
+        apart = [_signed(after - before) for before, after in zip(*pairs, strict=True)]
+        lines.append([NAMES[row["set"]], row["model"], dense[0], pruned[0], apart[0], dense[1], pruned[1], apart[1]])
+    head = ["set", "model", "as the training validates: dense", "pruned", "to dense", "as exported: dense", "pruned"]
+    return f"{_table([*head, 'to dense'], lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
 
 
 def applied(rows: list[Result]) -> str:
@@ -273,6 +304,7 @@ def page(text: str) -> str:
     text = placed(text, render(read(RESULTS_GPU), matrix_rows.read()), GPU_BEGIN, GPU_END)
     text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
     text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
+    text = placed(text, canvases(matrix_files.read(CANVASES)), CANVASES_BEGIN, CANVASES_END)
     return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
 
 

@@ -266,23 +266,44 @@ def test_what_prune_quantize_and_both_cost_is_a_table(bench: SimpleNamespace, tm
     entry = {"set": "bccd", "model": "yolov8n", "busy": True, "processor": "made up", "threads": 1}
     entry |= {"pruning": "prune=0.5"}
     entry |= {"versions": versions, "rows": rows}
-    for other in ({"model": "yolo11n"}, {"busy": False}, {}):  # the last of a set and model is what stays
+    for other in ({"model": "yolo11n"}, {"busy": False}, {}):  # the last of a set, model and pruning is what stays
         prune_and_quantize.keep(tmp_path / "kept.json", {**entry, **other})
+    other = {**entry, "pruning": "prune_latency=50%"}
+    prune_and_quantize.keep(tmp_path / "kept.json", other)
     kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
-    assert kept == [{**entry, "model": "yolo11n"}, entry]
-    assert bench.tables.quantized(kept[1:]) == (
-        "| set | model | runtime |  | mAP50-95 | to dense | ms | times as fast | MB | refused, for |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        "| BCCD | yolov8n | ONNX Runtime | dense | 0.7000 |  | 8.00 (busy) | 1.00 | 12.0 |  |\n"
-        "| BCCD | yolov8n | ONNX Runtime | quantize | 0.6900 | -0.010 | 10.00 (busy) | 0.80 | 3.0 |  |\n"
-        "| BCCD | yolov8n | ONNX Runtime | prune | 0.6800 | -0.020 | 4.00 (busy) | 2.00 | 3.0 |  |\n"
-        "| BCCD | yolov8n | ONNX Runtime | **both** | 0.6000 | -0.100 | 5.00 (busy) | 1.60 | 1.0 | it lost 0.08 |\n\n"
-        "Pruned by: yolov8n, BCCD: `prune=0.5`. Measured with: made up, 1 thread, yolo-prune 1, onnxruntime 2.\n"
+    assert kept == [{**entry, "model": "yolo11n"}, entry, other]
+    assert bench.tables.quantized(kept[1:2]) == (
+        "| set | model | runtime |  | mAP50-95 | to dense | ms | times as fast | MB | refused, for | pruned by |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| BCCD | yolov8n | ONNX Runtime | dense | 0.7000 |  | 8.00 (busy) | 1.00 | 12.0 |  |  |\n"
+        "| BCCD | yolov8n | ONNX Runtime | quantize | 0.6900 | -0.010 | 10.00 (busy) | 0.80 | 3.0 |  |  |\n"
+        "| BCCD | yolov8n | ONNX Runtime | prune | 0.6800 | -0.020 | 4.00 (busy) | 2.00 | 3.0 |  | `prune=0.5` |\n"
+        "| BCCD | yolov8n | ONNX Runtime | **both** | 0.6000 | -0.100 | 5.00 (busy) | 1.60 | 1.0 | it lost 0.08 "
+        "| `prune=0.5` |\n\n"
+        "Measured with: made up, 1 thread, yolo-prune 1, onnxruntime 2.\n"
     )
     assert not prune_and_quantize.busy(rows[0])
     assert prune_and_quantize.busy({**rows[0], "steady": False})
     assert prune_and_quantize.busy({**rows[0], "speedup": {"steady": False}})
     assert prune_and_quantize.busy({**rows[0], "ms": {"p10": 8.0, "p90": 9.7}})
+
+
+def test_two_canvases_are_a_table(bench: SimpleNamespace) -> None:
+    row = {"set": "deeppcb", "model": "yolov8n", "processor": "made up", "versions": {"torch": "2"}}
+    row["dense"] = {"as_trained": 0.65, "as_exported": 0.66}
+    row["pruned"] = {"as_trained": 0.67, "as_exported": 0.60}
+    assert bench.tables.canvases([row]).splitlines()[2:] == [
+        "| DeepPCB | yolov8n | 0.6500 | 0.6700 | +0.020 | 0.6600 | 0.6000 | -0.060 |",
+        "",
+        "Measured with: made up, torch 2.",
+    ]
+
+
+def test_on_a_gpu_a_row_is_trained_there_and_counts_for_itself(bench: SimpleNamespace) -> None:
+    here, there = bench.rows.read(), bench.rows.read(device="0")
+    row = bench.rows.expand(there)[0]
+    more = {"train_device": "0", "train_amp": True, "train_cache": "ram"}
+    assert bench.rows.settings(there, row) == {**bench.rows.settings(here, row), **more}
 
 
 def test_a_bound_on_latency_beside_half_of_the_flops(bench: SimpleNamespace) -> None:
