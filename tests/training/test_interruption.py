@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,19 @@ def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
     return yolo.train(**words, prune_start=0.7)
 
 
+def stand_in(folder: Path, resumed: bool = False, **others: Any) -> Run:
+    """A run that has no more than its files."""
+    return Run(
+        SimpleNamespace(resume=resumed, save_dir=folder, last=folder / "last.pt", best=folder / "best.pt", **others)
+    )
+
+
+def write_and_stop(*written: Path, error: BaseException | None = None) -> None:
+    for path in written:
+        path.touch()
+    raise error or KeyboardInterrupt
+
+
 def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt) as caught:
         start(tiny_data, tmp_path, "on_train_batch_end", KeyboardInterrupt())
@@ -60,7 +74,7 @@ def test_ctrl_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, caplog: pytes
     ],
 )
 def test_what_a_disk_refuses_is_told_apart(tmp_path: Path, number: int, name: Any, words: str) -> None:
-    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    run = stand_in(tmp_path)
     named = name.format(run=tmp_path) if isinstance(name, str) else name
     with pytest.raises(PruneError) as refused, said(run):
         raise OSError(number, "no", named)
@@ -68,25 +82,35 @@ def test_what_a_disk_refuses_is_told_apart(tmp_path: Path, number: int, name: An
 
 
 def test_of_a_copy_the_file_that_is_made_is_named(tmp_path: Path) -> None:
-    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    run = stand_in(tmp_path)
     with pytest.raises(PruneError, match=r"^/new cannot be written: no\."), said(run):
         raise OSError(errno.ENOSPC, "no", "/old", None, "/new")  # as shutil.copyfile says it
 
 
-def test_what_was_cut_before_the_first_epoch_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    best = tmp_path / "best.pt"
-    trainer = SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt", best=best, epoch=0)
-    with caplog.at_level(logging.WARNING, logger="ultralytics"):
-        for is_there in (False, True):
-            if is_there:
-                best.touch()
-            with pytest.raises(KeyboardInterrupt), said(Run(trainer)):
-                raise KeyboardInterrupt
-            assert (f"start it again. What it had cut by then, untrained, is {best}" in caplog.text) == is_there
+@pytest.mark.parametrize(
+    ("name", "resumed", "written", "said_so"),
+    [
+        ("best.pt", False, True, "start it again. What it had cut by then, untrained, is {file}"),
+        ("best.pt", False, False, "there is nothing to resume: start it again\n"),  # it is of an earlier run
+        ("last.pt", False, True, "To go on: yolo train resume model={file}"),
+        ("last.pt", False, False, "there is nothing to resume: start it again\n"),
+        ("last.pt", True, False, "To go on: yolo train resume model={file}"),
+    ],
+)
+def test_what_an_earlier_run_left_in_the_folder_is_not_named(
+    name: str, resumed: bool, written: bool, said_so: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    path.touch()
+    os.utime(path, (1, 1))
+    run = stand_in(tmp_path, resumed)
+    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt), said(run):
+        write_and_stop(*([path] if written else []))
+    assert said_so.format(file=path) in caplog.text
 
 
 def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
-    run = Run(SimpleNamespace(ddp=False, save_dir=tmp_path, last=tmp_path / "last.pt"))
+    run = stand_in(tmp_path)
     for error in (PermissionError(errno.EACCES, "a socket's"), FileNotFoundError(errno.ENOENT, "gone", "/data/a.jpg")):
         with pytest.raises(type(error)) as caught, said(run):
             raise error
@@ -94,13 +118,11 @@ def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
 
 
 def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> None:
-    last = tmp_path / "last.pt"
-    parent = Run(SimpleNamespace(ddp=True, save_dir=tmp_path, last=last, best=tmp_path / "best.pt"))
+    parent = stand_in(tmp_path)
     with pytest.raises(PruneError, match=r"a process of this training failed; .* start it again"), said(parent):
         raise subprocess.CalledProcessError(1, ["python"])
-    last.touch()
     with pytest.raises(PruneError, match=r"To go on: yolo train resume model=.*last\.pt"), said(parent):
-        raise subprocess.CalledProcessError(1, ["python"])
+        write_and_stop(parent.last, error=subprocess.CalledProcessError(1, ["python"]))
 
 
 def test_a_lock_that_was_removed_while_it_was_opened_is_taken_anew(
@@ -126,13 +148,10 @@ def test_a_class_of_the_users_own_is_found_when_the_run_goes_on(
 ) -> None:
     (tmp_path / "own_blocks.py").write_text("from torch import nn\nclass Block(nn.Identity): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    last = tmp_path / "last.pt"
-    last.touch()
-    trainer = SimpleNamespace(ddp=False, save_dir=tmp_path, last=last, start_epoch=0, epoch=1)
-    trainer.model = nn.Sequential(importlib.import_module("own_blocks").Block())
-    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt), said(Run(trainer)):
-        raise KeyboardInterrupt
-    assert f"To go on: PYTHONPATH={tmp_path.resolve()} yolo train resume model={last}" in caplog.text
+    run = stand_in(tmp_path, start_epoch=0, epoch=1, model=nn.Sequential(importlib.import_module("own_blocks").Block()))
+    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt), said(run):
+        write_and_stop(run.last)
+    assert f"To go on: PYTHONPATH={tmp_path.resolve()} yolo train resume model={run.last}" in caplog.text
 
 
 HOLD = """

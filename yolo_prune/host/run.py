@@ -82,15 +82,6 @@ class Run:
         return int(self.trainer.epoch)
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it has come to its epochs; before, it has no last.pt of its own.
-
-        The parent of a DDP run comes to none itself; it has removed what an earlier run had left (8.4.190,
-        utils/dist.py: `generate_ddp_command`).
-        """
-        return getattr(self.trainer, "epoch", None) is not None or bool(getattr(self.trainer, "ddp", False))
-
-    @property
     def epochs(self) -> int:
         """How many epochs the run has."""
         return int(self.trainer.epochs)

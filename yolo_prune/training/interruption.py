@@ -31,19 +31,21 @@ def said(run: Run) -> Iterator[None]:
         PruneError: in place of an error of the disk, and in the parent of a DDP run, of a worker that failed.
         KeyboardInterrupt: as it came.
     """
+    found = {path: _written(path) for path in (run.last, run.best)}  # an earlier run may have left them (exist_ok=True)
     try:
         yield
     except KeyboardInterrupt as error:
-        log.warn(f"stopped. {_how(run)}")
+        log.warn(f"stopped. {_how(run, found)}")
         error.yolo_prune_said = True  # type: ignore[attr-defined]
         raise
     except OSError as error:
         fault = _of_the_disk(error, run.folder)
         if fault is None:
             raise
-        raise PruneError(f"{fault}. {_how(run)}") from error
+        raise PruneError(f"{fault}. {_how(run, found)}") from error
     except subprocess.CalledProcessError as error:  # the traceback of the parent says nothing of what happened
-        raise PruneError(f"a process of this training failed; what it said stands above. {_how(run)}") from error
+        failed = "a process of this training failed; what it said stands above"
+        raise PruneError(f"{failed}. {_how(run, found)}") from error
     finally:
         folder_lock.release(run.folder)
 
@@ -64,11 +66,22 @@ def _of_the_disk(error: OSError, folder: Path) -> str | None:
     return f"{where} cannot be opened: {error.strerror}. Allow it to be"
 
 
-def _how(run: Run) -> str:
-    if run.last.is_file() and run.has_begun:
+def _how(run: Run, found: dict[Path, int | None]) -> str:
+    """How to go on.
+
+    Args:
+        found: when each checkpoint had been written that lay there before; a resumed run goes on from its own.
+    """
+    last, best = (path.is_file() and (run.is_resumed or _written(path) != when) for path, when in found.items())
+    if last:
         return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
-    cut = f". What it had cut by then, untrained, is {run.best}" if run.has_begun and run.best.is_file() else ""
+    cut = f". What it had cut by then, untrained, is {run.best}" if best else ""
     return f"No epoch had been saved, so there is nothing to resume: start it again{cut}"
+
+
+def _written(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _folders(run: Run) -> list[str]:
