@@ -29,7 +29,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.export import results, subjects, variants, verdict
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
-from yolo_prune.host import exporter, samples
+from yolo_prune.host import exporter, samples, silence
 
 RESULT = tables.QUANTIZED
 SPREAD = 1.2  # the 90th percentile of calls over the 10th, above which a machine was busy
@@ -47,7 +47,7 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
         raise SystemExit(f"{name}={given[name]}: give the dense run and the pruned one, {name}=DENSE,PRUNED")
     effort = Effort(1, int(given["threads"]), 8, _ROUNDS, int(given["seconds"]))
     made: list[Result] = []
-    with scratch.folder() as place, exporter.restrained(True), exporter.noise_to(place / "exporters.log"):
+    with scratch.folder() as place, exporter.restrained(True), silence.noise_to(place / "exporters.log"):
         models = [
             subjects.load(matrix_files.weights_of(runs[0]), "dense", True),
             subjects.load(matrix_files.weights_of(runs[1]), None, True),

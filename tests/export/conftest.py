@@ -24,7 +24,7 @@ from tests.helpers.bundles import BLOCK, PACKAGES, TINY, Case, script_module, ti
 from tests.helpers.environments import Done
 from tests.helpers.untrained import save
 from yolo_prune.export.bundle import bundle
-from yolo_prune.host import exporter
+from yolo_prune.host import exporter, silence
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def exported(
             else:
                 torch.save(tiny(case.model), checkpoint)
             options: dict[str, Any] = {"nms": False} if case.end2end else {}
-            with exporter.restrained(), exporter.quiet():
+            with exporter.restrained(), silence.quiet():
                 done[case] = Path(YOLO(str(checkpoint)).export(format=case.kind, imgsz=side, **options))
         return done[case], side
 

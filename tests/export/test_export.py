@@ -23,7 +23,7 @@ from tests.helpers.untrained import QUICK, SIDE, save
 from yolo_prune import log
 from yolo_prune.errors import PruneError, VerifyError
 from yolo_prune.export import job, prove, results
-from yolo_prune.host import exporter, validation
+from yolo_prune.host import exporter, silence, validation
 from yolo_prune.recipe import formats
 
 FORMATS = ", ".join(formats.FORMATS)
@@ -112,7 +112,7 @@ def test_a_line_of_ours_is_seen_where_the_host_is_silent(
         os.write(1, f"{words}\n".encode())  # as native code does
         log.say(words)
 
-    with caplog.at_level("INFO", "ultralytics"), exporter.noise_to(tmp_path / "export.log"), exporter.quiet() as aloud:
+    with caplog.at_level("INFO", "ultralytics"), silence.noise_to(tmp_path / "export.log"), silence.quiet() as aloud:
         speak("of the host")
         aloud(lambda: speak("of ours"))
         speak("of the host again")

@@ -25,7 +25,7 @@ from yolo_prune.export import artifact_files, picture, results, subjects, table,
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
 from yolo_prune.export.variants import Variant
-from yolo_prune.host import exporter, samples
+from yolo_prune.host import exporter, samples, silence
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
 from yolo_prune.surgery import widths
@@ -205,7 +205,7 @@ def _judged(request: Request, safe: bool) -> Outcome:
     """Make, prove, time and judge everything, with a temporary folder and torch's threads put back at the end."""
     before = torch.get_num_threads()
     try:
-        with scratch.folder() as place, exporter.restrained(safe), exporter.noise_to(request.folder / NOISE):
+        with scratch.folder() as place, exporter.restrained(safe), silence.noise_to(request.folder / NOISE):
             outcome = _carry_out(request, place)
     except OSError as error:
         raise files.cannot_write(files.named_by(error) or request.folder, error) from error

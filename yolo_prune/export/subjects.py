@@ -14,7 +14,7 @@ from yolo_prune.cost.model_size import Size
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import image_shape
-from yolo_prune.host import checkpoint, dataset_check, dataset_file, exporter
+from yolo_prune.host import checkpoint, dataset_check, dataset_file, silence
 from yolo_prune.host.spec_key import SPEC_KEY
 
 
@@ -68,7 +68,7 @@ def load(path: Path, role: str | None, safe: bool) -> Subject:
     own = "pruned" if SPEC_KEY in getattr(network, "yaml", {}) else "model"
     size = model_size.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
     deployed = model_size.deployed_size(network, DEFAULT).gflops
-    with exporter.quiet():
+    with silence.quiet():
         trained_int8 = checkpoint.requantize(network, ckpt, path)
     return Subject(role or own, path, network, ckpt, size, deployed, trained_int8)
 

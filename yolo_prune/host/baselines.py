@@ -18,7 +18,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.host import checkpoint, error_text, exporter
+from yolo_prune.host import checkpoint, error_text, silence
 
 
 def find(name: str, argument: str, safe: bool) -> tuple[str, nn.Module]:
@@ -33,7 +33,7 @@ def find(name: str, argument: str, safe: bool) -> tuple[str, nn.Module]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            with exporter.quiet():
+            with silence.quiet():
                 return name, ultralytics.YOLO(name).model
         except KeyError as error:
             raise PruneError(f"{argument}={name} is no model: there is no {error} in it") from None

@@ -18,7 +18,7 @@ from ultralytics.utils.metrics import batch_probiou
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import xywh2xyxy
 
-from yolo_prune.host import exporter
+from yolo_prune.host import silence
 
 NMS_IOU = 0.7  # the host's default `iou`
 MAX_DET = 300  # the host's default `max_det`
@@ -31,7 +31,7 @@ def backend(artifact: Path, device: str) -> Any:
 
 def metadata(artifact: Path) -> dict[str, Any]:
     """What the host wrote into an artifact: task, end2end, imgsz, names and more."""
-    with exporter.quiet():
+    with silence.quiet():
         opened: Any = backend(artifact, "cpu")
     inner = getattr(opened, "backend", opened)  # older releases have no backend in the backend
     return {**dict(getattr(inner, "metadata", None) or {}), "end2end": bool(getattr(opened, "end2end", False))}

@@ -10,7 +10,7 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.errors import PruneError
-from yolo_prune.host import checkpoint, error_text, exporter
+from yolo_prune.host import checkpoint, error_text, exporter, silence
 
 # task -> keys of the host's results_dict (8.4.190, utils/metrics.py): the one that judges, and a second; their names.
 _METRICS = {
@@ -72,7 +72,7 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     }
     family = checkpoint.family(network)
     try:
-        with exporter.restrained(), exporter.quiet() as aloud:
+        with exporter.restrained(), silence.quiet() as aloud:
             model = family(str(weights)) if family.__name__ == "RTDETR" else family(str(weights), task=task)
             _say_how_far(model, weights.name, aloud)
             results = model.val(**settings).results_dict
@@ -87,7 +87,7 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     return float(results[keys[0]]), float(results[keys[1]])
 
 
-def _say_how_far(model: Any, name: str, aloud: exporter.Aloud) -> None:
+def _say_how_far(model: Any, name: str, aloud: silence.Aloud) -> None:
     """Say now and then how far the host's val of a model is; its callbacks are given the validator (8.4.190,
     engine/validator.py)."""
     progress: list[log.Progress] = []

@@ -20,7 +20,7 @@ from yolo_prune.device import runtimes, timing
 from yolo_prune.errors import PruneError
 from yolo_prune.export import artifact_files, results, subjects, verdict
 from yolo_prune.export.results import Effort
-from yolo_prune.host import exporter, samples
+from yolo_prune.host import exporter, samples, silence
 from yolo_prune.recipe import formats
 from yolo_prune.sweeps import folder as folders
 from yolo_prune.sweeps.points import Point
@@ -87,7 +87,7 @@ def _make(
         subject.staged = subjects.stage(subject, place / subject.role)
         result = results.make(subject, request.kind, precision, place, options)
         if stage == "trained" or not request.epochs:  # else its speed alone is needed
-            with exporter.quiet():
+            with silence.quiet():
                 images = samples.from_data(subject.network, request.data, point.imgsz, _IMAGES).images
             results.compare_with_torch([result], images, effort)
             verdict.judge(result)
