@@ -53,6 +53,7 @@ LEGAL: dict[str, list[Any]] = {
     "restart_lr": [True, False, "cosine"],
     "check_latency": [True, False],
     "nbs": [1, 16, 64],
+    "ema": [0, 0.1, 0.5],
     **{key: ["a.json", "none"] for key in ("profile", "sensitivity")},
     "format": ["onnx", "ncnn"],
     "precision": ["fp32", "fp16"],

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.helpers.recipes import asked, refused, refused_file
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments, load
-from yolo_prune.recipe.settings import GOALS, Recipe
+from yolo_prune.recipe.disagreements import GOALS
+from yolo_prune.recipe.settings import Recipe
 
 # Faults of the arguments: (arguments, what the one line must say)
 

@@ -359,6 +359,7 @@ def test_as_dict_is_plain() -> None:
         "warmup": 0.0,
         "restart_lr": False,
         "nbs": None,
+        "ema": 0.1,
         "distill": 0.0,
         "distill_outputs": 0.0,
         "regularize": "none",

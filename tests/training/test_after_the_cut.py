@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How a run trains on once it is cut: the images to a step of its optimizer, and its learning rate."""
+"""How a run trains on once it is cut: its average, the images to a step of its optimizer, and its learning rate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers.runs import train
 from tests.helpers.small_models import small_with, untrained
@@ -19,8 +20,33 @@ from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
 from yolo_prune.training import recovery, session
 
-SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.43, "prune_nbs": 4}
+SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.43, "prune_nbs": 4, "prune_ema": 0.2}
 HOST: dict[str, Any] = {"epochs": 7, "nbs": 8, "warmup_epochs": 0, "val": False, "lr0": 0.01, "lrf": 0.1}
+
+
+@pytest.mark.parametrize("age", [0.5, 0.1, 0.03])
+def test_the_average_is_as_old_as_a_share_of_the_steps(age: float) -> None:
+    """The host's own average of a weight that is n at step n."""
+    model = nn.Linear(1, 1)
+    run = Run(SimpleNamespace(ema=ModelEMA(model)))
+    run.average_over(recovery.decay(age))
+    ages = []
+    for step in range(1, 201):
+        nn.init.constant_(model.weight, step)
+        run.trainer.ema.update(model)
+        ages.append(step - float(run.average.weight))
+    assert ages == pytest.approx([age * step for step in range(200)], rel=1e-3, abs=1e-3)
+
+
+def test_the_hosts_average_takes_over_where_it_is_the_longer() -> None:
+    ema = ModelEMA(nn.Linear(1, 1))
+    host, run = ema.decay, Run(SimpleNamespace(ema=ema))
+    for age in (0.5, 0.1):  # each replaces the one before
+        run.average_over(recovery.decay(age))
+    assert [ema.decay(n) for n in (1, 100)] == [host(1), 99 / 108]
+    assert [ema.decay(n) for n in (50_000, 1_000_000)] == [host(50_000), 0.9999]
+    run.average_over(None)
+    assert ema.decay is host
 
 
 def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
@@ -88,17 +114,17 @@ def test_a_run_that_went_back_to_the_dense_model_steps_as_the_host_does(went_bac
         optimizer_step=lambda: None,
         add_callback=lambda *_: None,
         model=nn.Identity(),
-        ema=SimpleNamespace(ema=nn.Identity()),
+        ema=ModelEMA(nn.Identity()),
     )
-    run = Run(trainer)
-    own = SimpleNamespace(nbs=None, restart_lr=False, regularize="none")
+    run, host = Run(trainer), trainer.ema.decay
+    own = SimpleNamespace(nbs=None, ema=0.1, restart_lr=False, regularize="none")
     cut: Any = SimpleNamespace(recipe=own, epochs=[2], done=1, unfinished=False, cadence=Cadence(run))
     recovery.follow(run, cut)
-    assert trainer.accumulate == 1
+    assert (trainer.accumulate, trainer.ema.decay(100)) == (1, 99 / 108)
     if went_back:
         cut.epochs, cut.done = [], 0
     recovery.follow(run, cut)
-    assert trainer.accumulate == (4 if went_back else 1)
+    assert (trainer.accumulate, trainer.ema.decay(100)) == ((4, host(100)) if went_back else (1, 99 / 108))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +214,7 @@ def watch(yolo: YOLO) -> dict[int, dict[str, Any]]:
 
     def end(trainer: Any) -> None:
         decays = {group["weight_decay"] for group in trainer.optimizer.param_groups} - {0}
-        seen[trainer.epoch] |= {"decays": decays, "updates": trainer.ema.updates}
+        seen[trainer.epoch] |= {"decays": decays, "average": trainer.ema.decay(8), "updates": trainer.ema.updates}
 
     yolo.add_callback("on_train_epoch_start", look)
     yolo.add_callback("on_train_epoch_end", end)
@@ -204,6 +230,7 @@ def check(seen: dict[int, dict[str, Any]], epochs: range, first: int = 3) -> Non
         rate = 0.01 * ((0.55 + 0.45 * math.cos(math.pi * time)) if cut else 1 - 0.9 * epoch / 7)
         assert row["rates"] == pytest.approx([rate] * steps), epoch
         assert sorted(row["decays"]) == pytest.approx([0.0005]), epoch
+        assert row["average"] == pytest.approx(7 / 11 if cut else 0.9999 * (1 - math.exp(-8 / 2000))), epoch
         assert row["updates"] == (2 * (epoch - first + 1) if cut else epoch + 1), epoch
 
 

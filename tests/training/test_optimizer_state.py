@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.graph import channel_groups
-from yolo_prune.host.run import Run
+from yolo_prune.host import averaging
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.arguments import from_arguments
@@ -121,7 +121,7 @@ def test_the_ema_follows_the_live_model_after_a_cut() -> None:
     averaged = ModelEMA(model)
     averaged.update(model)  # the host pairs the tensors of both models at the first update and keeps the pairs
     cut(model, averaged.ema, optimizer)
-    Run.restart_average(averaged)
+    averaging.restart(averaged)
     one_step(model, optimizer, 3)
     before = {name: value.clone() for name, value in averaged.ema.state_dict().items()}
     averaged.update(model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
-from yolo_prune.host import platform_report
+from yolo_prune.host import averaging, platform_report
 
 
 def student_of(model: nn.Module) -> nn.Module:
@@ -190,23 +190,13 @@ class Run:
 
     def rewire_after_cut(self) -> None:
         """The model and its average have new tensors: the host's average and DDP are to know these, on every rank."""
-        self.restart_average(self.trainer.ema)
+        averaging.restart(self.trainer.ema)
         if isinstance(self.trainer.model, DistributedDataParallel):
             self._wrap_anew()
 
-    @staticmethod
-    def restart_average(ema: Any) -> None:
-        """After its module was cut, let the host's ModelEMA average the new tensors, from near at first.
-
-        The host pairs the tensors of average and model once and keeps the pairs (8.4.190, utils/torch_utils.py:
-        `ModelEMA._pairs`); without a new pairing it would go on averaging tensors that no model uses any more. The ramp
-        of its decay starts anew because the average remembers a model that is gone.
-
-        Args:
-            ema: the trainer's ModelEMA, whose `.ema` has been cut.
-        """
-        ema._pairs = None  # older hosts do not have it and do not read it
-        ema.updates = 0
+    def average_over(self, decay: Callable[[int], float] | None) -> None:
+        """Let the average be a longer one, see `averaging.keep_more`."""
+        averaging.keep_more(self.trainer.ema, decay)
 
     def _wrap_anew(self) -> None:
         """Wrap a cut model anew, with the settings of its old DistributedDataParallel.

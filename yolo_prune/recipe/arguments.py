@@ -25,9 +25,10 @@ from pydantic import ValidationError
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.bounds import BOUNDS, after_removing, is_figure, tighter
+from yolo_prune.recipe.disagreements import GOALS, disagreements
 from yolo_prune.recipe.file import RENAMED_VALUES, Given, RecipeFile, near, read, show
 from yolo_prune.recipe.schedule import step_epochs
-from yolo_prune.recipe.settings import GOALS, LISTS, Recipe, Settings, disagreements
+from yolo_prune.recipe.settings import LISTS, Recipe, Settings
 
 DEFAULT = "balanced"
 UNBOUNDED = "auto"  # the recipe of a `max_drop` that stands alone: it cuts as far as that allows

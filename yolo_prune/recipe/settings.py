@@ -6,22 +6,21 @@ Pure: pydantic, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from yolo_prune.recipe.bounds import BOUNDS, EXAMPLES, Bound, fault, is_figure, read_bound
+from yolo_prune.recipe.disagreements import disagreements
 from yolo_prune.recipe.formats import FORMATS
 from yolo_prune.recipe.schedule import ALONE, FIRST, SCHEDULES
 from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 
-GOALS = (*BOUNDS, "max_drop", "sparsity")  # one of these says how much is to go
 # Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
 OF_TRAINING = (
     *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
-    *("nbs", "distill_outputs", "deploy", "qat"),
+    *("nbs", "ema", "distill_outputs", "deploy", "qat"),
 )
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Lists in a recipe file; as an argument, words with commas between them.
@@ -51,6 +50,7 @@ _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 _Drop = Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)]
 _Sparsity = Annotated[str | None, BeforeValidator(pattern)]
+_AverageAge = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
 _Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
@@ -208,6 +208,13 @@ class Settings(BaseModel):
         "1 to 65536; the host's own is 64",
         "must be a number of images from 1 to 65536, for example 16",
     )
+    ema: _AverageAge = _setting(
+        0.1,
+        "mean age of the averaged weights (EMA) after a step, as a share of the optimizer's steps since, where that is "
+        "longer than the host's average, which over some hundred steps is none; 0: the host's",
+        "0 to 0.5",
+        "must be a share of the steps from 0 (the host's average) to 0.5, for example 0.1",
+    )
     distill: _Weight = _setting(
         0.0,
         "after the first step, learn from the model as it was before it, with this weight of the host's distillation "
@@ -352,47 +359,3 @@ class Recipe(Settings):
         plain.update({key: str(plain[key]) for key in BOUNDS if plain[key] is not None})
         plain.update({key: list(plain[key]) for key in LISTS})
         return {"name": plain.pop("name"), **plain}
-
-
-class Disagreement(NamedTuple):
-    """Legal values that do not go together: the setting that is blamed, all settings that it is about, and words."""
-
-    blamed: str
-    about: frozenset[str]
-    words: str
-
-
-def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Iterator[Disagreement]:
-    """Yield what does not go together of legal values. `say` gives a key as the user wrote it."""
-
-    def among(blamed: str, *others: str, words: str) -> Disagreement:
-        return Disagreement(blamed, frozenset({blamed, *others}), words)
-
-    if all(values[key] is None for key in GOALS):
-        words = (
-            f"{say('name')} does not say how much is to be cut: add a bound, prune_flops=50% or flops: 50%, or the "
-            "largest drop of fitness, prune_max_drop=0.01"
-        )
-        yield among("flops", *GOALS, words=words)
-    if values["layer_loss"] is not None and values["sensitivity"] is None:
-        words = (
-            f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
-            "data=... out= writes"
-        )
-        yield among("layer_loss", "sensitivity", words=words)
-    if values["distill"] and values["distill_outputs"]:
-        words = f"{say('distill_outputs')} and {say('distill')} have one teacher: give one of them"
-        yield among("distill_outputs", "distill", words=words)
-    if values["regularize_strength"] is not None and values["regularize"] == "none":
-        words = f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing"
-        yield among("regularize_strength", "regularize", words=words)
-    precision, offered = values["precision"], FORMATS[values["format"] or "onnx"].precisions
-    if precision is not None and precision not in offered:
-        words = f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"
-        yield among("precision", "format", words=words)
-    if None not in (values["start"], values["end"]) and values["start"] > values["end"]:
-        words = f"{say('start')} is after {say('end')}: the end must be {values['start']:g} or later, up to 1"
-        yield among("start", "end", words=words)
-    if values["schedule"] == "oneshot" and values["steps"] != 1:
-        words = f"{say('steps')} does not go with {say('schedule')}: write 1, or a linear or cubic schedule"
-        yield among("steps", "schedule", words=words)

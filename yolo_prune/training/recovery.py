@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How a run trains on once it is cut: learning rate, and images to a step of the optimizer.
+"""How a run trains on once it is cut: learning rate, images to a step of the optimizer, and the average of weights.
 
 Each is set anew when an epoch begins, from the recipe and the epoch alone: so a resumed run, one that goes back and one
 that the host has recovered from NaN (whose average is another object) have them too.
@@ -8,6 +8,7 @@ that the host has recovered from NaN (whose average is another object) have them
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -20,6 +21,7 @@ from yolo_prune.training.session_data import Session
 # fewer images to each; with others a step would have to be shorter, which is not measured.
 ENOUGH = 1000
 FEW = 100  # steps, within which a network that was fitted at its cut has been seen to get worse (docs/faq.md)
+_LONGEST = 0.9999  # what the host's own average comes to (8.4.190, utils/torch_utils.py: `ModelEMA`)
 _ADAPTIVE = (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam),
     torch.optim.RMSprop,
@@ -29,6 +31,7 @@ _ADAPTIVE = (
 def follow(run: Run, session: Session) -> None:
     """Set what the recipe asks for after a step, right after it and at the start of each epoch."""
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
+    run.average_over(decay(recipe.ema) if recipe.ema and session.done else None)
     images = images_to_a_step(run, session) if all_taken or steps_often_from_the_start(run, session) else None
     cadence = session.cadence
     if cadence is not None and (recipe.nbs is not None or images is not None or cadence.is_own):  # own, and went back
@@ -89,6 +92,21 @@ def _say_more_steps(run: Run, session: Session, left: int) -> None:
 def _batches_left(run: Run, session: Session) -> int:
     """Batches from the last cut to the end of the run, the same whenever it is asked."""
     return (run.epochs - session.epochs[-1]) * len(run.loader)
+
+
+def decay(age: float) -> Callable[[int], float]:
+    """What the average keeps of itself at its n-th update, so that its mean age is always a share of the updates.
+
+    The polynomial-decay average of Shamir and Zhang (arXiv 1212.1824): (n - 1) / (n + eta) gives update i of n a
+    weight that grows as i^eta, and a mean age of exactly (n - 1) / (eta + 2). It needs no knowledge of how many steps
+    are left: at the end of a run it is that share of all steps since the cut. Lengths relative to the training are what
+    carries over between trainings of different length (Karras et al., arXiv 2312.02696).
+
+    Args:
+        age: above 0, up to 0.5, which is the plain mean.
+    """
+    eta = 1 / age - 2
+    return lambda updates: min((updates - 1) / (updates + eta), _LONGEST)
 
 
 def _rate(run: Run, session: Session) -> float:
