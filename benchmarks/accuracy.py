@@ -17,7 +17,8 @@ METHOD is one of:
     narrow      (c) the stock model with its yaml's width made smaller, from the same weights where their shapes fit
 
 The last epochs of (a) and (b) are a training of their own, with the host's own warm-up and decay: what fine-tuning is.
-mAP50-95 is the host's last line, of best.pt on the validation split. GFLOPs are counted at 640, as the host does.
+mAP50-95 is the host's last line, of best.pt on the validation split; and once more with the canvas of an exported
+file (benchmarks/canvas.py). GFLOPs are counted at 640, as the host does.
 `bf16=1` trains with bfloat16 autocast, which the host does on GPUs alone (`amp=`): twice as fast on a CPU that knows
 it. Validation stays in float32. `train_KEY=` gives an argument of the host's to every method alike. `resume=1` goes on
 with what a killed run of the same `name=` left (dense and ours). benchmarks/matrix.py runs many rows.
@@ -245,6 +246,7 @@ def run(method: str, options: dict[str, str]) -> None:
         "seed": seed,
         "epochs": epochs,
         "map50_95": round(float(metrics[FITNESS]), 4),
+        "map50_95_exported": round(float(validated(Path(best), settings, rect=False)[FITNESS]), 4),
         "gflops": round(get_flops(found), 3),
         "params": sum(value.numel() for value in found.parameters()),
         "arguments": {**options, **common, "bf16": BF16},
@@ -273,15 +275,7 @@ def followed(
     if left == "whole":
         progress.read(settings["epochs"])
         best = folder / "weights" / "best.pt"
-        metrics = YOLO(best).val(
-            **{key: settings[key] for key in ("data", "imgsz", "project")},
-            batch=2 * settings["batch"],  # as the host's trainer validates
-            name=f"{folder.name}-val",
-            workers=0,
-            plots=False,
-            exist_ok=True,
-        )
-        metrics = metrics.results_dict
+        metrics = validated(best, settings)
     else:
         trainer = ours(settings, given, progress) if method == "ours" else train(settings, progress=progress)
         metrics, best = trainer.metrics, trainer.best
@@ -298,6 +292,25 @@ def followed(
             "fitness": [row["fitness"] for row in progress.rows],
         },
     )
+
+
+def validated(best: Path, settings: dict[str, Any], rect: bool = True) -> dict[str, Any]:
+    """The metrics of a checkpoint.
+
+    Args:
+        rect: as the host's trainer validates; False for the square canvas that a file exported at `imgsz` is given.
+    """
+    metrics = YOLO(best).val(
+        **{key: settings[key] for key in ("data", "imgsz", "project", "device")},
+        rect=rect,
+        batch=2 * settings["batch"],  # as the host's trainer validates
+        name=f"{settings['name']}-val",
+        workers=0,
+        plots=False,
+        exist_ok=True,
+    )
+    found: dict[str, Any] = metrics.results_dict
+    return found
 
 
 def table(options: dict[str, str]) -> None:

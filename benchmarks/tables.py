@@ -33,6 +33,7 @@ APPLIED = HERE / "results" / "apply-alone.json"
 APPLIED_BEGIN, APPLIED_END = "<!-- apply alone: written by benchmarks/tables.py -->", "<!-- apply alone: end -->"
 CANVASES = HERE / "results" / "canvas.json"
 CANVASES_BEGIN, CANVASES_END = "<!-- two canvases: written by benchmarks/tables.py -->", "<!-- two canvases: end -->"
+EXPORTED = "map50_95_exported"  # of a row: with the canvas of an exported file; rows before 2026-11-27 have none
 RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 NAMES = {"demo": "demo set", "bccd": "BCCD", "deeppcb": "DeepPCB"}
 
@@ -85,6 +86,7 @@ def _figures(results: list[Result], spec: dict[str, Any]) -> str:
     """Every seed of one protocol and set, the mean, and the distances to dense of equal epochs and equal steps."""
     seeds, rows = sorted({each["seed"] for each in results}), []
     with_steps = any(each["method"] == matrix_rows.STEPS for each in results)
+    with_exported = any(EXPORTED in each for each in results)
     for model in spec["models"]:
         of_model = [each for each in results if each["model"] == model]
         for method in spec["methods"]:
@@ -97,6 +99,10 @@ def _figures(results: list[Result], spec: dict[str, Any]) -> str:
                 distances = [_distance(some, _of(of_model))]
                 if with_steps:
                     distances.append(_distance(some, _of(of_model, method=matrix_rows.STEPS)))
+                exported: list[str] = []
+                if with_exported:
+                    exported.append(", ".join(f"{each[EXPORTED]:.4f}" for each in some if EXPORTED in each))
+                    exported.append(_signed(_distance(some, _of(of_model), EXPORTED)))
                 rows.append(
                     [
                         *(model, _called(some[0]), f"{mean(ratios):.1%}" if ratios else ""),
@@ -107,10 +113,12 @@ def _figures(results: list[Result], spec: dict[str, Any]) -> str:
                         f"{mean(each['optimizer_steps'] for each in some):.0f}",
                         *(f"{by_seed[seed]:.4f}" if seed in by_seed else "" for seed in seeds),
                         *(f"{mean(by_seed.values()):.4f}", *map(_signed, distances)),
+                        *exported,
                     ]
                 )
     head = ["model", "method", "FLOPs", "GFLOPs", "params", "steps", *(f"seed {seed}" for seed in seeds), "mean"]
-    return _table([*head, "to dense", *(["to dense of equal steps"] if with_steps else [])], rows)
+    head += ["to dense", *(["to dense of equal steps"] if with_steps else [])]
+    return _table([*head, *(["as exported, by seed", "to dense"] if with_exported else [])], rows)
 
 
 def _of(results: Iterable[Result], method: str = "dense", label: str = "", **others: str) -> list[Result]:
@@ -118,10 +126,10 @@ def _of(results: Iterable[Result], method: str = "dense", label: str = "", **oth
     return [each for each in results if all(each[key] == value for key, value in wanted.items())]
 
 
-def _distance(some: list[Result], dense: list[Result]) -> float | None:
+def _distance(some: list[Result], dense: list[Result], key: str = "map50_95") -> float | None:
     """The mean over the seeds that both have of mAP50-95 less the dense one's."""
-    by_seed = {each["seed"]: each["map50_95"] for each in dense}
-    found = [each["map50_95"] - by_seed[each["seed"]] for each in some if each["seed"] in by_seed]
+    by_seed = {each["seed"]: each[key] for each in dense if key in each}
+    found = [each[key] - by_seed[each["seed"]] for each in some if key in each and each["seed"] in by_seed]
     return mean(found) if found else None
 
 
