@@ -27,9 +27,8 @@ from ultralytics.utils import torch_utils
 
 from yolo_prune.training import recovery
 
-OUT = tables.RESULTS.with_name("averages.json")
 SAME = ("set", "model", "epochs")
-OTHERS = {"from": "0", "ages": "0.1,0.2", "fraction": "1", "seed": "0", "out": str(OUT)}
+OTHERS = {"from": "0", "ages": "0.1,0.2", "fraction": "1", "seed": "0", "out": str(tables.AVERAGES)}
 
 
 class Average:
@@ -124,6 +123,7 @@ def main(words: list[str]) -> None:
     }
     out = Path(given["out"])
     matrix_files.keep(out, [*matrix_files.others(out, row, SAME), row])
+    tables.refresh()
 
 
 if __name__ == "__main__":

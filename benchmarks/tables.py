@@ -1,6 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py,
-benchmarks/canvas.py, benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and benchmarks/apply_alone.py.
+benchmarks/averages.py, benchmarks/canvas.py, benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and
+benchmarks/apply_alone.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -31,6 +32,8 @@ BOUNDED = HERE / "results" / "latency-bound.json"
 BOUNDED_BEGIN, BOUNDED_END = "<!-- latency bound: written by benchmarks/tables.py -->", "<!-- latency bound: end -->"
 APPLIED = HERE / "results" / "apply-alone.json"
 APPLIED_BEGIN, APPLIED_END = "<!-- apply alone: written by benchmarks/tables.py -->", "<!-- apply alone: end -->"
+AVERAGES = HERE / "results" / "averages.json"
+AVERAGES_BEGIN, AVERAGES_END = "<!-- averages: written by benchmarks/tables.py -->", "<!-- averages: end -->"
 CANVASES = HERE / "results" / "canvas.json"
 CANVASES_BEGIN, CANVASES_END = "<!-- two canvases: written by benchmarks/tables.py -->", "<!-- two canvases: end -->"
 EXPORTED = "map50_95_exported"  # of a row: with the canvas of an exported file; rows before 2026-11-27 have none
@@ -258,6 +261,28 @@ def canvases(rows: list[Result]) -> str:
     return f"{_table([*head, 'to dense'], lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
 
 
+def averages(rows: list[Result]) -> str:
+    """Averages of the weights of one training, at three of its epochs and of the epoch that is its best.
+
+    Args:
+        rows: of `AVERAGES`.
+    """
+    if not rows:
+        return "Not measured yet.\n"
+    names = list(dict.fromkeys(key for row in rows for one in row["rows"] for key in one if key != "epoch"))
+    lines = []
+    for row in sorted(rows, key=lambda one: (list(NAMES).index(one["set"]), one["model"], one["epochs"])):
+        epochs = row["rows"]
+        shown = {f"{one['epoch']}": one for one in (epochs[0], epochs[len(epochs) // 2], epochs[-1])}
+        best = {name: max((one[name] for one in epochs if name in one), default=None) for name in names}
+        for epoch, one in [*shown.items(), ("best as trained", best)]:
+            figures = [one.get(name) for name in names]
+            pairs = ["" if pair is None else f"{pair[0]:.4f}, {pair[1]:.4f}" for pair in figures]
+            lines.append([NAMES[row["set"]], row["model"], f"{row['epochs']}", epoch, *pairs])
+    head = ["set", "from", "epochs", "epoch", *("the host's" if name == "host" else f"`ema={name}`" for name in names)]
+    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
 def applied(rows: list[Result]) -> str:
     """What a cut leaves without training, and its time.
 
@@ -312,6 +337,7 @@ def page(text: str) -> str:
     text = placed(text, render(read(RESULTS_GPU), matrix_rows.read()), GPU_BEGIN, GPU_END)
     text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
     text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
+    text = placed(text, averages(matrix_files.read(AVERAGES)), AVERAGES_BEGIN, AVERAGES_END)
     text = placed(text, canvases(matrix_files.read(CANVASES)), CANVASES_BEGIN, CANVASES_END)
     return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
 

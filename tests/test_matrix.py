@@ -303,6 +303,22 @@ def test_two_canvases_are_a_table(bench: SimpleNamespace) -> None:
     ]
 
 
+def test_averages_of_one_training_are_a_table(bench: SimpleNamespace) -> None:
+    epochs = [{"epoch": n + 1, "host": [0.1 * n, 0.5], "0.1": [0.3, 0.1 * n]} for n in (1, 2, 3, 0)]
+    row = {"set": "demo", "model": "yolov8n.pt", "epochs": 9, "rows": epochs, "processor": "made up"}
+    row["versions"] = {"torch": "2"}
+    assert bench.tables.averages([row]).splitlines() == [
+        "| set | from | epochs | epoch | the host's | `ema=0.1` |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| demo set | yolov8n.pt | 9 | 2 | 0.1000, 0.5000 | 0.3000, 0.1000 |",
+        "| demo set | yolov8n.pt | 9 | 4 | 0.3000, 0.5000 | 0.3000, 0.3000 |",
+        "| demo set | yolov8n.pt | 9 | 1 | 0.0000, 0.5000 | 0.3000, 0.0000 |",
+        "| demo set | yolov8n.pt | 9 | best as trained | 0.3000, 0.5000 | 0.3000, 0.3000 |",
+        "",
+        "Measured with: made up, torch 2.",
+    ]
+
+
 def test_on_a_gpu_a_row_is_trained_there_and_counts_for_itself(bench: SimpleNamespace) -> None:
     here, there = bench.rows.read(), bench.rows.read(device="0")
     row = bench.rows.expand(there)[0]
