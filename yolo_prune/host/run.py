@@ -23,7 +23,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
-from yolo_prune.host import averaging, platform_report
+from yolo_prune.host import averaging, canvases, platform_report
 
 
 def student_of(model: nn.Module) -> nn.Module:
@@ -243,6 +243,10 @@ class Run:
     def do_not_stop_early(self) -> None:
         """Let patience count from the next epoch on."""
         self.trainer.stopper.best_epoch = self.trainer.epoch + 1
+
+    def validate_on_both_canvases(self) -> int | None:
+        """Validate the host's way and as an exported file sees images, see `canvases.mix`."""
+        return canvases.mix(self.trainer)
 
     def validate(self) -> float | None:
         """Fitness of the average on the validation set, outside the epoch loop; its training state is not touched."""

@@ -96,6 +96,18 @@ def frozen(freeze: object, names: str, count: int) -> None:
     log.say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
 
 
+def both_canvases(side: int) -> None:
+    """Every second batch of the validation is seen as an exported file sees images.
+
+    Args:
+        side: pixels of the canvas.
+    """
+    log.say(
+        f"every second batch is validated on {side} x {side}, as an exported file sees images, and not in the grey "
+        "frame of yolo val, so that the best epoch is good on both; the last table is that of yolo val"
+    )
+
+
 def step_begins(number: int, of: int, reconstruct: str) -> None:
     """A step takes seconds, on a large model and a CPU a minute: nobody shall wonder meanwhile."""
     made_up = "" if reconstruct == "none" else ", and the layers that stay fitted to make up for it"

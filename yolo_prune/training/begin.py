@@ -163,6 +163,9 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     session.cadence = Cadence(run)
     ddp.by_first(lambda: _protect_files(run, session))
     _say_plan(run, session, graph)
+    side = run.validate_on_both_canvases() if session.epochs else None
+    if side is not None:
+        messages.both_canvases(side)
     recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)

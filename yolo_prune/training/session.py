@@ -148,6 +148,8 @@ def on_train_epoch_start(trainer: Any) -> None:
         if hasattr(trainer, _HELD):
             getattr(trainer, _HELD).follow(run.optimizer)
         return
+    if session.epochs:
+        run.validate_on_both_canvases()  # the loaders are others where the host ran out of memory
     resume.begin_epoch(run, session)
     session.epoch = run.epoch
     session.actions.epoch(run.optimizer)

@@ -1,0 +1,67 @@
+# yolo-prune, AGPL-3.0 license
+"""Validation on the host's canvas and on that of an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics import YOLO
+
+from tests.helpers.runs import train
+from tests.helpers.small_models import untrained
+from yolo_prune.host import canvases
+
+
+def watched(yolo: YOLO) -> list[tuple[str, list[tuple[int, int]]]]:
+    """The heights and widths of the batches of each validation, and when it was."""
+    seen: list[tuple[str, list[tuple[int, int]]]] = []
+
+    def begin(validator: Any) -> None:
+        seen.append(("train" if validator.training else "val", []))
+
+        def keep(batch: Any, stock: Any = validator.preprocess) -> Any:
+            found = stock(batch)
+            seen[-1][1].append(tuple(found["img"].shape[2:]))
+            return found
+
+        validator.preprocess = keep
+
+    def end(validator: Any) -> None:
+        del validator.preprocess
+
+    yolo.add_callback("on_val_start", begin)
+    yolo.add_callback("on_val_end", end)
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts(
+    workers: int, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    yolo = untrained()
+    seen = watched(yolo)
+    with caplog.at_level("INFO"):
+        train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, workers=workers, imgsz=64)
+    assert "every second batch is validated on 64 x 64" in caplog.text
+    epochs = [shapes for when, shapes in seen if when == "train"]
+    assert len(epochs) == 2
+    assert all(shapes[:2] == [(96, 96), (64, 64)] for shapes in epochs)
+    when, last = seen[-1]
+    assert (when, set(last)) == ("val", {(96, 96)})
+
+
+def test_one_batch_and_rectangles_that_were_asked_for_stay_the_hosts(tiny_data: Path, tmp_path: Path) -> None:
+    for name, settings in {"one": {"batch": 8}, "rect": {"batch": 1, "rect": True}}.items():
+        yolo = untrained()
+        seen = watched(yolo)
+        train(tiny_data, tmp_path / name, yolo, prune=0.5, epochs=1, imgsz=64, **settings)
+        assert {shape for _, shapes in seen for shape in shapes} == {(96, 96)}, name
+
+
+def test_a_loader_without_frames_is_left_as_it_is() -> None:
+    class Trainer:
+        test_loader = None
+
+    assert canvases.mix(Trainer()) is None
