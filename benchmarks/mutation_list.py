@@ -149,7 +149,39 @@ MUTATIONS = (
         "key: torch.zeros_like(item.new) if",
         ("continuity::test_state_follows_its_own_weights",),
     ),
-    Mutation("run", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)),
+    Mutation(
+        "averaging", "ema._pairs = None", "pass", ("continuity::test_the_ema_follows_the_live_model_after_a_cut",)
+    ),
+    Mutation(
+        "averaging",
+        "return max(host(updates), decay(updates))",
+        "return decay(updates)",
+        ("after_the_cut::test_the_hosts_average_takes_over_where_it_is_the_longer",),
+    ),
+    Mutation(
+        "after_the_cut",
+        "eta = 1 / age - 2",
+        "eta = 1 / age",
+        ("after_the_cut::test_the_average_is_as_old_as_a_share_of_the_steps",),
+    ),
+    Mutation(
+        "canvases",
+        "dataset.batch_shapes = getattr(dataset, _ATTRIBUTE)",
+        "pass",
+        ("canvases::test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts",),
+    ),
+    Mutation(
+        "canvases",
+        "        _begin_anew(trainer.test_loader)\n    getattr",
+        "        pass\n    getattr",
+        ("canvases::test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts",),
+    ),
+    Mutation(
+        "canvases",
+        "and not trainer.args.rect",
+        "",
+        ("canvases::test_one_batch_and_rectangles_that_were_asked_for_stay_the_hosts",),
+    ),
     Mutation(
         "projectors",
         "replaced += cut_channels.cut_conv(projector, None, columns)",

@@ -9,6 +9,8 @@ from typing import NamedTuple
 FILES = {
     "after_the_cut": "yolo_prune/training/recovery.py",
     "allocate": "yolo_prune/allocation/allocate.py",
+    "averaging": "yolo_prune/host/averaging.py",
+    "canvases": "yolo_prune/host/canvases.py",
     "begin": "yolo_prune/training/begin.py",
     "loss": "yolo_prune/host/loss.py",
     "architecture": "yolo_prune/surgery/widths.py",
@@ -48,6 +50,7 @@ TESTS = {
     "record_best": "tests/report/test_best_model.py",
     "best_model": "tests/training/test_best_model.py",
     "after_the_cut": "tests/training/test_after_the_cut.py",
+    "canvases": "tests/host/test_canvases.py",
     "sensitivity": "tests/planning/test_sensitivity.py",
     "again": "tests/training/test_again.py",
     "allocate": "tests/planning/test_choice.py",
