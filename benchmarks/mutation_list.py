@@ -174,7 +174,7 @@ MUTATIONS = (
         "canvases",
         "        _begin_anew(trainer.test_loader)\n    getattr",
         "        pass\n    getattr",
-        ("canvases::test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts",),
+        ("canvases::test_worker_processes_hear_of_it",),
     ),
     Mutation(
         "canvases",

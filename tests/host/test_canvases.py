@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from torch.utils.data import Dataset
 from ultralytics import YOLO
+from ultralytics.data.build import InfiniteDataLoader
 
 from tests.helpers.runs import train
 from tests.helpers.small_models import untrained
@@ -36,14 +40,59 @@ def watched(yolo: YOLO) -> list[tuple[str, list[tuple[int, int]]]]:
     return seen
 
 
+class Shapes(Dataset[Any]):
+    """What a dataset of the host says of the canvas of each image; batches of two."""
+
+    rect, imgsz = True, 64
+
+    def __init__(self) -> None:
+        self.batch_shapes = np.full((3, 2), 96)
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> int:
+        return int(self.batch_shapes[index // 2, 0])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
+def test_worker_processes_hear_of_it(workers: int) -> None:
+    """On a CPU the host's trainer has none."""
+    loader, finals = InfiniteDataLoader(Shapes(), batch_size=2, num_workers=workers), []
+
+    def sides() -> list[int]:
+        return [int(batch[0]) for batch in loader]
+
+    trainer = SimpleNamespace(args=SimpleNamespace(rect=False), test_loader=loader)
+    trainer.final_eval = lambda: finals.append(sides())
+    assert sides() == [96, 96, 96]
+    assert canvases.mix(trainer) == 64
+    assert sides() == [96, 64, 96]
+    assert canvases.mix(trainer) is None, "it is so already"
+    assert sides() == [96, 64, 96]
+    trainer.final_eval()
+    assert finals == [[96, 96, 96]]
+    loader.close()
+
+
+def test_new_loaders_are_mixed_as_well() -> None:
+    """The host makes them where it ran out of memory."""
+    finals: list[int] = []
+    trainer = SimpleNamespace(args=SimpleNamespace(rect=False), final_eval=lambda: finals.append(1))
+    for _ in range(2):
+        trainer.test_loader = SimpleNamespace(dataset=Shapes())
+        assert canvases.mix(trainer) == 64
+    trainer.final_eval()
+    assert (finals, trainer.test_loader.dataset.batch_shapes[1, 0]) == ([1], 96)
+
+
 def test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts(
-    workers: int, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     yolo = untrained()
     seen = watched(yolo)
     with caplog.at_level("INFO"):
-        train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, workers=workers, imgsz=64)
+        train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, imgsz=64)
     assert "every second batch is validated on 64 x 64" in caplog.text
     epochs = [shapes for when, shapes in seen if when == "train"]
     assert len(epochs) == 2
