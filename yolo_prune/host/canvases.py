@@ -3,9 +3,9 @@
 
 The host lays images of validation into a grey frame: each side of a batch is rounded up to the stride and half of one
 more, so that square images of 320 lie on 352 x 352 (ultralytics 8.4.190, data/base.py: `set_rectangle`; data/build.py:
-`build_yolo_dataset`, pad=0.5). A file that is exported at 320 sees 320 x 320. Networks that learn from scaled images
-(`scale=0.5`) take a frame for a picture that is further away, and make boxes smaller; so where objects are small the
-epoch that is best with the frame may be a bad one without it (docs/decisions/0029).
+`build_yolo_dataset`, pad=0.5). A file that is exported at 320 sees 320 x 320. In a frame networks make boxes smaller,
+probably because they learn from scaled images (`scale=0.5`), of which small ones lie in one; so where objects are small
+the epoch that is best with the frame may be a bad one without it (docs/decisions/0029).
 """
 
 from __future__ import annotations
