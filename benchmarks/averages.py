@@ -56,10 +56,11 @@ def follow(averages: dict[str, Average]) -> None:
 
     def update(self: Any, model: torch.nn.Module) -> None:
         stock(self, model)
+        values = floating(model)
         for one in averages.values():
             if self.updates == 1:
                 one.values = []
-            one.update(floating(model))
+            one.update(values)
 
     torch_utils.ModelEMA.update = update
 
@@ -75,7 +76,7 @@ def validated(network: torch.nn.Module, given: dict[str, str], folder: Path) -> 
     return found
 
 
-def measure(given: dict[str, str]) -> dict[str, Any]:
+def measure(given: dict[str, str]) -> list[dict[str, Any]]:
     """The training; rows of its epochs."""
     averages = {age: Average(float(age)) for age in given["ages"].split(",")}
     follow(averages)
@@ -102,7 +103,7 @@ def measure(given: dict[str, str]) -> dict[str, Any]:
         host = {"batch": 16, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "project": folder}
         how = {key: int(given[key]) for key in ("imgsz", "epochs", "seed")}
         yolo.train(data=given["data"], prune=0.5, prune_ema=0, fraction=float(given["fraction"]), **how, **host)
-    return {"rows": rows}
+    return rows
 
 
 def main(words: list[str]) -> None:
@@ -117,7 +118,7 @@ def main(words: list[str]) -> None:
         "epochs": int(given["epochs"]),
         "command": f"python benchmarks/averages.py set={given['set']} model={Path(given['model']).name} "
         f"data=RUNS/data/{given['set']}/data.yaml {said}",
-        **measure(given),
+        "rows": measure(given),
         "versions": matrix_files.versions(),
         "processor": matrix_files.processor(),
     }
