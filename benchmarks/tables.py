@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """The tables of benchmarks/README.md that stand between markers, from the JSON files of benchmarks/matrix.py,
-benchmarks/averages.py, benchmarks/canvas.py, benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py and
-benchmarks/apply_alone.py.
+benchmarks/averages.py, benchmarks/canvas.py, benchmarks/prune_and_quantize.py, benchmarks/latency_bound.py,
+benchmarks/int8.py and benchmarks/apply_alone.py.
 
 python benchmarks/tables.py             write them
 python benchmarks/tables.py check       exit code 1 where they are not what the files say
@@ -30,6 +30,8 @@ QUANTIZED_BEGIN = "<!-- prune and quantize: written by benchmarks/tables.py -->"
 QUANTIZED_END = "<!-- prune and quantize: end -->"
 BOUNDED = HERE / "results" / "latency-bound.json"
 BOUNDED_BEGIN, BOUNDED_END = "<!-- latency bound: written by benchmarks/tables.py -->", "<!-- latency bound: end -->"
+INT8 = HERE / "results" / "int8.json"
+INT8_BEGIN, INT8_END = "<!-- int8: written by benchmarks/tables.py -->", "<!-- int8: end -->"
 APPLIED = HERE / "results" / "apply-alone.json"
 APPLIED_BEGIN, APPLIED_END = "<!-- apply alone: written by benchmarks/tables.py -->", "<!-- apply alone: end -->"
 AVERAGES = HERE / "results" / "averages.json"
@@ -243,6 +245,31 @@ def bounded(rows: list[Result]) -> str:
     return f"{table}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
 
 
+def int8(rows: list[Result]) -> str:
+    """What a profile predicted of a cut model, and what was measured.
+
+    Args:
+        rows: of `INT8`.
+    """
+    if not rows:
+        return "Not measured yet.\n"
+    lines = []
+    for row in sorted(rows, key=lambda one: (one["model"], one["runtime"], one["bound"])):
+        median, *ends = (f"{off:+.1f}%" for off in row["off"])
+        busy = "" if row["speedup"]["steady"] else " (busy)"
+        what = {"flops": "FLOPs", "latency": "milliseconds"}[row["bound"]]
+        lines.append(
+            [
+                *(row["model"], f"{RUNTIMES.get(row['runtime'], row['runtime'])}, {row['precision']}"),
+                *(f"{row['left']} of the {what}", f"{row['predicted_share']:.1%}"),
+                *(f"{1 / row['speedup']['median']:.1%}{busy}", f"{median} ({' to '.join(ends)})"),
+                "{:.1f} to {:.1f}".format(*row["profile"]["dense_ms_between"]),
+            ]
+        )
+    head = ["model", "runtime", "cut to", "predicted", "measured", "off", "dense, ms, while the profile was made"]
+    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
 def canvases(rows: list[Result]) -> str:
     """mAP50-95 as a training validates it, and as an exported file is validated.
 
@@ -337,6 +364,7 @@ def page(text: str) -> str:
     text = placed(text, render(read(RESULTS_GPU), matrix_rows.read()), GPU_BEGIN, GPU_END)
     text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
     text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
+    text = placed(text, int8(matrix_files.read(INT8)), INT8_BEGIN, INT8_END)
     text = placed(text, averages(matrix_files.read(AVERAGES)), AVERAGES_BEGIN, AVERAGES_END)
     text = placed(text, canvases(matrix_files.read(CANVASES)), CANVASES_BEGIN, CANVASES_END)
     return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
