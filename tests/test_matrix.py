@@ -303,6 +303,19 @@ def test_two_canvases_are_a_table(bench: SimpleNamespace) -> None:
     ]
 
 
+def test_int8_predicted_and_measured_is_a_table(bench: SimpleNamespace) -> None:
+    row = {"model": "n", "runtime": "openvino", "precision": "int8", "bound": "latency", "left": "50%"}
+    row |= {"predicted_share": 0.5, "speedup": {"median": 1.6, "interval": [1.5, None], "steady": False}}
+    row |= {"off": [-20.0, -25.0], "profile": {"dense_ms_between": [20.77, 25.73]}}
+    row |= {"processor": "CPU", "versions": {"yolo-prune": "0.2.0", "openvino": "2026.4", "code": "1"}}
+    assert bench.tables.int8([row]).splitlines()[2:] == [
+        "| n | OpenVINO, int8 | 50% of the milliseconds | 50.0% | 62.5% (busy) | -20.0% (-25.0%) | 20.8 to 25.7 |",
+        "",
+        "Measured with: CPU, yolo-prune 0.2.0, openvino 2026.4.",
+    ]
+    assert bench.tables.int8([]) == "Not measured yet.\n"
+
+
 def test_averages_of_one_training_are_a_table(bench: SimpleNamespace) -> None:
     epochs = [{"epoch": n + 1, "host": [0.1 * n, 0.5], "0.1": [0.3, 0.1 * n]} for n in (1, 2, 3, 0)]
     row = {"set": "demo", "model": "yolov8n.pt", "epochs": 9, "rows": epochs, "processor": "made up"}
