@@ -368,5 +368,11 @@ MUTATIONS = (
         "losses, whole = [], False",
         ("sensitivity::test_both_branches_of_an_end_to_end_head_count",),
     ),
+    Mutation(
+        "scratch",
+        "os.register_at_fork(after_in_child=_restore)",
+        "os.register_at_fork(after_in_child=list)",
+        ("signals::test_a_fork_has_no_handlers_of_ours",),
+    ),
     *RUNS,
 )

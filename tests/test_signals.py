@@ -188,3 +188,26 @@ def test_handlers_of_the_program_come_back() -> None:
     finally:
         signal.signal(signal.SIGTERM, before[signal.SIGTERM])
     assert seen == [signal.SIGTERM]  # a program that has its own is left to it
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["forked", "forked by a thread"])
+def test_a_fork_has_no_handlers_of_ours(threaded: bool) -> None:
+    """What NNCF forks to report its use waits in native code where there is no network: a handler would never run."""
+    ends: list[int] = []
+
+    def fork() -> None:
+        child = os.fork()
+        if not child:
+            os._exit(sum(signal.getsignal(number) is not signal.SIG_DFL for number in CODES if number != signal.SIGINT))
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    with scratch.unwinding(), scratch.folder():
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if threaded:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        else:
+            fork()
+    assert ends == [0]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -8,6 +8,7 @@ device/probe_kit.py): Python 3.8, standard library.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -63,12 +64,34 @@ def _handled(numbers: list[int], handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    _BEFORE.append(before)
     try:
+        for number in numbers:
+            signal.signal(number, handler)
         yield
     finally:
+        _BEFORE.remove(before)
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+_BEFORE: list[dict[int, Any]] = []  # of each block that is open, the outermost first: the handlers that it has replaced
+
+
+def _restore() -> None:
+    """Give a forked process the handlers that there were outside of all blocks: it has nothing here to clean up.
+
+    With ours it could outlive SIGTERM. A fork that waits for a lock, such as the one that NNCF reports its use from
+    where there is no network, never comes to run a handler of Python's, and its parent waits for it when it ends.
+    """
+    for before in reversed(_BEFORE):
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_restore)
 
 
 def _numbers(names: tuple[str, ...]) -> list[int]:
