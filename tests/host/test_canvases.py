@@ -12,6 +12,7 @@ import pytest
 from torch.utils.data import Dataset
 from ultralytics import YOLO
 from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.utils.callbacks import base
 
 from tests.helpers.runs import train
 from tests.helpers.small_models import untrained
@@ -43,7 +44,7 @@ def watched(yolo: YOLO) -> list[tuple[str, list[tuple[int, int]]]]:
 class Shapes(Dataset[Any]):
     """What a dataset of the host says of the canvas of each image; batches of two."""
 
-    rect, imgsz = True, 64
+    rect, imgsz, pad = True, 64, 0.5
 
     def __init__(self) -> None:
         self.batch_shapes = np.full((3, 2), 96)
@@ -110,7 +111,24 @@ def test_one_batch_and_rectangles_that_were_asked_for_stay_the_hosts(tiny_data: 
 
 
 def test_a_loader_without_frames_is_left_as_it_is() -> None:
-    class Trainer:
-        test_loader = None
+    trainer = SimpleNamespace(args=SimpleNamespace(rect=False), test_loader=None)
+    assert canvases.mix(trainer) is None
+    trainer.test_loader = SimpleNamespace(dataset=Shapes())
+    trainer.test_loader.dataset.pad = 0.0  # semantic
+    assert canvases.mix(trainer) is None
 
-    assert canvases.mix(Trainer()) is None
+
+def test_all_trainings_of_a_process_may_choose_alike(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for event in canvases.EVENTS:
+        monkeypatch.setitem(base.default_callbacks, event, [*base.default_callbacks[event]])
+    canvases.mix_in_all()
+    counts = [len(base.default_callbacks[event]) for event in canvases.EVENTS]
+    canvases.mix_in_all()
+    assert [len(base.default_callbacks[event]) for event in canvases.EVENTS] == counts
+    yolo = untrained()
+    seen = watched(yolo)
+    train(tiny_data, tmp_path, yolo, epochs=1, batch=1, nbs=1, imgsz=64)
+    (_, epoch), (_, last) = seen
+    assert (epoch[:2], set(last)) == ([(96, 96), (64, 64)], {(96, 96)})

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.untrained import save
-from yolo_prune.host import checkpoint
+from yolo_prune.host import canvases, checkpoint
 from yolo_prune.sweeps import worker
 
 
@@ -47,7 +47,9 @@ def test_a_training_begins_goes_on_or_is_done(weights: Path, tmp_path: Path) -> 
 def test_a_training_is_on_the_device_of_its_process(
     device: str | None, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    alike: list[bool] = []
     monkeypatch.setattr("yolo_prune.host.console.host_command", lambda: lambda: None)
+    monkeypatch.setattr(canvases, "mix_in_all", lambda: alike.append(True))
     monkeypatch.setattr(worker, "_figures", lambda *given: {})
     monkeypatch.setattr("sys.argv", ["worker"])
     last = tmp_path / "a" / "weights" / "last.pt"
@@ -60,6 +62,7 @@ def test_a_training_is_on_the_device_of_its_process(
     torch.save({**torch.load(weights, weights_only=False), "epoch": 1}, last)
     worker._train(told)
     assert sys.argv == ["yolo", "train", "resume", f"model={last}", *end], "it may have begun on another"
+    assert alike == [True, True], "dense models choose their best.pt as pruned ones do"
 
 
 def test_a_baseline_of_a_yaml_is_a_model_of_random_weights_without_a_figure(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from tests.helpers.runs import SMALL
 from tests.helpers.small_models import untrained
+from tests.helpers.untrained import save
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
 from yolo_prune.host.run import Run
@@ -118,11 +120,36 @@ def test_an_error_of_no_file_stays_what_it_is(tmp_path: Path) -> None:
 
 
 def test_the_parent_of_workers_that_failed_says_how_to_go_on(tmp_path: Path) -> None:
-    parent = stand_in(tmp_path)
+    parent = stand_in(tmp_path, ddp=True)
     with pytest.raises(PruneError, match=r"a process of this training failed; .* start it again"), said(parent):
         raise subprocess.CalledProcessError(1, ["python"])
     with pytest.raises(PruneError, match=r"To go on: yolo train resume model=.*last\.pt"), said(parent):
         write_and_stop(parent.last, error=subprocess.CalledProcessError(1, ["python"]))
+
+
+def test_a_command_that_a_callback_ran_and_that_failed_is_no_process_of_the_training(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError, match="rsync"), said(stand_in(tmp_path)):
+        raise subprocess.CalledProcessError(1, ["rsync"])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "ended"), [(1, False), (2, True), (-1, True)], ids=["on its way", "last", "stripped"]
+)
+def test_a_run_whose_epochs_are_done_is_not_said_to_go_on(
+    epoch: int, ended: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`prune_qat=` and `prune_deploy=` work for minutes after the last epoch."""
+    run = stand_in(tmp_path, epochs=3, model="small.pt")
+
+    def stop() -> None:
+        content = torch.load(save(run.best, 0), weights_only=False)
+        torch.save({**content, "epoch": epoch}, run.last)
+        raise KeyboardInterrupt
+
+    with caplog.at_level(logging.WARNING, logger="ultralytics"), pytest.raises(KeyboardInterrupt), said(run):
+        stop()
+    assert (f"All epochs had been trained: the model is {run.best}" in caplog.text) is ended
+    assert ("yolo train resume" in caplog.text) is not ended
 
 
 def test_a_lock_that_was_removed_while_it_was_opened_is_taken_anew(

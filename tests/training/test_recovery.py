@@ -105,6 +105,32 @@ def test_a_run_warms_up_again_and_goes_through_the_schedule_once_more(tiny_data:
     assert logged == pytest.approx([of_epoch(again, epoch)[-1] for epoch in range(8)], rel=1e-4)
 
 
+def test_a_warm_up_goes_on_in_a_run_that_was_killed(tiny_data: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 5, "nbs": 4, "warmup_epochs": 0, "val": False, "prune_warmup": 3, **ONE_STEP}
+    settings |= {"prune_start": 0.2, "prune_end": 0.2}
+
+    class KilledError(Exception):
+        pass
+
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise KilledError
+
+    whole, killed = untrained(), untrained()
+    rates_of_all = seen_rates(whole)
+    train(tiny_data, tmp_path / "whole", whole, **settings)
+    killed.add_callback("on_train_epoch_start", kill)
+    with pytest.raises(KilledError):
+        train(tiny_data, tmp_path / "killed", killed, **settings)
+    resumed = YOLO(tmp_path / "killed" / "run" / "weights" / "last.pt")
+    rates_of_rest = seen_rates(resumed)
+    resumed.train(resume=True)
+    assert of_epoch(rates_of_all, 2)[0] < of_epoch(rates_of_all, 4)[0] * 2, "it is still coming back"
+    for epoch in (2, 3, 4):
+        assert of_epoch(rates_of_rest, epoch) == pytest.approx(of_epoch(rates_of_all, epoch))
+    assert not list((tmp_path / "killed").rglob("resume-*.pt")), "nothing is kept once the rate has come back"
+
+
 @pytest.fixture(scope="module")
 def dense(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dense")

@@ -241,8 +241,12 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
         yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
     before = record_of(tmp_path / "run")
     assert before["max_drop"]["undone"]["step"] == undone
+    mixed: list[int] = []
+    monkeypatch.setattr(Run, "validate_on_both_canvases", lambda run: mixed.append(run.start_epoch))
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    assert mixed, "as the part before was validated, whose best fitness goes on"
+    assert "it is cut before the first epoch" not in caplog.text
     assert ("NOTHING WAS CUT: the first step was undone" in caplog.text) is (undone == 1)
     assert ("next: yolo-prune export" in caplog.text) is (undone == 2)
     record = record_of(tmp_path / "run")
@@ -250,6 +254,31 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
     assert record["max_drop"]["undone"]["step"] == undone
     assert len(record["steps"]) == undone
     assert record["final"]["params"] == before["final"]["params"]
+
+
+def test_a_run_that_was_killed_as_it_went_back_to_the_dense_model_is_not_cut_again(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: True)
+    stock, saved = Run.save_as_of_the_epoch_before, []
+
+    class KilledError(Exception):
+        pass
+
+    def kill(run: Run) -> None:
+        stock(run)
+        saved.append(run.epoch)
+        if len(saved) == 2:  # the first is of the cut
+            raise KilledError
+
+    monkeypatch.setattr(Run, "save_as_of_the_epoch_before", kill)
+    with pytest.raises(KilledError):
+        train(tiny_data, tmp_path, epochs=5, **MAX_DROP)
+    with caplog.at_level(logging.INFO, logger="ultralytics"):
+        YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
+    assert len(saved) == 2, "no step is taken"
+    assert "NOTHING WAS CUT: the first step was undone" in caplog.text
+    assert record_of(tmp_path / "run")["final"]["params"] == record_of(tmp_path / "run")["baseline"]["params"]
 
 
 def test_a_larger_final_drop_is_said_loudly(

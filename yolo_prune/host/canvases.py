@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ultralytics.utils.callbacks import base
+
+EVENTS = ("on_pretrain_routine_end", "on_train_epoch_start")  # the loaders are made; they may have been made anew
 # Of a dataset: what its `batch_shapes` were; of a trainer: what its `final_eval` was.
 _ATTRIBUTE = "yolo_prune_before_canvases"
 
@@ -34,7 +37,7 @@ def mix(trainer: Any) -> int | None:
     loader = getattr(trainer, "test_loader", None)
     dataset: Any = getattr(loader, "dataset", None)
     shapes = getattr(dataset, "batch_shapes", None)
-    framed = getattr(dataset, "rect", False) and not trainer.args.rect
+    framed = getattr(dataset, "rect", False) and getattr(dataset, "pad", 0) and not trainer.args.rect
     if not framed or shapes is None or len(shapes) < 2 or hasattr(dataset, _ATTRIBUTE):
         return None
     setattr(dataset, _ATTRIBUTE, shapes)
@@ -45,6 +48,13 @@ def mix(trainer: Any) -> int | None:
         setattr(trainer, _ATTRIBUTE, trainer.final_eval)
         trainer.final_eval = lambda: _final_eval(trainer)
     return int(dataset.imgsz)
+
+
+def mix_in_all() -> None:
+    """Mix in every training of this process, those that do not prune among them, so that all choose best.pt alike."""
+    for event in EVENTS:
+        if mix not in base.default_callbacks[event]:
+            base.default_callbacks[event].append(mix)
 
 
 def _final_eval(trainer: Any) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT, torch_utils
 
 from yolo_prune.errors import HostError, PruneError
-from yolo_prune.host import checkpoint, releases
+from yolo_prune.host import canvases, checkpoint, releases
 
 PACKAGES = {"modelopt": "nvidia-modelopt", "huggingface_hub": "huggingface_hub"}  # what it imports -> what pip installs
 # What a training begins anew, or says for itself.
@@ -58,6 +58,8 @@ def train(network: nn.Module, weights: Path, folder: Path, epochs: int, settings
     kept = {key: settings[key] for key in DEFAULT_CFG_DICT if key in settings and not _is_left(key)}
     place = {"project": str(folder.parent.resolve()), "name": folder.name, "exist_ok": True}
     yolo = checkpoint.family(network)(str(weights))
+    for event in canvases.EVENTS:  # as the stage before: it is this one's best.pt that is deployed
+        yolo.add_callback(event, canvases.mix)
     yolo.train(**kept, **place, epochs=epochs, quantize=8)
     best, last = Path(yolo.trainer.best), Path(yolo.trainer.last)
     return best if best.is_file() else last

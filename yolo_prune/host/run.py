@@ -74,6 +74,11 @@ class Run:
         """Whether this is a process of a DDP run, and not the first: it had no `on_pretrain_routine_start`."""
         return RANK > 0
 
+    @property
+    def starts_workers(self) -> bool:
+        """Whether this process starts those of a DDP run, and trains nothing itself (8.4.0, trainer `ddp`)."""
+        return bool(getattr(self.trainer, "ddp", False))
+
     # Where it stands -------------------------------------------------------------------------------------------------
 
     @property

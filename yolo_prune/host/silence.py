@@ -46,7 +46,10 @@ Aloud = Callable[[Callable[[], object]], None]
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Aloud]:
-    """Silence the host below warnings: while we export it would name files of our temporary folder.
+    """Silence the host: while we export it would name files of our temporary folder.
+
+    What it and native code say goes to the file of `noise_to`; without one it is lost, but for warnings where its
+    handlers do not write to the terminal (a notebook's do not).
 
     Yields:
         What calls a function in the block so that what it logs and prints is seen all the same.

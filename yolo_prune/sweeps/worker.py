@@ -124,7 +124,7 @@ def _cut(job: Mapping[str, Any]) -> dict[str, Any]:
 def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train a point with the host's own command, or go on where it was killed."""
     from yolo_prune import _startup, install
-    from yolo_prune.host import checkpoint, console
+    from yolo_prune.host import canvases, checkpoint, console
 
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
@@ -135,6 +135,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
         host = console.host_command()
         install.require_supported()
+        canvases.mix_in_all()  # as the points that prune do, or these would be chosen by luck with a frame
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()
     best = run / "weights" / "best.pt"

@@ -33,7 +33,6 @@ from yolo_prune.training import (
     folder_lock,
     frozen,
     latency_of_run,
-    max_drop,
     optimizer_state,
     preflight,
     qat,
@@ -163,15 +162,15 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     session.cadence = Cadence(run)
     ddp.by_first(lambda: _protect_files(run, session))
     _say_plan(run, session, graph)
-    side = run.validate_on_both_canvases() if session.epochs else None
-    if side is not None:
+    side = run.validate_on_both_canvases() if session.sets_out_to_cut else None
+    if side is not None and run.chooses_best:
         messages.both_canvases(side)
     recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
     distill.begin(run.model, session.recipe, session.done > 0)
     teacher.resume(run, session)
-    if run.is_resumed and max_drop.undecided_after(session, run.start_epoch - 1, run.epochs):
+    if run.is_resumed and resume_state.is_kept_after(session, run.start_epoch - 1, run.epochs):
         session.resumed = ddp.each(lambda: resume.restore_kept(run))
         avoid = dict((session.resumed or {}).get("avoid", {}))
         if avoid.keys() - session.avoid.keys():
@@ -206,5 +205,5 @@ def _say_plan(run: Run, session: Session, graph: channel_groups.ChannelGraph) ->
         messages.nothing_to_do(baseline.size, [f"prune_{bound}" for bound in recipe.bounds_in_words()])
     else:
         messages.plan(recipe, baseline, graph, session.epochs, session.done)
-        if session.done == 0 and session.epochs != schedule.step_epochs(recipe, run.epochs):
+        if session.done == 0 and session.epochs and session.epochs != schedule.step_epochs(recipe, run.epochs):
             messages.cut_at_once()

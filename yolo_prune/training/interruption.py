@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
-from yolo_prune.host import foreign_code
+from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
 from yolo_prune.report import messages
 from yolo_prune.training import folder_lock
@@ -44,6 +44,8 @@ def said(run: Run) -> Iterator[None]:
             raise
         raise PruneError(f"{fault}. {_how(run, found)}") from error
     except subprocess.CalledProcessError as error:  # the traceback of the parent says nothing of what happened
+        if not run.starts_workers:
+            raise
         failed = "a process of this training failed; what it said stands above"
         raise PruneError(f"{failed}. {_how(run, found)}") from error
     finally:
@@ -73,10 +75,21 @@ def _how(run: Run, found: dict[Path, int | None]) -> str:
         found: when each checkpoint had been written that lay there before; a resumed run goes on from its own.
     """
     last, best = (path.is_file() and (run.is_resumed or _written(path) != when) for path, when in found.items())
+    if last and best and _has_ended(run):
+        return f"All epochs had been trained: the model is {run.best}"
     if last:
         return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
     cut = f". What it had cut by then, untrained, is {run.best}" if best else ""
     return f"No epoch had been saved, so there is nothing to resume: start it again{cut}"
+
+
+def _has_ended(run: Run) -> bool:
+    """Whether last.pt is of the last epoch, so that the host refuses to resume it."""
+    try:
+        _, ckpt = checkpoint.load(run.last, safe=False)  # this run wrote it
+    except PruneError:
+        return False
+    return not 0 <= int(ckpt.get("epoch", -1)) < run.epochs - 1
 
 
 def _written(path: Path) -> int | None:

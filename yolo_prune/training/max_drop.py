@@ -122,8 +122,8 @@ def _go_back(run: Run, session: Session) -> None:
         widths.note_run(item, done=session.done, steps=session.steps, max_drop=session.record["max_drop"])
     session.start_actions(run, None)
     session.hold_zeros(run)
-    session.save_now(run)
     records.finish(session.record, session.baseline, run.student, session.size, None)
-    # Of a dense model, last.pt does not say that it went back: the record does.
+    # Of a dense model, last.pt does not say that it went back: the record does, which is there before it.
     ddp.by_first(lambda: record_files.write(session.record, run.folder))
+    session.save_now(run)
     messages.step_undone(row, fitness, session.record, session.size)

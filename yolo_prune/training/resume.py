@@ -170,7 +170,7 @@ def restore_kept(run: Run) -> dict[str, Any] | None:
         if state is None:
             raise PruneError(
                 f"nothing is kept beside {run.resumed_from} (it was copied, is older, or the disk was full), "
-                "so widths may come out another way than without the interruption"
+                "so the run may come out another way than without the interruption"
             )
         resume_state.restore(run, state)
         return state

@@ -54,9 +54,19 @@ def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_kept_after(session: Session, epoch: int, epochs: int) -> bool:
+    """Whether there is a state beside the last.pt of an epoch: widths are to be decided, or `prune_warmup` goes on.
+
+    Args:
+        session: of the run. epoch: 0-based. epochs: of the run.
+    """
+    warms_up = session.done > 0 and epoch + 1 < session.epochs[session.done - 1] + session.recipe.warmup
+    return warms_up or max_drop.undecided_after(session, epoch, epochs)
+
+
 def state_to_keep(run: Run, session: Session) -> dict[str, Any] | None:
-    """What is to be kept beside the last.pt of this epoch; None where no more is to be decided."""
-    if not max_drop.undecided_after(session, run.epoch, run.epochs):
+    """What is to be kept beside the last.pt of this epoch; None where it says all."""
+    if not is_kept_after(session, run.epoch, run.epochs):
         return None
     assert session.cadence is not None  # since begin.start
     kept = of(run, session.cadence.waiting, session.actions.state())

@@ -148,7 +148,7 @@ def on_train_epoch_start(trainer: Any) -> None:
         if hasattr(trainer, _HELD):
             getattr(trainer, _HELD).follow(run.optimizer)
         return
-    if session.epochs:
+    if session.sets_out_to_cut:
         run.validate_on_both_canvases()  # the loaders are others where the host ran out of memory
     resume.begin_epoch(run, session)
     session.epoch = run.epoch

@@ -65,6 +65,11 @@ class Session:
         return self.done < len(self.epochs)
 
     @property
+    def sets_out_to_cut(self) -> bool:
+        """Whether the run has steps, or had some and went back before the first of them."""
+        return bool(self.epochs) or self.record.get("max_drop") is not None
+
+    @property
     def steps(self) -> list[dict[str, Any]]:
         """The record's rows of the steps that were taken."""
         steps: list[dict[str, Any]] = self.record["steps"]
