@@ -17,7 +17,6 @@ from yolo_prune.device import measurement, probe_kit, timing
 from yolo_prune.host import exporter
 from yolo_prune.planning.measured_bound import TOLERANCE
 
-
 NETWORKS = FEW[:3]  # one of each kind: an export in INT8 takes a second and more
 
 
