@@ -83,8 +83,8 @@ def test_what_is_trusted_is_profiled(checkpoint: Path, tmp_path: Path, monkeypat
 
 def test_a_run_deploys_it(architecture: Path, tiny_data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("flops: 80%\nimportance: l2\nreconstruct: none\ndeploy: [onnx]\n", encoding="utf-8")
-    train(tiny_data, tmp_path, YOLO(architecture, verbose=False), epochs=3, prune=str(recipe))
+    recipe.write_text("flops: 80%\nstart: 0\nimportance: l2\nreconstruct: none\ndeploy: [onnx]\n", encoding="utf-8")
+    train(tiny_data, tmp_path, YOLO(architecture, verbose=False), epochs=1, prune=str(recipe))
     weights = tmp_path / "run" / "weights"
     told = json.loads((weights / "export.json").read_text(encoding="utf-8"))
     assert told["passed"]

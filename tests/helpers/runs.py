@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ SMALL: dict[str, Any] = {
     "optimizer": "SGD",
     "verbose": False,
 }
+# Of a run of which it does not matter which channels go, nor whether others make up for them: the quickest of all.
+ANY_CHOICE: dict[str, Any] = {"prune_importance": "l2", "prune_reconstruct": "none"}
 
 
 def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any) -> YOLO:
@@ -30,6 +33,25 @@ def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any)
     yolo = model or untrained()
     yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
     return yolo
+
+
+def keep_as_killed(yolo: YOLO, epoch: int, batch: int, folder: Path) -> None:
+    """Have the next training copy its folder at the end of a batch, both from 0: what a kill there would leave of it.
+
+    What it leaves is resumed where it lay, for its checkpoints name that place.
+    """
+    at = {"batch": -1}
+
+    def begin(trainer: Any) -> None:
+        at["batch"] = -1
+
+    def keep(trainer: Any) -> None:
+        at["batch"] += 1
+        if (trainer.epoch, at["batch"]) == (epoch, batch):
+            shutil.copytree(trainer.save_dir, folder)
+
+    yolo.add_callback("on_train_epoch_start", begin)
+    yolo.add_callback("on_train_batch_end", keep)
 
 
 def record_of(run: Path) -> dict[str, Any]:

@@ -23,19 +23,38 @@ def untrained() -> YOLO:
 
 
 def rtdetr(folder: Path, scaled_file: str) -> Path:
-    """Write a stock RT-DETR with 40 queries and two layers of decoder, for images of 64 pixels.
+    """Write what `small_rtdetr` returns."""
+    model = small_rtdetr(scaled_file)
+    path = folder / scaled_file
+    path.write_text(yaml.safe_dump({key: value for key, value in model.items() if key not in ("scale", "yaml_file")}))
+    return path
+
+
+def small_rtdetr(scaled_file: str) -> dict[str, Any]:
+    """The architecture of a stock RT-DETR with 40 queries and two layers of decoder, for images of 64 pixels.
 
     Its 300 queries want images of 160 pixels, and each of the six layers looks at all of them.
 
     Args:
         scaled_file: the host's name of it, such as "yolov8n-rtdetr.yaml".
     """
-    model = yaml_model_load(scaled_file)
+    model: dict[str, Any] = yaml_model_load(scaled_file)
     values, queries, points, heads, layers = 256, 40, 4, 8, 2  # the decoder's arguments after the number of classes
     model["head"][-1][3] = ["nc", values, queries, points, heads, layers]
-    path = folder / scaled_file
-    path.write_text(yaml.safe_dump({key: value for key, value in model.items() if key not in ("scale", "yaml_file")}))
-    return path
+    return model
+
+
+def quarter(file: str) -> dict[str, Any]:
+    """The architecture of a stock YOLOv9 at a quarter of its widths, which stand in its yaml as numbers."""
+    model: dict[str, Any] = yaml_model_load(file)
+    widths = {"Conv": 1, "ADown": 1, "SPPELAN": 2, "RepNCSPELAN4": 3}  # how many of the first arguments are widths
+    for layer in (*model["backbone"], *model["head"]):
+        _, _, kind, arguments = layer
+        if kind == "CBLinear":
+            layer[3] = [[width // 4 for width in arguments[0]]]
+        count = widths.get(kind, 0)
+        layer[3][:count] = [width // 4 for width in layer[3][:count]]
+    return model
 
 
 def small_with(path: Path, head: str, *arguments: str, **settings: Any) -> Path:

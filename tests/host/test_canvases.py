@@ -14,7 +14,7 @@ from ultralytics import YOLO
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.utils.callbacks import base
 
-from tests.helpers.runs import train
+from tests.helpers.runs import ANY_CHOICE, train
 from tests.helpers.small_models import untrained
 from yolo_prune.host import canvases
 
@@ -93,7 +93,7 @@ def test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts(
     yolo = untrained()
     seen = watched(yolo)
     with caplog.at_level("INFO"):
-        train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, imgsz=64)
+        train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, imgsz=64, **ANY_CHOICE)
     assert "every second batch is validated on 64 x 64" in caplog.text
     epochs = [shapes for when, shapes in seen if when == "train"]
     assert len(epochs) == 2
@@ -106,7 +106,7 @@ def test_one_batch_and_rectangles_that_were_asked_for_stay_the_hosts(tiny_data: 
     for name, settings in {"one": {"batch": 8}, "rect": {"batch": 1, "rect": True}}.items():
         yolo = untrained()
         seen = watched(yolo)
-        train(tiny_data, tmp_path / name, yolo, prune=0.5, epochs=1, imgsz=64, **settings)
+        train(tiny_data, tmp_path / name, yolo, prune=0.5, epochs=1, imgsz=64, **settings, **ANY_CHOICE)
         assert {shape for _, shapes in seen for shape in shapes} == {(96, 96)}, name
 
 

@@ -21,7 +21,7 @@ from ultralytics.utils.torch_utils import get_num_params
 import yolo_prune
 from tests.helpers.oracle import random_plan
 from tests.helpers.runs import record_of, train, widths
-from tests.helpers.small_models import small_with
+from tests.helpers.small_models import SMALL_MODEL, small_with, untrained
 from yolo_prune import install
 from yolo_prune.commands.apply import apply
 from yolo_prune.errors import PruneError
@@ -50,7 +50,7 @@ def test_a_model_narrowed_by_another_tool_is_refused_before_the_training(tiny_da
 
 
 def test_the_command_that_the_refusal_names_works(tiny_data: Path, tmp_path: Path) -> None:
-    path = saved(narrowed(YOLO("yolov8n.yaml")), tmp_path / "narrow.pt")
+    path = saved(narrowed(untrained()), tmp_path / "narrow.pt")
     before = get_num_params(YOLO(path).model)
     apply(str(path), flops="80%")
     train(tiny_data, tmp_path, YOLO(tmp_path / "narrow-pruned.pt"), epochs=1, prune=0.2, prune_schedule="oneshot")
@@ -60,7 +60,7 @@ def test_the_command_that_the_refusal_names_works(tiny_data: Path, tmp_path: Pat
 
 
 def test_in_memory_and_attached_too(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = narrowed(YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt")))
+    yolo = narrowed(YOLO(saved(untrained(), tmp_path / "whole.pt")))
     yolo_prune.attach(yolo, 0.2)
     with pytest.raises(PruneError, match="other widths than"):
         train(tiny_data, tmp_path, yolo, epochs=1)
@@ -81,7 +81,7 @@ def test_a_resume_of_a_narrowed_file_is_refused(tiny_data: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("how", ["in memory", "saved"])
 def test_a_fused_model_is_refused(how: str, tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt"))
+    yolo = YOLO(saved(untrained(), tmp_path / "whole.pt"))
     yolo.fuse()
     if how == "saved":
         yolo = YOLO(saved(yolo, tmp_path / "fused.pt"))
@@ -93,7 +93,7 @@ def test_a_fused_model_is_refused(how: str, tiny_data: Path, tmp_path: Path) -> 
 
 
 def test_a_training_after_predict_works_or_is_refused(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO(saved(YOLO("yolov8n.yaml"), tmp_path / "whole.pt"))
+    yolo = YOLO(saved(untrained(), tmp_path / "whole.pt"))
     yolo.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False)
     yolo.val(data=str(tiny_data), imgsz=64, plots=False, device="cpu")
     if yolo.model.is_fused():  # older hosts fuse the model itself
@@ -145,20 +145,26 @@ def test_published_weights_that_were_fine_tuned_on_few_classes_are_whole(
     assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]
 
 
-@pytest.mark.parametrize("how", ["pretrained", "load", "load a module", "load a dict"])
-@pytest.mark.parametrize("kind", ["narrow", "fused", "scale", "masked"])
-def test_weights_that_would_be_lost_are_refused_however_they_are_given(
-    kind: str, how: str, tiny_data: Path, tmp_path: Path
-) -> None:
-    source = YOLO("yolov8s.yaml" if kind == "scale" else "yolov8n.yaml")
+@pytest.fixture(scope="module", params=["narrow", "fused", "scale", "masked"])
+def lost(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, YOLO, Path]:
+    """A kind of weights that would be lost, a model of it, and the model's file."""
+    kind = request.param
+    source = YOLO("yolov8s.yaml") if kind == "scale" else untrained()
     if kind == "narrow":
         narrowed(source)
     elif kind == "fused":
         source.model.fuse()
     elif kind == "masked":
         l1_mask(source.model.model[2].cv1.conv)  # restricted loading knows no masks; the host loads without it
-    path, more = saved(source, tmp_path / "given.pt"), {}
-    yolo = YOLO("yolov8n.yaml")
+    return kind, source, saved(source, tmp_path_factory.mktemp(kind) / "given.pt")
+
+
+@pytest.mark.parametrize("how", ["pretrained", "load", "load a module", "load a dict"])
+def test_weights_that_would_be_lost_are_refused_however_they_are_given(
+    lost: tuple[str, YOLO, Path], how: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    (kind, source, path), more = lost, {}
+    yolo = YOLO("yolov8n.yaml" if kind == "scale" else SMALL_MODEL)
     if how == "pretrained":
         more = {"pretrained": str(path)}
     else:
@@ -229,7 +235,7 @@ def l1_mask(layer: nn.Module) -> None:
 def test_computed_weights_are_named_with_the_call_that_makes_them_plain(
     compute: Callable[[nn.Module], Any], words: str
 ) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     layer = yolo.model.model[2].cv1.conv
     compute(layer)
     with pytest.raises(PruneError, match=rf"^model=given\.pt: the weight of model\.2\.cv1\.conv is {words}"):
@@ -240,7 +246,7 @@ def test_computed_weights_are_named_with_the_call_that_makes_them_plain(
 
 
 def test_a_masked_model_that_apply_has_pruned_is_told_the_same() -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     l1_mask(yolo.model.model[2].cv1.conv)
     yolo_prune.prune(yolo, flops="80%")
     with pytest.raises(PruneError, match=r"the weight of model\.2\.cv1\.conv is masked"):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers.checkout import ROOT
 from tests.helpers.runs import record_of
+from tests.helpers.small_models import untrained
 from yolo_prune.allocation import scopes
 from yolo_prune.errors import PruneError
 from yolo_prune.importance import scoring
@@ -82,11 +82,11 @@ def test_what_cannot_be_registered(arguments: tuple[Any, ...], function: Any, wo
     ("function", "words"),
     [
         (lambda problem: np.ones(3), r"scope 'mine' must return \d+ counts, one a unit; returned shape \(3,\)"),
-        (lambda problem: problem.sizes(), "scope 'mine' keeps .* FLOPs where the bound of this step is 4"),
+        (lambda problem: problem.sizes(), "scope 'mine' keeps .* FLOPs where the bound of this step is 2"),
         (lambda problem: problem.sizes() * np.nan, "scope 'mine' must return"),
     ],
 )
 def test_what_a_scope_may_not_return(function: Any, words: str) -> None:
     yolo_prune.register("mine", kind="scope")(function)
     with pytest.raises(PruneError, match=words):
-        yolo_prune.prune(YOLO("yolov8n.yaml"), flops="50%", scope="mine")
+        yolo_prune.prune(untrained(), flops="50%", scope="mine")

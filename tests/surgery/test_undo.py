@@ -17,6 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 import yolo_prune
 from tests.helpers.oracle import lively
 from tests.helpers.runs import record_of, train, widths
+from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.cost import model_size
 from yolo_prune.graph import blocks
 from yolo_prune.host import yolo_object
@@ -101,7 +102,7 @@ def test_a_cut_that_is_stopped_leaves_the_model(monkeypatch: pytest.MonkeyPatch)
 def test_a_cut_that_is_stopped_while_it_reconstructs_leaves_the_model(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    yolo = untrained()
+    yolo = YOLO("yolov8n.yaml")
     yolo.model = lively(DetectionModel("yolov8n.yaml", nc=2, verbose=False))
     wanted = {"flops": "50%", "depth": 0.5, "sparsity": "2:4", "data": tiny_data, "imgsz": 64, "importance": "l2"}
     _stopped(yolo, wanted, (least_squares, "fit", True, StoppedError()), 0, monkeypatch)
@@ -110,9 +111,9 @@ def test_a_cut_that_is_stopped_while_it_reconstructs_leaves_the_model(
 
 
 def untrained() -> YOLO:
-    """A yolov8n that answers to its input, the same each time."""
+    """A small model that answers to its input, the same each time."""
     torch.manual_seed(0)
-    yolo = YOLO("yolov8n.yaml")
+    yolo = YOLO(SMALL_MODEL)
     lively(yolo.model)
     return yolo
 
@@ -255,7 +256,7 @@ def test_an_interrupted_step_ends_the_training_and_resume_goes_on(
         with pytest.raises(KeyboardInterrupt):
             train(tiny_data, tmp_path, epochs=3, prune=0.4, prune_schedule="oneshot", prune_start=0.4)
     last = tmp_path / "run" / "weights" / "last.pt"
-    assert widths(YOLO(last).model)["model.1.conv"] == widths(YOLO("yolov8n.yaml").model)["model.1.conv"]
+    assert widths(YOLO(last).model)["model.1.conv"] == widths(untrained().model)["model.1.conv"]
     YOLO(last).train(resume=True)
     told = record_of(tmp_path / "run")
     assert len(told["steps"]) == 1

@@ -22,12 +22,13 @@ from yolo_prune.training import deployment
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text("flops: 60%\nimportance: l2\nreconstruct: none\ndeploy: [torchscript, engine]\n", encoding="utf-8")
+    settings = "flops: 60%\nstart: 0\nimportance: l2\nreconstruct: none\ndeploy: [torchscript, engine]\n"
+    path.write_text(settings, encoding="utf-8")
     return path
 
 
 def test_a_run_ends_with_proven_artifacts(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path, epochs=3, prune=str(recipe))
+    train(tiny_data, tmp_path, epochs=1, prune=str(recipe))
     weights = tmp_path / "run" / "weights"
     told = json.loads((weights / "export.json").read_text(encoding="utf-8"))
     assert told["passed"]
@@ -56,7 +57,7 @@ def test_a_deployment_that_fails_is_said_and_the_run_ends_well(
     yolo = untrained()
     yolo.add_callback("on_fit_epoch_end", lambda _: plant(tmp_path / "run" / "pruning" / "dense-trained.pt", mark))
     with caplog.at_level(logging.WARNING, "ultralytics"):
-        train(tiny_data, tmp_path, yolo, epochs=2, prune=str(recipe))
+        train(tiny_data, tmp_path, yolo, epochs=1, prune=str(recipe))
     assert "dense-trained.pt is not loaded, the dense model, which the artifacts are to be compared with" in caplog.text
     assert not mark.exists()
     assert "DEPLOYMENT IS NOT PROVEN. no luck" in caplog.text

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.runs import SMALL
+from tests.helpers.runs import ANY_CHOICE, SMALL
 from tests.helpers.small_models import untrained
 from tests.helpers.untrained import save
 from yolo_prune.errors import PruneError
@@ -35,7 +35,7 @@ def start(data: Path, folder: Path, event: str, error: BaseException) -> Any:
     yolo = untrained()
     yolo.add_callback(event, stop)
     words = {**SMALL, "data": str(data), "project": str(folder), "name": "run", "epochs": 3, "prune": 0.5}
-    return yolo.train(**words, prune_start=0.7)
+    return yolo.train(**words, prune_start=0.7, **ANY_CHOICE)
 
 
 def stand_in(folder: Path, resumed: bool = False, **others: Any) -> Run:

@@ -18,7 +18,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 import yolo_prune
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment, make_environment
-from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.runs import ANY_CHOICE, SMALL, record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.errors import HostError
 
@@ -55,7 +55,7 @@ def test_callbacks_that_were_taken_away_are_back_in_a_run_that_asks(
 ) -> None:
     yolo = untrained()
     take_away(yolo)
-    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5)
+    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5, **ANY_CHOICE)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
     assert [row["epoch"] for row in record["history"]] == [1, 2]
@@ -69,7 +69,7 @@ def test_callbacks_that_were_taken_away_are_back_in_a_run_that_asks(
 
 def test_a_trainer_that_replaces_callbacks_prunes(tiny_data: Path, tmp_path: Path) -> None:
     arguments = {"data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 1, "prune": 0.5, **SMALL}
-    untrained().train(trainer=OwnTrainer, **arguments)
+    untrained().train(trainer=OwnTrainer, **arguments, **ANY_CHOICE)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.5 * record["baseline"]["gflops"]
 
@@ -107,7 +107,16 @@ from ultralytics import YOLO
 if __name__ == "__main__":
     YOLO(sys.argv[2]).tune(**json.loads(sys.argv[1]))
 """
-ONE_TRIAL = {"prune": 0.5, "epochs": 1, "plots": False, "val": True, "save": True, "imgsz": 64, "batch": 4}
+ONE_TRIAL = {
+    **ANY_CHOICE,
+    "prune": 0.5,
+    "epochs": 1,
+    "plots": False,
+    "val": True,
+    "save": True,
+    "imgsz": 64,
+    "batch": 4,
+}
 
 
 def records_below(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.runs import ANY_CHOICE, SMALL, record_of, train
 from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
@@ -39,7 +39,7 @@ def test_an_optimizer_of_ones_own_trains_on_after_a_cut(
             seen.append(all(len(trainer.optimizer.state[p]) for p in live))
 
     arguments = {**SMALL, "data": str(tiny_data), "project": str(tmp_path), "name": "run", "epochs": 2, "nbs": 4}
-    arguments |= {"prune": 0.5, "prune_schedule": "oneshot", "prune_start": 0.5}
+    arguments |= {"prune": 0.5, "prune_schedule": "oneshot", "prune_start": 0.5, **ANY_CHOICE}
     trainer = Own(overrides={"model": str(SMALL_MODEL), **arguments})
     trainer.add_callback("on_train_epoch_end", after)
     with caplog.at_level(logging.WARNING, logger="ultralytics"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from tests.helpers.runs import SMALL, record_of, train, widths
+from tests.helpers.runs import keep_as_killed, record_of, train, widths
 from tests.helpers.small_models import untrained
 from yolo_prune.host import cadence
 from yolo_prune.host.run import Run
@@ -36,38 +36,23 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class KilledError(Exception):
-    """Ends a training at a moment."""
-
-
-def killed(data: Path, folder: Path, at_epoch: int, at_batch: int, **arguments: Any) -> None:
-    count = {"batch": 0}
-
-    def begin(trainer: Any) -> None:
-        count["batch"] = 0
-
-    def kill(trainer: Any) -> None:
-        count["batch"] += 1
-        if (trainer.epoch, count["batch"]) == (at_epoch, at_batch):
-            raise KilledError
-
-    yolo = untrained()
-    yolo.add_callback("on_train_epoch_start", begin)
-    yolo.add_callback("on_train_batch_end", kill)
-    with pytest.raises(KilledError):
-        yolo.train(data=str(data), project=str(folder), name="run", exist_ok=True, **{**SMALL, **arguments})
+    """Ends a training in the middle of an epoch."""
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_killed_and_resumed_run_takes_the_steps_of_one_that_was_not(
     name: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    arguments = RECIPES[name]
-    whole = train(tiny_data, tmp_path / "whole", **arguments)
-    killed(tiny_data, tmp_path / "killed", 2, 2, **arguments)
-    assert len(list((tmp_path / "killed" / "run" / "pruning").glob("resume-*.pt"))) == 1
-    resumed = YOLO(tmp_path / "killed" / "run" / "weights" / "last.pt")
+    run, whole = tmp_path / "run", untrained()
+    keep_as_killed(whole, 2, 1, tmp_path / "killed")
+    train(tiny_data, tmp_path, whole, **RECIPES[name])
+    run.rename(tmp_path / "whole")
+    (tmp_path / "killed").rename(run)
+    assert len(list((run / "pruning").glob("resume-*.pt"))) == 1
+    assert [row["epoch"] for row in record_of(run)["history"]] == [1, 2]
+    resumed = YOLO(run / "weights" / "last.pt")
     resumed.train(resume=True)
-    expected, found = (record_of(tmp_path / run / "run") for run in ("whole", "killed"))
+    expected, found = record_of(tmp_path / "whole"), record_of(run)
     assert [row["params"] for row in found["steps"]] == [row["params"] for row in expected["steps"]]
     assert found["layers"] == expected["layers"]
     assert widths(resumed.model) == widths(whole.model)
@@ -75,13 +60,20 @@ def test_a_killed_and_resumed_run_takes_the_steps_of_one_that_was_not(
     one, other = (trainer.trainer.ema.ema.state_dict() for trainer in (whole, resumed))
     if name != "max_drop":  # the state is kept until all widths are decided, and here the last epochs come after that
         assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    assert not list((tmp_path / "killed" / "run" / "pruning").glob("resume-*.pt")), "no more is to be decided"
+    assert not list((run / "pruning").glob("resume-*.pt")), "no more is to be decided"
 
 
 def test_a_checkpoint_that_was_copied_away_is_resumed_with_a_word(
     tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    killed(tiny_data, tmp_path, 2, 1, **DEFAULT)
+    def kill(trainer: Any) -> None:
+        if trainer.epoch == 2:
+            raise KilledError
+
+    yolo = untrained()
+    yolo.add_callback("on_train_batch_end", kill)
+    with pytest.raises(KilledError):
+        train(tiny_data, tmp_path, yolo, **DEFAULT)
     for path in (tmp_path / "run" / "pruning").glob("resume-*.pt"):
         path.unlink()
     with caplog.at_level(logging.WARNING, logger="ultralytics"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_prune
 from tests.helpers.checkout import needs
-from tests.helpers.runs import record_of, train
+from tests.helpers.runs import ANY_CHOICE, keep_as_killed, record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import HostError, PruneError
@@ -34,11 +35,15 @@ TWO_STEPS: dict[str, Any] = {
     "prune_start": 0.2,
     "prune_end": 0.6,
 }
+KILLED_IN = (1, 2, 4)  # epochs, from 0: at the first step, between the two, and after them
 
 
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth."""
+    """The save_dir of a run of five epochs with two steps, at the start of the second and of the fourth.
+
+    Beside it is what a kill in one of KILLED_IN would have left of it.
+    """
     folder = tmp_path_factory.mktemp("session")
     model = untrained()
 
@@ -47,6 +52,8 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(f"{trainer.epoch + 1} {record_of(folder / 'run')['history'][-1]['epoch']}\n")
 
     model.add_callback("on_model_save", note)
+    for epoch in KILLED_IN:
+        keep_as_killed(model, epoch, 0, folder / f"killed in {epoch}")
     train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
     return folder / "run"
 
@@ -150,7 +157,7 @@ def test_the_hosts_loggers_see_params_and_gflops(tiny_data: Path, tmp_path: Path
         trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
 
     yolo.add_callback("on_pretrain_routine_start", integrate)
-    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5)
+    train(tiny_data, tmp_path, yolo, epochs=2, prune=0.5, prune_schedule="oneshot", prune_start=0.5, **ANY_CHOICE)
     assert scalars["model/GFLOPs", 2] <= 0.5 * scalars["model/GFLOPs", 1]
     assert scalars["model/parameters", 2] < scalars["model/parameters", 1]
 
@@ -174,15 +181,21 @@ def stop_in(yolo: YOLO, epoch: int) -> None:
     yolo.add_callback("on_train_batch_end", stop)
 
 
-@pytest.mark.parametrize("killed_in", [1, 2, 4])
-def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, tiny_data: Path, tmp_path: Path) -> None:
-    yolo = untrained()
-    stop_in(yolo, killed_in)
-    with pytest.raises(StoppedError):
-        train(tiny_data, tmp_path, yolo, epochs=5, **TWO_STEPS)
-    last = tmp_path / "run" / "weights" / "last.pt"
-    YOLO(last).train(resume=True)
-    again, expected = record_of(tmp_path / "run"), record_of(run)
+@pytest.fixture
+def whole(run: Path, tmp_path: Path) -> Iterator[Path]:
+    """The run, moved away so that what is left of it by a kill can stand in its place; put back afterwards."""
+    away = Path(shutil.move(run, tmp_path / "whole"))
+    yield away
+    shutil.rmtree(run)
+    shutil.move(away, run)
+
+
+@pytest.mark.parametrize("killed_in", KILLED_IN)
+def test_a_resumed_run_ends_at_the_same_widths(killed_in: int, run: Path, whole: Path) -> None:
+    shutil.copytree(run.parent / f"killed in {killed_in}", run)
+    assert [row["epoch"] for row in record_of(run)["history"]] == list(range(1, killed_in + 1))
+    YOLO(run / "weights" / "last.pt").train(resume=True)
+    again, expected = record_of(run), record_of(whole)
     assert [row["epoch"] for row in again["steps"]] == [2, 4]
     assert [row["epoch"] for row in again["history"]] == [1, 2, 3, 4, 5]
     assert again["baseline"]["gflops"] == expected["baseline"]["gflops"]
@@ -232,7 +245,7 @@ def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) ->
             trainer.best_fitness = 99.0
 
     yolo.add_callback("on_fit_epoch_end", claim)
-    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4)
+    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4, **ANY_CHOICE)
     model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
     record = record_of(tmp_path / "run")
     assert seen[1] == record["steps"][0]["fitness_cut"] < 99, "the best of the dense width is forgotten at the cut"
@@ -251,7 +264,7 @@ def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Pat
 def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.deployment, "at_end", lambda *_: None)  # tests/training/test_deployment.py has it
     wanted = load(name)
-    train(tiny_data, tmp_path, epochs=3, val=False, prune=name)
+    train(tiny_data, tmp_path, epochs=2, val=False, prune=name)
     record = record_of(tmp_path / "run")
     assert record["recipe"]["name"] == name
     assert wanted.flops is not None
