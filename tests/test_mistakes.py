@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ultralytics.utils.torch_utils import get_num_params
 import yolo_prune
 from tests.helpers import custom_blocks
 from tests.helpers.runs import record_of, train
+from tests.helpers.small_models import untrained
 from yolo_prune import files
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.write_yaml import write_yaml
@@ -25,7 +27,7 @@ from yolo_prune.errors import PruneError
 
 
 def test_a_model_from_a_yaml_stays_pruned_in_its_training(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo_prune.prune(yolo, flops="50%")
     narrow = get_num_params(yolo.model)
     train(tiny_data, tmp_path, yolo, epochs=1)
@@ -34,14 +36,14 @@ def test_a_model_from_a_yaml_stays_pruned_in_its_training(tiny_data: Path, tmp_p
 
 
 def test_attach_and_arguments_together_are_refused(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo_prune.attach(yolo, "oneshot")
     with pytest.raises(PruneError, match="both ask for pruning"):
         train(tiny_data, tmp_path, yolo, epochs=2, prune=0.3, prune_schedule="oneshot")
 
 
 def test_the_last_attach_counts_and_speaks_once(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo_prune.attach(yolo, "oneshot", flops="80%")
     yolo_prune.attach(yolo, "oneshot", flops="60%")
     with caplog.at_level("INFO", logger="ultralytics"):
@@ -57,7 +59,7 @@ def test_attach_wants_a_yolo_object() -> None:
 
 
 def test_a_run_that_stops_early_says_what_is_missing(tiny_data: Path, tmp_path: Path, caplog: Any) -> None:
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", True))
     with caplog.at_level("INFO", logger="ultralytics"):
         train(tiny_data, tmp_path, yolo, epochs=6, prune=0.5, prune_steps=3, prune_start=0, prune_end=0.8)
@@ -71,6 +73,16 @@ def test_a_file_where_the_record_goes_is_said_before_training(tiny_data: Path, t
     with pytest.raises(PruneError, match="cannot be written, which is to hold the record"):
         train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot")
     assert (tmp_path / "run" / "pruning").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pruned checkpoint."""
+    yolo = untrained()
+    yolo_prune.prune(yolo, flops="50%")
+    path = tmp_path_factory.mktemp("pruned") / "best.pt"
+    torch.save({"model": yolo.model}, path)
+    return path
 
 
 def _no_widths(spec: dict[str, Any]) -> None:
@@ -94,8 +106,10 @@ def _unknown(spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("damage", [_no_widths, _text, _negative, _short, _unknown])
-def test_a_damaged_architecture_is_one_line(damage: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
-    path = write_yaml(str(_pruned(tmp_path)), safe=False)
+def test_a_damaged_architecture_is_one_line(
+    damage: Callable[[dict[str, Any]], None], pruned: Path, tmp_path: Path
+) -> None:
+    path = write_yaml(str(shutil.copy(pruned, tmp_path)), safe=False)
     spec = yaml.safe_load(path.read_text())
     damage(spec)
     path.write_text(yaml.safe_dump(spec))
@@ -104,15 +118,8 @@ def test_a_damaged_architecture_is_one_line(damage: Callable[[dict[str, Any]], N
         YOLO(path)
 
 
-def _pruned(folder: Path) -> Path:
-    yolo = YOLO("yolov8n.yaml")
-    yolo_prune.prune(yolo, flops="50%")
-    torch.save({"model": yolo.model}, folder / "best.pt")
-    return folder / "best.pt"
-
-
-def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = _pruned(tmp_path)
+def test_a_disk_without_room_is_one_line(pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = shutil.copy(pruned, tmp_path)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
