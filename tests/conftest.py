@@ -30,7 +30,10 @@ _SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
 os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
 
 
-# A worker is handed whole files. The longest come first, or one worker ends with a long one while the others wait.
+PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
+
+# A worker is handed whole files. The longest come first, or one worker ends with a long one while the others wait; and
+# those of seconds last.
 LONGEST = (
     "training/test_tasks.py",
     "test_lowest_host.py",
@@ -50,22 +53,37 @@ LONGEST = (
     "export/test_export.py",
     "host/test_platform.py",
     "planning/test_dry_cut.py",
+    "export/test_deployed.py",
+    "test_startup.py",
+    "export/test_trusted.py",
+    "export/test_trained_int8.py",
     "training/test_kill.py",
     "graph/test_custom_blocks.py",
     "training/test_latency_run.py",
     "cost/test_file_size.py",
     "training/test_resumed_widths.py",
+    "training/test_regularize.py",
+    "training/test_cuda.py",
+    "training/test_optimizers.py",
+    "training/test_recovery.py",
+    "training/test_kept_callbacks.py",
+    "graph/test_image_channels.py",
+    "graph/test_oracle.py",
+    "test_mistakes.py",
+    "training/test_teacher.py",
+    "device/test_this_machine.py",
+    "test_signals.py",
+    "surgery/test_masks.py",
+    "training/test_ddp_decisions.py",
     "surgery/test_undo.py",
 )
+SHORTEST = (*PURE, "report")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; all others stay in their order."""
+    """Put the longest files first, and the folders of the shortest last; all others stay in their order."""
     rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
-
-
-PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
+    items.sort(key=lambda item: rank.get(item.path, len(rank) + (item.path.parent.name in SHORTEST)))
 
 
 def _is_pure(path: Path) -> bool:
