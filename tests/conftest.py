@@ -252,30 +252,55 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Environments ---------------------------------------------------------------------------------------------------------
 
 
+def _made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of this session that the first worker to want it makes, for all workers.
+
+    Args:
+        name: of the folder. make: fills it; one that failed is called again by the next worker, on an empty one.
+    """
+    from filelock import FileLock  # torch needs it
+
+    base = request.getfixturevalue("tmp_path_factory").getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / name
+    made = folder / "made"
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(request: pytest.FixtureRequest) -> Path:
     """Build the wheel of this checkout, without isolation."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    (built,) = _made_once(request, "wheel", make).glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="session")
-def wheel_env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def wheel_env(request: pytest.FixtureRequest) -> Environment:
     """Return an environment in which the wheel is installed."""
     if os.environ.get("YOLO_PRUNE_TESTS") == "lowest":
         return Environment(Path(sys.prefix))  # as this one is, and with the lowest host
-    return make_environment(tmp_path_factory.mktemp("with") / "venv", [request.getfixturevalue("wheel")])
+    folder = _made_once(
+        request, "with", lambda folder: make_environment(folder / "venv", [request.getfixturevalue("wheel")])
+    )
+    return Environment(folder / "venv")
 
 
 @pytest.fixture(scope="session")
-def stock_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def stock_env(request: pytest.FixtureRequest) -> Environment:
     """Return an environment that has ultralytics and not yolo-prune."""
     if os.environ.get("YOLO_PRUNE_TESTS") == "lowest":
         pytest.skip("the environment of the lowest host lends yolo-prune too")
-    environment = make_environment(tmp_path_factory.mktemp("without") / "venv")
+    environment = Environment(_made_once(request, "without", lambda folder: make_environment(folder / "venv")) / "venv")
     probe = environment.run("python", "-c", "import importlib.util as u; print(u.find_spec('yolo_prune'))")
     assert probe.out.strip() == "None", f"yolo_prune can be imported in the stock environment: {probe.text}"
     return environment
