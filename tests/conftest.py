@@ -155,16 +155,22 @@ def _own_clock() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave pruning.png empty: to draw it takes as long as an epoch.
+DRAWN = ("test_pictures.py", "test_picture.py", "test_docs.py")  # what is tested there are the pictures
 
-    It is drawn in runs of fixtures and of subprocesses, and of every kind of record in tests/report/test_pictures.py.
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_picture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave pruning.png and export.png empty: to draw one takes as long as an epoch.
+
+    They are drawn in subprocesses, in DRAWN, and where a fixture says so for a test of what a run leaves.
     """
-    if not _is_pure(request.path) and request.path.name != "test_pictures.py":
-        from yolo_prune.report import pictures
+    if _is_pure(request.path) or request.path.name in DRAWN:
+        yield
+        return
+    from tests.helpers import drawing
 
-        monkeypatch.setattr(pictures, "picture", lambda record, path: path.write_bytes(b""))
+    with drawing.left_out():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

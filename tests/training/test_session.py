@@ -18,6 +18,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_prune
 from tests.helpers.checkout import needs
+from tests.helpers.drawing import drawn
 from tests.helpers.runs import record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.cost.model_size import Size
@@ -47,7 +48,8 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(f"{trainer.epoch + 1} {record_of(folder / 'run')['history'][-1]['epoch']}\n")
 
     model.add_callback("on_model_save", note)
-    train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
+    with drawn():
+        train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
     return folder / "run"
 
 
