@@ -6,6 +6,7 @@ Nothing here reaches for the network. Tests on real weights or real data skip, w
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
@@ -17,8 +18,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,15 +119,30 @@ def _in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leave out what takes time in every training of this process and changes nothing that is tested.
 
     Files are not flushed to the disk; the host looks for garbage where a training begins and after each of its epochs
-    (8.4.190, trainer `_clear_memory`).
+    (8.4.190, trainer `_clear_memory`), and counts the FLOPs of a model for the line that it prints of it (nn/tasks.py
+    `info`). Each of torch's modules has ten dicts, most of them empty, that a deepcopy would take apart.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         if not all(_is_pure(item.path) for item in request.session.items):
             from ultralytics.engine.trainer import BaseTrainer
+            from ultralytics.nn import tasks
 
             patch.setattr(BaseTrainer, "_clear_memory", lambda self, threshold=None: None)
+            patch.setattr(tasks, "model_info", lambda *given, **more: None)
+            patch.setitem(copy._deepcopy_dispatch, OrderedDict, _deepcopy_ordered)  # type: ignore[attr-defined]
         yield
+
+
+def _deepcopy_ordered(given: OrderedDict[Any, Any], memo: dict[int, Any]) -> OrderedDict[Any, Any]:
+    """What copy.deepcopy makes of an OrderedDict, in a fifth of the time."""
+    made: OrderedDict[Any, Any] = OrderedDict()
+    memo[id(given)] = made
+    if vars(given):  # such as the `_metadata` of a state_dict
+        vars(made).update(copy.deepcopy(vars(given), memo))
+    for key, value in given.items():
+        made[copy.deepcopy(key, memo)] = copy.deepcopy(value, memo)
+    return made
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -221,9 +239,9 @@ def bccd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(found / "labels", folder / "labels", ignore=shutil.ignore_patterns("*.cache"))
     data["path"] = str(folder)
     data.pop("download", None)
-    copy = folder / "bccd.yaml"
-    copy.write_text(yaml.safe_dump(data), encoding="utf-8")
-    return copy
+    copied = folder / "bccd.yaml"
+    copied.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return copied
 
 
 @pytest.fixture(scope="session")
