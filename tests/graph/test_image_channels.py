@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ultralytics import YOLO
 
 import yolo_prune
 from tests.helpers.runs import record_of, train, widths
+from tests.helpers.small_models import untrained
 from yolo_prune.commands.apply import apply
 from yolo_prune.host import trainable_check
 
@@ -39,24 +41,32 @@ def with_channels(data: Path, channels: int, folder: Path) -> Path:
     return path
 
 
-def pruned(folder: Path, stock: str = "yolov8n.yaml") -> Path:
-    yolo = YOLO(stock)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pruned checkpoint."""
+    yolo = untrained()
     yolo_prune.prune(yolo, flops="50%")
-    torch.save({"model": yolo.model, "ema": None, "epoch": -1, "train_args": {}}, folder / "pruned.pt")
-    return folder / "pruned.pt"
+    path = tmp_path_factory.mktemp("pruned") / "pruned.pt"
+    torch.save({"model": yolo.model, "ema": None, "epoch": -1, "train_args": {}}, path)
+    return path
+
+
+@pytest.fixture
+def pruned(made: Path, tmp_path: Path) -> Path:
+    """A copy in the folder of the test."""
+    return Path(shutil.copy(made, tmp_path))
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_pruned_model_trains_on_images_of_other_channels_at_its_widths(
-    channels: int, tiny_data: Path, tmp_path: Path
+    channels: int, pruned: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    path = pruned(tmp_path)
-    before = widths(YOLO(path).model)
+    before = widths(YOLO(pruned).model)
     data = with_channels(tiny_data, channels, tmp_path)
-    trained = train(data, tmp_path, YOLO(path), epochs=1)
+    trained = train(data, tmp_path, YOLO(pruned), epochs=1)
     now = widths(trained.model)
     assert now.pop("model.0.conv") == (before.pop("model.0.conv")[0], channels)
-    head = ("model.22.cv3.0.2", "model.22.cv3.1.2", "model.22.cv3.2.2")  # of two classes
+    head = ("model.10.cv3.0.2", "model.10.cv3.1.2")  # of two classes
     assert all(now.pop(name)[0] == 2 and before.pop(name)[0] == 80 for name in head)
     assert now == before
     last = tmp_path / "run" / "weights" / "last.pt"
@@ -69,10 +79,9 @@ def now_first(yolo: YOLO) -> int:
     return widths(yolo.model)["model.0.conv"][0]
 
 
-def test_it_is_pruned_again_and_resumed(tiny_data: Path, tmp_path: Path) -> None:
-    path = pruned(tmp_path)
+def test_it_is_pruned_again_and_resumed(pruned: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = with_channels(tiny_data, 1, tmp_path)
-    train(data, tmp_path, YOLO(path), epochs=2, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
+    train(data, tmp_path, YOLO(pruned), epochs=2, prune=0.3, prune_schedule="oneshot", prune_start=0.5)
     record = record_of(tmp_path / "run")
     assert record["final"]["gflops"] <= 0.7 * record["baseline"]["gflops"]
     last = tmp_path / "run" / "weights" / "last.pt"
@@ -82,10 +91,9 @@ def test_it_is_pruned_again_and_resumed(tiny_data: Path, tmp_path: Path) -> None
     YOLO(tmp_path / "smaller.pt").predict(torch.zeros(1, 1, 64, 64), imgsz=64, verbose=False)
 
 
-def test_an_old_checkpoint_that_does_not_say_its_channels(tiny_data: Path, tmp_path: Path) -> None:
-    path = pruned(tmp_path)
-    content = torch.load(path, weights_only=False)
+def test_an_old_checkpoint_that_does_not_say_its_channels(pruned: Path, tiny_data: Path, tmp_path: Path) -> None:
+    content = torch.load(pruned, weights_only=False)
     del content["model"].yaml["yolo_prune"]["channels"]
-    torch.save(content, path)
-    trained = train(with_channels(tiny_data, 1, tmp_path), tmp_path, YOLO(path), epochs=1)
+    torch.save(content, pruned)
+    trained = train(with_channels(tiny_data, 1, tmp_path), tmp_path, YOLO(pruned), epochs=1)
     assert widths(trained.model)["model.0.conv"][1] == 1

@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.helpers.oracle import lively
 from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.small_models import untrained
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.recipe.sparsity_pattern import Pattern, parse
 from yolo_prune.surgery import masks, widths
@@ -200,7 +201,7 @@ def test_a_resumed_run_keeps_the_zeros(tiny_data: Path, tmp_path: Path) -> None:
         if trainer.epoch == 2:
             raise StopError
 
-    yolo = YOLO("yolov8n.yaml")
+    yolo = untrained()
     yolo.add_callback("on_train_epoch_start", stop)
     arguments = {"prune_sparsity": 0.5, "prune_steps": 1, "prune_start": 0.25, "prune_end": 0.25}
     with pytest.raises(StopError):
