@@ -6,6 +6,7 @@ Nothing here reaches for the network. Tests on real weights or real data skip, w
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
@@ -17,8 +18,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +33,10 @@ _SETTINGS = tempfile.TemporaryDirectory(prefix="yolo-prune-settings-")
 os.environ["YOLO_CONFIG_DIR"] = _SETTINGS.name
 
 
-# A worker is handed whole files. The longest come first, or one worker ends with a long one while the others wait.
+PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
+
+# A worker is handed whole files. The longest come first, or one worker ends with a long one while the others wait; and
+# those of seconds last.
 LONGEST = (
     "training/test_tasks.py",
     "test_lowest_host.py",
@@ -50,22 +56,37 @@ LONGEST = (
     "export/test_export.py",
     "host/test_platform.py",
     "planning/test_dry_cut.py",
+    "export/test_deployed.py",
+    "test_startup.py",
+    "export/test_trusted.py",
+    "export/test_trained_int8.py",
     "training/test_kill.py",
     "graph/test_custom_blocks.py",
     "training/test_latency_run.py",
     "cost/test_file_size.py",
     "training/test_resumed_widths.py",
+    "training/test_regularize.py",
+    "training/test_cuda.py",
+    "training/test_optimizers.py",
+    "training/test_recovery.py",
+    "training/test_kept_callbacks.py",
+    "graph/test_image_channels.py",
+    "graph/test_oracle.py",
+    "test_mistakes.py",
+    "training/test_teacher.py",
+    "device/test_this_machine.py",
+    "test_signals.py",
+    "surgery/test_masks.py",
+    "training/test_ddp_decisions.py",
     "surgery/test_undo.py",
 )
+SHORTEST = (*PURE, "report")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; all others stay in their order."""
+    """Put the longest files first, and the folders of the shortest last; all others stay in their order."""
     rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
-
-
-PURE = ("allocation", "recipe")  # wings that know neither torch nor the host, so that their tests run in seconds
+    items.sort(key=lambda item: rank.get(item.path, len(rank) + (item.path.parent.name in SHORTEST)))
 
 
 def _is_pure(path: Path) -> bool:
@@ -98,15 +119,30 @@ def _in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leave out what takes time in every training of this process and changes nothing that is tested.
 
     Files are not flushed to the disk; the host looks for garbage where a training begins and after each of its epochs
-    (8.4.190, trainer `_clear_memory`).
+    (8.4.190, trainer `_clear_memory`), and counts the FLOPs of a model for the line that it prints of it (nn/tasks.py
+    `info`). Each of torch's modules has ten dicts, most of them empty, that a deepcopy would take apart.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         if not all(_is_pure(item.path) for item in request.session.items):
             from ultralytics.engine.trainer import BaseTrainer
+            from ultralytics.nn import tasks
 
             patch.setattr(BaseTrainer, "_clear_memory", lambda self, threshold=None: None)
+            patch.setattr(tasks, "model_info", lambda *given, **more: None)
+            patch.setitem(copy._deepcopy_dispatch, OrderedDict, _deepcopy_ordered)  # type: ignore[attr-defined]
         yield
+
+
+def _deepcopy_ordered(given: OrderedDict[Any, Any], memo: dict[int, Any]) -> OrderedDict[Any, Any]:
+    """What copy.deepcopy makes of an OrderedDict, in a fifth of the time."""
+    made: OrderedDict[Any, Any] = OrderedDict()
+    memo[id(given)] = made
+    if vars(given):  # such as the `_metadata` of a state_dict
+        vars(made).update(copy.deepcopy(vars(given), memo))
+    for key, value in given.items():
+        made[copy.deepcopy(key, memo)] = copy.deepcopy(value, memo)
+    return made
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -137,16 +173,22 @@ def _own_clock() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave pruning.png empty: to draw it takes as long as an epoch.
+DRAWN = ("test_pictures.py", "test_picture.py", "test_docs.py")  # what is tested there are the pictures
 
-    It is drawn in runs of fixtures and of subprocesses, and of every kind of record in tests/report/test_pictures.py.
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_picture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave pruning.png and export.png empty: to draw one takes as long as an epoch.
+
+    They are drawn in subprocesses, in DRAWN, and where a fixture says so for a test of what a run leaves.
     """
-    if not _is_pure(request.path) and request.path.name != "test_pictures.py":
-        from yolo_prune.report import pictures
+    if _is_pure(request.path) or request.path.name in DRAWN:
+        yield
+        return
+    from tests.helpers import drawing
 
-        monkeypatch.setattr(pictures, "picture", lambda record, path: path.write_bytes(b""))
+    with drawing.left_out():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -197,9 +239,9 @@ def bccd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(found / "labels", folder / "labels", ignore=shutil.ignore_patterns("*.cache"))
     data["path"] = str(folder)
     data.pop("download", None)
-    copy = folder / "bccd.yaml"
-    copy.write_text(yaml.safe_dump(data), encoding="utf-8")
-    return copy
+    copied = folder / "bccd.yaml"
+    copied.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return copied
 
 
 @pytest.fixture(scope="session")
@@ -234,30 +276,55 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Environments ---------------------------------------------------------------------------------------------------------
 
 
+def _made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of this session that the first worker to want it makes, for all workers.
+
+    Args:
+        name: of the folder. make: fills it; one that failed is called again by the next worker, on an empty one.
+    """
+    from filelock import FileLock  # torch needs it
+
+    base = request.getfixturevalue("tmp_path_factory").getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / name
+    made = folder / "made"
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(request: pytest.FixtureRequest) -> Path:
     """Build the wheel of this checkout, without isolation."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    (built,) = _made_once(request, "wheel", make).glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="session")
-def wheel_env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def wheel_env(request: pytest.FixtureRequest) -> Environment:
     """Return an environment in which the wheel is installed."""
     if os.environ.get("YOLO_PRUNE_TESTS") == "lowest":
         return Environment(Path(sys.prefix))  # as this one is, and with the lowest host
-    return make_environment(tmp_path_factory.mktemp("with") / "venv", [request.getfixturevalue("wheel")])
+    folder = _made_once(
+        request, "with", lambda folder: make_environment(folder / "venv", [request.getfixturevalue("wheel")])
+    )
+    return Environment(folder / "venv")
 
 
 @pytest.fixture(scope="session")
-def stock_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def stock_env(request: pytest.FixtureRequest) -> Environment:
     """Return an environment that has ultralytics and not yolo-prune."""
     if os.environ.get("YOLO_PRUNE_TESTS") == "lowest":
         pytest.skip("the environment of the lowest host lends yolo-prune too")
-    environment = make_environment(tmp_path_factory.mktemp("without") / "venv")
+    environment = Environment(_made_once(request, "without", lambda folder: make_environment(folder / "venv")) / "venv")
     probe = environment.run("python", "-c", "import importlib.util as u; print(u.find_spec('yolo_prune'))")
     assert probe.out.strip() == "None", f"yolo_prune can be imported in the stock environment: {probe.text}"
     return environment

@@ -18,7 +18,7 @@ from ultralytics import YOLO
 
 import yolo_prune.training
 from tests.helpers.checkout import ROOT
-from tests.helpers.environments import Environment
+from tests.helpers.environments import Done, Environment
 from tests.helpers.small_models import SMALL_MODEL
 from yolo_prune import callbacks, install
 from yolo_prune.errors import HostError, RecipeError
@@ -159,10 +159,33 @@ def test_unset_arguments_pass() -> None:
             assert cfg.get_cfg(overrides={"prune": unset, "mode": mode}).mode == mode
 
 
-def test_a_plain_run_has_the_arguments_of_the_host_alone(wheel_env: Environment, stock_env: Environment) -> None:
-    code = "from ultralytics.cfg import get_cfg; print(sorted(vars(get_cfg(overrides={'epochs': 3}))))"
-    with_plugin, without = (environment.run("python", "-c", code) for environment in (wheel_env, stock_env))
-    assert with_plugin.out.splitlines()[-1] == without.out.splitlines()[-1], with_plugin.text
+ARGUMENTS_OF_A_RUN = "from ultralytics.cfg import get_cfg; print(sorted(vars(get_cfg(overrides={'epochs': 3}))))"
+PLAIN = f"""
+import sys
+from types import SimpleNamespace
+from ultralytics.utils.callbacks import default_callbacks
+import ultralytics.cfg as cfg
+from yolo_prune import callbacks
+trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
+for callback in callbacks.CALLBACKS:
+    assert callback in default_callbacks[callback.__name__]
+    callback(trainer)
+print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
+print("torch_pruning" in sys.modules)
+{ARGUMENTS_OF_A_RUN}
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(wheel_env: Environment) -> Done:
+    """What a fresh interpreter imports in a plain run, and the arguments of the run."""
+    return wheel_env.run("python", "-c", PLAIN)
+
+
+def test_a_plain_run_has_the_arguments_of_the_host_alone(plain: Done, stock_env: Environment) -> None:
+    without = stock_env.run("python", "-c", ARGUMENTS_OF_A_RUN)
+    assert without.code == 0, without.text
+    assert plain.out.splitlines()[-1] == without.out.splitlines()[-1], plain.text
 
 
 def test_the_hosts_defaults_keep_the_arguments() -> None:
@@ -243,23 +266,9 @@ def test_a_plain_run_does_not_reach_the_session(seen: list[str]) -> None:
     assert seen == []
 
 
-def test_a_plain_run_does_not_even_import_it(wheel_env: Environment) -> None:
-    code = """
-import sys
-from types import SimpleNamespace
-from ultralytics.utils.callbacks import default_callbacks
-import ultralytics.cfg as cfg
-from yolo_prune import callbacks
-trainer = SimpleNamespace(args=cfg.DEFAULT_CFG, model=None)
-for callback in callbacks.CALLBACKS:
-    assert callback in default_callbacks[callback.__name__]
-    callback(trainer)
-print(sorted(name for name in sys.modules if name.startswith("yolo_prune")))
-print("torch_pruning" in sys.modules)
-"""
-    done = wheel_env.run("python", "-c", code)
-    modules, pruning = done.out.splitlines()[-2:]
-    assert pruning == "False", done.text
+def test_a_plain_run_does_not_even_import_it(plain: Done) -> None:
+    modules, pruning = plain.out.splitlines()[-3:-1]
+    assert pruning == "False", plain.text
     assert "yolo_prune.training" not in modules
     assert "yolo_prune.surgery" not in modules
 

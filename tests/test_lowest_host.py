@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.checkout import ROOT
 from tests.helpers.environments import Environment, make_environment
 from tests.helpers.small_models import SMALL_MODEL
-from tests.test_wheel import shapes, yolo_train
+from tests.test_wheel import COMMANDS, SMALL, shapes
 from yolo_prune.host import releases
 
 # What touches the host is run against the newest by this very suite. Here, against the lowest, stand the tests that
@@ -50,28 +50,51 @@ def without(lowest_env: Environment, tmp_path_factory: pytest.TempPathFactory) -
     return environment
 
 
+# A command that fails, and then another, in one process
+FAILS_THEN = """
+import sys, traceback
+from ultralytics import cfg
+for words in sys.argv[1:]:
+    sys.argv = cfg.ARGV = ["yolo", *words.split()]
+    try:
+        cfg.entrypoint()
+    except Exception:
+        traceback.print_exc()
+        print("FAILED", words.split()[0])
+    else:
+        print("DONE", words.split()[0])
+"""
+
+
 def test_the_lowest_host_prunes_and_trains_again_and_stock_refuses(
     lowest_env: Environment, without: Environment, tiny_data: Path, tmp_path: Path
 ) -> None:
-    done = yolo_train(
-        lowest_env, tiny_data, tmp_path / "a", f"model={SMALL_MODEL}", "epochs=3", "prune=0.5", "prune_steps=2"
+    same = " ".join((f"data={tiny_data}", "name=run", "exist_ok=True", *SMALL))
+    best = tmp_path / "a" / "run" / "weights" / "best.pt"
+    trainings = (
+        f"train project={tmp_path / 'a'} model={SMALL_MODEL} epochs=3 prune=0.5 prune_steps=2",
+        f"train project={tmp_path / 'b'} model={best} epochs=1",
     )
+    done = lowest_env.run("python", "-c", COMMANDS, same, *trainings)
     assert done.code == 0, done.text[-3000:]
     record = json.loads((tmp_path / "a" / "run" / "pruning" / "record.json").read_text())
     assert 0.48 <= record["final"]["gflops"] / record["baseline"]["gflops"] <= 0.5
     assert [row["fitness_after"] is not None for row in record["steps"]] == [True] * len(record["steps"])
-    best = tmp_path / "a" / "run" / "weights" / "best.pt"
-    done = yolo_train(lowest_env, tiny_data, tmp_path / "b", f"model={best}", "epochs=1")
-    assert done.code == 0, done.text[-3000:]
     assert shapes(best) == shapes(tmp_path / "b" / "run" / "weights" / "best.pt")
     assert len(shapes(best)) > 50
 
-    done = yolo_train(without, tiny_data, tmp_path / "c", f"model={best}", "epochs=1")
-    assert done.code != 0
+    commands = (
+        f"train project={tmp_path / 'c'} model={best} epochs=1 {same}",
+        f"predict model={best} source={tiny_data.parent / 'images' / 'val'} imgsz=64",
+    )
+    done = without.run("python", "-c", FAILS_THEN, *commands)
+    assert done.code == 0, done.text[-3000:]
+    assert [line for line in done.out.splitlines() if line.startswith(("FAILED", "DONE"))] == [
+        "FAILED train",
+        "DONE predict",
+    ], done.text[-3000:]
     assert "pip install yolo-prune" in done.text
     assert f"Ultralytics {releases.LOWEST}" in done.text
-    done = without.run("yolo", "predict", f"model={best}", f"source={tiny_data.parent / 'images' / 'val'}", "imgsz=64")
-    assert done.code == 0, done.text[-3000:]
 
 
 def test_commands_that_load_a_file_say_that_this_host_cannot_do_it_safely(

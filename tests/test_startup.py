@@ -13,30 +13,46 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.checkout import ROOT
-from tests.helpers.environments import Environment, make_environment
+from tests.helpers.environments import Done, Environment, make_environment
 from yolo_prune import _startup
 
 SHOW = "import ultralytics.cfg as c; print('prune' in c.DEFAULT_CFG_DICT, hasattr(c.DEFAULT_CFG, 'prune'))"
 IMPORT_US = 5000  # what our line may cost a plain python, in microseconds
+SHOW_AND_VERSION = f"""
+import sys
+sys.argv = ["yolo", "version"]
+{SHOW}
+c.entrypoint()
+"""
 
 
 # Live, off, absent ----------------------------------------------------------------------------------------------------
 
 
-def test_off_with_yolo_prune_0(wheel_env: Environment) -> None:
-    done = wheel_env.run("python", "-c", SHOW, env={"YOLO_PRUNE": "0"})
-    assert done.out.split()[-2:] == ["False", "False"], done.text
+@pytest.fixture(scope="module")
+def absent(stock_env: Environment) -> Done:
+    """What a fresh interpreter says without the wheel: of the arguments, then `yolo version`."""
+    return stock_env.run("python", "-c", SHOW_AND_VERSION)
 
 
-def test_absent_without_the_wheel(stock_env: Environment) -> None:
-    assert stock_env.run("python", "-c", SHOW).out.split()[-2:] == ["False", "False"]
+@pytest.fixture(scope="module")
+def off(wheel_env: Environment) -> Done:
+    """The same with the wheel and YOLO_PRUNE=0."""
+    return wheel_env.run("python", "-c", SHOW_AND_VERSION, env={"YOLO_PRUNE": "0"})
 
 
-def test_plain_yolo_goes_on(wheel_env: Environment, stock_env: Environment) -> None:
-    plain = stock_env.run("yolo", "version")
-    for off in (None, "0"):
-        done = wheel_env.run("yolo", "version", env={"YOLO_PRUNE": off})
-        assert (done.code, done.out.split()[-1], done.err) == (0, plain.out.split()[-1], plain.err)
+def test_off_with_yolo_prune_0(off: Done) -> None:
+    assert off.out.split()[-3:-1] == ["False", "False"], off.text
+
+
+def test_absent_without_the_wheel(absent: Done) -> None:
+    assert absent.out.split()[-3:-1] == ["False", "False"], absent.text
+
+
+def test_plain_yolo_goes_on(wheel_env: Environment, absent: Done, off: Done) -> None:
+    assert absent.out.split()[-1].count(".") == 2, absent.text
+    for done in (off, wheel_env.run("yolo", "version")):
+        assert (done.code, done.out.split()[-1], done.err) == (0, absent.out.split()[-1], absent.err)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -93,15 +109,19 @@ def test_a_plain_python_pays_little(wheel_env: Environment) -> None:
     assert min(sum(run[name] for name in ours) for run in runs) < IMPORT_US
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment in which a plugin is to be broken."""
+    return make_environment(tmp_path_factory.mktemp("broken") / "venv")
+
+
 @pytest.mark.parametrize("broken", ["gone", "init", "startup", "install"])
-def test_a_broken_plugin_is_one_line_and_no_more(broken: str, tmp_path: Path) -> None:
-    environment = make_environment(tmp_path / "venv")
+def test_a_broken_plugin_is_one_line_and_no_more(broken: str, environment: Environment) -> None:
     package = environment.site / "yolo_prune"
     shutil.copy(ROOT / "yolo_prune.pth", environment.site)
-    shutil.copytree(ROOT / "yolo_prune", package)
-    if broken == "gone":
-        shutil.rmtree(package)
-    else:
+    shutil.rmtree(package, ignore_errors=True)
+    if broken != "gone":
+        shutil.copytree(ROOT / "yolo_prune", package)
         module = {"init": "__init__", "startup": "_startup", "install": "install"}[broken]
         (package / f"{module}.py").write_text("raise RuntimeError('no good')\n", encoding="utf-8")
     # `install` is imported with the host; the others fail when the interpreter starts, whatever it is to run.

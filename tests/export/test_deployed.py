@@ -54,7 +54,6 @@ for path in map(Path, sys.argv[1:]):
     exported = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.savez(path.with_suffix(".npz"), *raw, **{f"onnx_{i}": value for i, value in enumerate(exported)})
 """
-SHARES = 2  # processes that share the rows, so that few need to import torch
 
 
 class Deployed(NamedTuple):
@@ -69,21 +68,20 @@ class Deployed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def deployed(stock_env: Environment, tmp_path_factory: pytest.TempPathFactory) -> Callable[[support.Row], Deployed]:
-    """Return a function that prunes and deploys a row, with all others of its share."""
+    """Return a function that prunes and deploys a row, with all others, in one process that imports torch once."""
     pytest.importorskip("onnxruntime")
     done: dict[str, Deployed] = {}
-    files = [row.values[0] for row in COVER if not any(mark.args[0] for mark in row.marks)]
+    rows = [row.values[0] for row in COVER if not any(mark.args[0] for mark in row.marks)]
 
     def deploy(row: support.Row) -> Deployed:
-        if row.file not in done:
-            share = files[files.index(row) % SHARES :: SHARES]
+        if not done:
             folder = tmp_path_factory.mktemp("deployed")
-            made = [_pruned(other, folder / f"pruned-{Path(other.file).stem}.pt") for other in share]
+            made = [_pruned(other, folder / f"pruned-{Path(other.file).stem}.pt") for other in rows]
             told = stock_env.run(
                 *("python", "-c", STOCK, *(path for path, *_ in made)), env={"ULTRALYTICS_SAFE_LOAD": "1"}, timeout=600
             )
             assert told.code == 0, told.text[-3000:]
-            for other, (path, model, image, before) in zip(share, made, strict=True):
+            for other, (path, model, image, before) in zip(rows, made, strict=True):
                 with np.load(path.with_suffix(".npz")) as given:
                     raw = [given[f"arr_{i}"] for i in range(len(before))]
                     exported = [given[name] for name in sorted(given) if name.startswith("onnx_")]

@@ -13,6 +13,7 @@ import torch
 from ultralytics import YOLO
 
 from tests.helpers import small_models
+from tests.helpers.drawing import drawn
 from tests.helpers.oracle import lively
 from tests.helpers.untrained import QUICK, SIDE
 from yolo_prune.errors import PruneError, VerifyError
@@ -30,7 +31,8 @@ def everything(checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempP
     """Every format that this machine has, of one model, in FP32 and INT8 where there is one; and what was said."""
     folder = tmp_path_factory.mktemp("everything")
     path = Path(shutil.copy(checkpoint, folder / "best.pt"))
-    told = job.export(path, format=[*RUNTIMES, "engine"], quantize=8, data=tiny_data, **QUICK)
+    with drawn():
+        told = job.export(path, format=[*RUNTIMES, "engine"], quantize=8, data=tiny_data, **QUICK)
     return folder, told
 
 

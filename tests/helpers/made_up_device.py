@@ -16,6 +16,7 @@ from tests.planning.test_choice import dense
 from yolo_prune.cost import latency_model, layer_shapes, profile_file
 from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.device import probe_kit
+from yolo_prune.graph import channel_groups
 from yolo_prune.surgery import cut_channels
 
 
@@ -34,10 +35,11 @@ def truth(row: Row, steps: ChannelGrain) -> float:
 def random_networks() -> list[list[Row]]:
     """The layers of yolov8n at 320, and of 16 narrower ones."""
     model, _, _ = dense("n")
+    graph = channel_groups.build(model)
     networks = [model]
     for n in range(1, 17):
         networks.append(deepcopy(model))
-        cut_channels.apply(networks[-1], *probe_kit._random(model, n))
+        cut_channels.apply(networks[-1], *probe_kit._random(model, n, graph))
     return [[layer.row for layer in layer_shapes.layers_of(network, 320)] for network in networks]
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import yolo_prune
+from tests.helpers import typed
 from tests.helpers.checkout import ROOT
 from tests.helpers.untrained import save
 from yolo_prune import cli
@@ -69,7 +70,7 @@ def worker_of(run: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def swept(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """The sweep: SIGKILL while its second training is at work, then the same command to its end."""
+    """The sweep: SIGKILL while its second training is at work, then the same command to its end, in this process."""
     place = tmp_path_factory.mktemp("sweep")
     model, out = save(place / "best.pt", 0), place / "out"
     command = [sys.executable, "-m", "yolo_prune", *words(model, tiny_data, out)]
@@ -95,10 +96,10 @@ def swept(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "alive": [number for number in orphans if Path(f"/proc/{number}").exists()],
         "stamps": {path: stamp(path) for path in finished},
     }
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=1000, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = typed.yolo_prune(*words(model, tiny_data, out), cwd=place)
+    assert done.code == 0, done.text[-3000:]
     record = json.loads((out / "front.json").read_text())
-    return Swept(out, model, tiny_data, record, before, log + done.stdout)
+    return Swept(out, model, tiny_data, record, before, log + done.out)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="processes are looked for in /proc")

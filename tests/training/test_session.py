@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_prune
 from tests.helpers.checkout import needs
+from tests.helpers.drawing import drawn
 from tests.helpers.runs import ANY_CHOICE, keep_as_killed, record_of, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.cost.model_size import Size
@@ -54,7 +55,8 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.add_callback("on_model_save", note)
     for epoch in KILLED_IN:
         keep_as_killed(model, epoch, 0, folder / f"killed in {epoch}")
-    train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
+    with drawn():
+        train(tiny_data, folder, model, epochs=5, **TWO_STEPS)
     return folder / "run"
 
 

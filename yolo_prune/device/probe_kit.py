@@ -259,10 +259,12 @@ def note_input(artifact: Path, network: nn.Module, imgsz: int) -> None:
     artifact.with_name("input.json").write_text(json.dumps([channels, imgsz, imgsz]))
 
 
-def _random(network: nn.Module, seed: int) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
-    """Random widths of a model: one share for all, and its own deviation for each unit."""
+def _random(
+    network: nn.Module, seed: int, graph: channel_groups.ChannelGraph | None = None
+) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
+    """Random widths of a model: one share for all, and its own deviation for each unit. graph: of it, where known."""
     rng = np.random.default_rng(seed)
-    graph = channel_groups.build(network)
+    graph = graph or channel_groups.build(network)
     sizes = {group.name: group.size for group in graph.groups}
     scores = {name: rng.random(size) for name, size in sizes.items()}
     units = candidates.units(graph, scores, sizes, allocate.lowest_counts(sizes, min_channels=8, max_cut=0.9))
@@ -289,7 +291,7 @@ def _planned(network: nn.Module, percent: int, seed: int) -> tuple[channel_group
     try:
         return graph, choice.plan(network, graph, wanted, baseline, choice.step_bounds(wanted, baseline))
     except BoundError:
-        return _random(network, seed)
+        return _random(network, seed, graph)
 
 
 def _flatten(network: nn.Module) -> None:
