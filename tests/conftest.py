@@ -6,7 +6,6 @@ Nothing here reaches for the network. Tests on real weights or real data skip, w
 
 from __future__ import annotations
 
-import copy
 import gc
 import itertools
 import os
@@ -18,10 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -120,7 +117,7 @@ def _in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Files are not flushed to the disk; the host looks for garbage where a training begins and after each of its epochs
     (8.4.190, trainer `_clear_memory`), and counts the FLOPs of a model for the line that it prints of it (nn/tasks.py
-    `info`). Each of torch's modules has ten dicts, most of them empty, that a deepcopy would take apart.
+    `info`).
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
@@ -130,19 +127,7 @@ def _in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
 
             patch.setattr(BaseTrainer, "_clear_memory", lambda self, threshold=None: None)
             patch.setattr(tasks, "model_info", lambda *given, **more: None)
-            patch.setitem(copy._deepcopy_dispatch, OrderedDict, _deepcopy_ordered)  # type: ignore[attr-defined]
         yield
-
-
-def _deepcopy_ordered(given: OrderedDict[Any, Any], memo: dict[int, Any]) -> OrderedDict[Any, Any]:
-    """What copy.deepcopy makes of an OrderedDict, in a fifth of the time."""
-    made: OrderedDict[Any, Any] = OrderedDict()
-    memo[id(given)] = made
-    if vars(given):  # such as the `_metadata` of a state_dict
-        vars(made).update(copy.deepcopy(vars(given), memo))
-    for key, value in given.items():
-        made[copy.deepcopy(key, memo)] = copy.deepcopy(value, memo)
-    return made
 
 
 @pytest.fixture(autouse=True, scope="module")
