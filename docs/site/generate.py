@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def commands() -> str:
     return "\n\n".join(f"## {name}\n\n```text\n{help_text.of(name)}\n```" for name in help_text.COMMANDS)
 
 
-def sweep() -> str:
-    """What `yolo-prune sweep` found on the demo set, fastest first; benchmarks/keep_sweep.py kept it."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "sweep-demo.json").read_text(encoding="utf-8"))
+def sweep(name: str) -> str:
+    """What `yolo-prune sweep` found, fastest first; benchmarks/keep_sweep.py kept it under this name."""
+    found = json.loads((ROOT / "benchmarks" / "results" / f"sweep-{name}.json").read_text(encoding="utf-8"))
     lines = [f"| model | ms | {found['metric']} | GFLOPs | params | MB |", "| --- | --- | --- | --- | --- | --- |"]
     for row in sorted(found["rows"], key=lambda row: row["ms"]):
         label = f"**{row['label']}**" if row["on_front"] else row["label"]
@@ -110,7 +111,8 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "needs": ("README.md", needs),
     "recipes": ("docs/recipes.md", recipes),
     "steps": ("docs/profiles.md", channel_steps.table),
-    "sweep": ("docs/sweep.md", sweep),
+    "sweep": ("docs/sweep.md", partial(sweep, "demo")),
+    "sweep of BCCD": ("docs/sweep.md", partial(sweep, "bccd-yolo11n")),
     "support": ("README.md", support.table),
 }
 

@@ -50,8 +50,8 @@ def sensitivity(palette: Palette, note: Note) -> bytes:
 
 
 def front(palette: Palette, note: Note) -> bytes:
-    """mAP over milliseconds of what `yolo-prune sweep` found on the demo set; benchmarks/keep_sweep.py kept it."""
-    kept = ROOT / "benchmarks" / "results" / "sweep-demo.json"
+    """mAP over milliseconds of what `yolo-prune sweep` found on BCCD; benchmarks/keep_sweep.py kept it."""
+    kept = ROOT / "benchmarks" / "results" / "sweep-bccd-yolo11n.json"
     return results.picture(json.loads(kept.read_text(encoding="utf-8")), palette, note)
 
 
