@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils.torch_utils import get_num_params
 
-from tests.helpers.runs import record_of, train
+from tests.helpers.runs import ANY_CHOICE, record_of, train
 from tests.helpers.small_models import untrained
 from yolo_prune.host.run import Run
 
@@ -86,3 +87,20 @@ def test_it_is_that_of_an_epoch_that_is_better(
 def test_a_run_that_does_not_choose_validates_nothing(tiny_data: Path, tmp_path: Path, without: dict[str, Any]) -> None:
     train(tiny_data, tmp_path, prune_start=0.4, **CUT, **without)
     assert [row["fitness_cut"] for row in record_of(tmp_path / "run")["steps"]] == [None]
+
+
+def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
+    seen: dict[int, float | None] = {}
+    yolo = untrained()
+    yolo.add_callback("on_train_epoch_end", lambda trainer: seen.update({trainer.epoch: trainer.best_fitness}))
+
+    def claim(trainer: Any) -> None:  # a dense epoch so good that no pruned one can beat it
+        if trainer.epoch == 0:
+            trainer.best_fitness = 99.0
+
+    yolo.add_callback("on_fit_epoch_end", claim)
+    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4, **ANY_CHOICE)
+    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
+    record = record_of(tmp_path / "run")
+    assert seen[1] == record["steps"][0]["fitness_cut"] < 99, "the best of the dense width is forgotten at the cut"
+    assert get_num_params(model) == record["final"]["params"]

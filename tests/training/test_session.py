@@ -237,23 +237,6 @@ def test_early_stopping_waits_until_pruning_is_finished(tiny_data: Path, tmp_pat
     assert len(record["history"]) < 12, "after the last step patience counts again"
 
 
-def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
-    seen: dict[int, float | None] = {}
-    yolo = untrained()
-    yolo.add_callback("on_train_epoch_end", lambda trainer: seen.update({trainer.epoch: trainer.best_fitness}))
-
-    def claim(trainer: Any) -> None:  # a dense epoch so good that no pruned one can beat it
-        if trainer.epoch == 0:
-            trainer.best_fitness = 99.0
-
-    yolo.add_callback("on_fit_epoch_end", claim)
-    train(tiny_data, tmp_path, yolo, epochs=3, prune=0.5, prune_schedule="oneshot", prune_start=0.4, **ANY_CHOICE)
-    model, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")
-    record = record_of(tmp_path / "run")
-    assert seen[1] == record["steps"][0]["fitness_cut"] < 99, "the best of the dense width is forgotten at the cut"
-    assert get_num_params(model) == record["final"]["params"]
-
-
 def test_a_step_in_the_first_epoch_measures_the_dense_model_first(tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_data, tmp_path, epochs=1, prune=0.5, prune_schedule="oneshot", prune_start=0)
     record = record_of(tmp_path / "run")
