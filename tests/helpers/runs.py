@@ -35,6 +35,20 @@ def train(data: Path, folder: Path, model: YOLO | None = None, **arguments: Any)
     return yolo
 
 
+class StoppedError(Exception):
+    """Stands for a kill: it ends a training where it is."""
+
+
+def stop_in(yolo: YOLO, epoch: int, event: str = "on_train_batch_end") -> None:
+    """Have the next training end in this epoch, from 0, at the first of these events."""
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == epoch:
+            raise StoppedError
+
+    yolo.add_callback(event, stop)
+
+
 def keep_as_killed(yolo: YOLO, epoch: int, batch: int, folder: Path) -> None:
     """Have the next training copy its folder at the end of a batch, both from 0: what a kill there would leave of it.
 

@@ -14,7 +14,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import ModelEMA
 
-from tests.helpers.runs import train
+from tests.helpers.runs import StoppedError, stop_in, train
 from tests.helpers.small_models import small_with, untrained
 from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
@@ -193,10 +193,6 @@ def test_an_end_to_end_head_takes_as_many_steps_before_the_cut(
     assert f"about {8 if head == 'v10Detect' else 4} are left" in said[0]
 
 
-class StopError(Exception):
-    """The process is gone."""
-
-
 def watch(yolo: YOLO) -> dict[int, dict[str, Any]]:
     """What each epoch of a training was trained with, as of its last batch."""
     seen: dict[int, dict[str, Any]] = {}
@@ -237,13 +233,8 @@ def check(seen: dict[int, dict[str, Any]], epochs: range, first: int = 3) -> Non
 def test_a_run_trains_on_as_asked_and_so_it_does_when_resumed_and_recovered(tiny_data: Path, tmp_path: Path) -> None:
     yolo = untrained()
     seen = watch(yolo)
-
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == 4:
-            raise StopError
-
-    yolo.add_callback("on_train_epoch_end", stop)
-    with pytest.raises(StopError):
+    stop_in(yolo, 4, "on_train_epoch_end")
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, prune_restart_lr="cosine", **SETTINGS, **HOST)
     check(seen, range(5))
     resumed, poisoned = YOLO(tmp_path / "run" / "weights" / "last.pt"), []

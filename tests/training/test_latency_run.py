@@ -19,7 +19,7 @@ import yolo_prune
 from tests.device.test_latency import FEW
 from tests.device.test_plan_timer import SlowerMachine, of_this_machine
 from tests.helpers.foreign import plant
-from tests.helpers.runs import record_of, train
+from tests.helpers.runs import StoppedError, record_of, stop_in, train
 from tests.helpers.small_models import untrained
 from yolo_prune import log
 from yolo_prune.cost import model_size, profile_file
@@ -32,21 +32,12 @@ from yolo_prune.planning.baseline import Baseline
 from yolo_prune.training import kept_model, latency_of_run
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was asked for a latency without a profile, ended in its third epoch, and resumed."""
     folder = tmp_path_factory.mktemp("latency")
     yolo = untrained()
-
-    def end(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise KilledError
-
-    yolo.add_callback("on_train_epoch_end", end)
+    stop_in(yolo, 2, "on_train_epoch_end")
     settings = {"prune_latency": "85%", "prune_scope": "latency", "prune_steps": 2, "prune_end": 0.8}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_kit, "_NETWORKS", FEW)
@@ -54,7 +45,7 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(measurement, "_MOST_SECONDS", 1.0)
         patch.setattr(measurement, "_SECONDS", 0.01)
         patch.setattr(measurement, "_AGAIN", 0)
-        with pytest.raises(KilledError):
+        with pytest.raises(StoppedError):
             train(tiny_data, folder, yolo, epochs=5, **settings)
     before = (folder / "run" / "pruning" / "device.json").read_bytes()
     with pytest.MonkeyPatch.context() as patch:

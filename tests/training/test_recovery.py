@@ -17,7 +17,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import load_checkpoint
 
 from tests.helpers.foreign import plant
-from tests.helpers.runs import record_of, train
+from tests.helpers.runs import StoppedError, record_of, stop_in, train
 from tests.helpers.small_models import untrained
 from yolo_prune.errors import HostError, PruneError, RecipeError
 from yolo_prune.graph import channel_groups
@@ -109,18 +109,11 @@ def test_a_warm_up_goes_on_in_a_run_that_was_killed(tiny_data: Path, tmp_path: P
     settings = {"epochs": 5, "nbs": 4, "warmup_epochs": 0, "val": False, "prune_warmup": 3, **ONE_STEP}
     settings |= {"prune_start": 0.2, "prune_end": 0.2}
 
-    class KilledError(Exception):
-        pass
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise KilledError
-
     whole, killed = untrained(), untrained()
     rates_of_all = seen_rates(whole)
     train(tiny_data, tmp_path / "whole", whole, **settings)
-    killed.add_callback("on_train_epoch_start", kill)
-    with pytest.raises(KilledError):
+    stop_in(killed, 2, "on_train_epoch_start")
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path / "killed", killed, **settings)
     resumed = YOLO(tmp_path / "killed" / "run" / "weights" / "last.pt")
     rates_of_rest = seen_rates(resumed)
@@ -164,18 +157,15 @@ def test_a_run_learns_from_its_own_dense_self(dense: Path, tiny_data: Path, tmp_
 
 
 def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_path: Path) -> None:
-    class StopError(Exception):
-        """The process is gone."""
-
     yolo, teachers = YOLO(dense), []
 
     def stop(trainer: Any) -> None:
         teachers.append(deepcopy(trainer.model.teacher_model.state_dict()))
         if trainer.epoch == 3:
-            raise StopError
+            raise StoppedError
 
     yolo.add_callback("on_train_epoch_start", stop)
-    with pytest.raises(StopError):
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
     kept, mark = tmp_path / "run" / "pruning" / "teacher-kept.pt", tmp_path / "ran"
     state = kept.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from tests.helpers.runs import keep_as_killed, record_of, train, widths
+from tests.helpers.runs import StoppedError, keep_as_killed, record_of, stop_in, train, widths
 from tests.helpers.small_models import untrained
 from yolo_prune.host import cadence
 from yolo_prune.host.run import Run
@@ -33,10 +33,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "max_drop": {**DEFAULT, "prune_max_drop": 0.9, "prune_regularize": "group", "nbs": 3},
 }
-
-
-class KilledError(Exception):
-    """Ends a training in the middle of an epoch."""
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -66,13 +62,9 @@ def test_a_killed_and_resumed_run_takes_the_steps_of_one_that_was_not(
 def test_a_checkpoint_that_was_copied_away_is_resumed_with_a_word(
     tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise KilledError
-
     yolo = untrained()
-    yolo.add_callback("on_train_batch_end", kill)
-    with pytest.raises(KilledError):
+    stop_in(yolo, 2)
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, **DEFAULT)
     for path in (tmp_path / "run" / "pruning").glob("resume-*.pt"):
         path.unlink()

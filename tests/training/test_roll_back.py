@@ -19,7 +19,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from tests.helpers import task_data
 from tests.helpers.foreign import RunsCode
-from tests.helpers.runs import SMALL, record_of, train
+from tests.helpers.runs import SMALL, StoppedError, record_of, stop_in, train
 from tests.helpers.small_models import small_with, untrained
 from yolo_prune import api
 from yolo_prune.errors import HostError, PruneError
@@ -227,17 +227,10 @@ def test_a_run_that_went_back_and_was_killed_takes_no_step_when_resumed(
 ) -> None:
     monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: own.steps[-1]["step"] == undone)
 
-    class KilledError(Exception):
-        pass
-
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 7:
-            raise KilledError
-
     yolo = untrained()
-    yolo.add_callback("on_train_epoch_end", kill)
+    stop_in(yolo, 7, "on_train_epoch_end")
     arguments = {**SMALL, **MAX_DROP, "prune_steps": 3, "prune_end": 0.8, "epochs": 9}
-    with pytest.raises(KilledError):
+    with pytest.raises(StoppedError):
         yolo.train(data=str(tiny_data), project=str(tmp_path), name="run", exist_ok=True, **arguments)
     before = record_of(tmp_path / "run")
     assert before["max_drop"]["undone"]["step"] == undone
@@ -262,17 +255,14 @@ def test_a_run_that_was_killed_as_it_went_back_to_the_dense_model_is_not_cut_aga
     monkeypatch.setattr(max_drop, "_dropped_too_far", lambda own: True)
     stock, saved = Run.save_as_of_the_epoch_before, []
 
-    class KilledError(Exception):
-        pass
-
     def kill(run: Run) -> None:
         stock(run)
         saved.append(run.epoch)
         if len(saved) == 2:  # the first is of the cut
-            raise KilledError
+            raise StoppedError
 
     monkeypatch.setattr(Run, "save_as_of_the_epoch_before", kill)
-    with pytest.raises(KilledError):
+    with pytest.raises(StoppedError):
         train(tiny_data, tmp_path, epochs=5, **MAX_DROP)
     with caplog.at_level(logging.INFO, logger="ultralytics"):
         YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)

@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 import yolo_prune
 from tests.helpers.checkout import needs
 from tests.helpers.drawing import drawn
-from tests.helpers.runs import ANY_CHOICE, keep_as_killed, record_of, train
+from tests.helpers.runs import ANY_CHOICE, StoppedError, keep_as_killed, record_of, stop_in, train
 from tests.helpers.small_models import SMALL_MODEL, untrained
 from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import HostError, PruneError
@@ -167,20 +167,6 @@ def test_the_hosts_loggers_see_params_and_gflops(tiny_data: Path, tmp_path: Path
 def test_the_checkpoint_holds_stock_classes_only(run: Path) -> None:
     model, _ = load_checkpoint(run / "weights" / "best.pt")
     assert {type(m).__module__.split(".")[0] for m in model.modules()} <= {"torch", "ultralytics"}
-
-
-class StoppedError(Exception):
-    """Stands for a kill: it ends a run in the middle of an epoch."""
-
-
-def stop_in(yolo: YOLO, epoch: int) -> None:
-    """Have the next training end in this epoch, from 0."""
-
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == epoch:
-            raise StoppedError
-
-    yolo.add_callback("on_train_batch_end", stop)
 
 
 @pytest.fixture

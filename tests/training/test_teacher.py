@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import RTDETRDetectionModel, load_checkpoint
 
 from tests.helpers.foreign import plant
-from tests.helpers.runs import train
+from tests.helpers.runs import StoppedError, stop_in, train
 from tests.helpers.small_models import small_with
 from yolo_prune.errors import PruneError, RecipeError
 from yolo_prune.host import detection_head
@@ -26,10 +26,6 @@ from yolo_prune.training.output_loss import Gains
 from yolo_prune.training.teacher import TaughtLoss
 
 SETTINGS: dict[str, Any] = {"prune": 0.5, "prune_start": 0.34, "prune_distill_outputs": 1}
-
-
-class StopError(Exception):
-    """The process is gone."""
 
 
 def tensors(model: Any) -> dict[str, torch.Tensor]:
@@ -63,14 +59,10 @@ def test_a_run_learns_what_it_put_out_before_its_cut(
         if trainer.epoch == 1:
             seen["teacher"] = tensors(loss.teacher)
 
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == 2:
-            raise StopError
-
     yolo.add_callback("on_train_start", be_sure)
     yolo.add_callback("on_train_epoch_end", end)
-    yolo.add_callback("on_train_epoch_start", stop)
-    with caplog.at_level("INFO", logger="ultralytics"), pytest.raises(StopError):
+    stop_in(yolo, 2, "on_train_epoch_start")
+    with caplog.at_level("INFO", logger="ultralytics"), pytest.raises(StoppedError):
         train(tiny_data, tmp_path, yolo, epochs=3, nbs=4, warmup_epochs=0, lr0=0.001, **SETTINGS)
     said = [line for line in caplog.messages if "learning what the dense model puts out" in line]
     assert len(said) == 1

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_num_params, unwrap_model
 
 from tests.helpers.checkout import needs
-from tests.helpers.runs import ANY_CHOICE, record_of, train, widths
+from tests.helpers.runs import ANY_CHOICE, StoppedError, record_of, stop_in, train, widths
 from tests.helpers.small_models import SMALL_MODEL, untrained
 
 ONCE: dict[str, Any] = {"prune": 0.5, "prune_schedule": "oneshot"}
@@ -141,10 +141,6 @@ def test_the_state_of_the_grad_scaler_survives_a_step(tiny_data: Path, tmp_path:
 # Distillation ---------------------------------------------------------------------------------------------------------
 
 
-class StoppedError(Exception):
-    """Stands for a kill: it ends a run in the middle of an epoch."""
-
-
 @pytest.fixture(scope="module")
 def teacher(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model of the student's layers, twice as wide."""
@@ -175,14 +171,10 @@ def test_a_student_is_pruned_and_its_teacher_is_not(
             id(p) for group in trainer.optimizer.param_groups for p in group["params"]
         }
 
-    def kill(trainer: Any) -> None:
-        if killed and trainer.epoch == 2:
-            raise StoppedError
-
     yolo.add_callback("on_train_epoch_end", look)
-    yolo.add_callback("on_train_batch_end", kill)
     arguments = {"epochs": 4, "nbs": 4, "prune_start": 0.25, "prune_end": 0.75, "prune": 0.5, "prune_steps": 2}
     if killed:
+        stop_in(yolo, 2)
         with pytest.raises(StoppedError):
             train(tiny_data, tmp_path, yolo, distill_model=str(teacher), **arguments)
         yolo = YOLO(tmp_path / "run" / "weights" / "last.pt")
