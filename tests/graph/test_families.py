@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 from ultralytics.nn.modules import RepConv
-from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, SegmentationModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from tests.helpers import small_models
 from tests.helpers.oracle import assert_no_trace, flat, kill, lively, random_plan
@@ -27,16 +27,14 @@ from yolo_prune.surgery import cut_channels, widths
 
 @functools.cache
 def model_of(name: str) -> tuple[nn.Module, channel_groups.ChannelGraph]:
-    """A stock model, or a smaller one of its layers, in float64 with lively BatchNorms, and its groups."""
+    """A stock model in float64 with lively BatchNorms, and its groups; of yolov3u and yolov9e narrower ones."""
     torch.manual_seed(0)
     if name == "yolov3u.yaml":  # it has no smaller scale, and 100 million weights are slow
         network = DetectionModel({**yaml_model_load(name), "width_multiple": 0.25}, verbose=False)
-    elif name.startswith(("yolov9c", "yolov9e")):
-        network = (SegmentationModel if "seg" in name else DetectionModel)(small_models.quarter(name), verbose=False)
-    elif "rtdetr" in name:
-        network = RTDETRDetectionModel(small_models.small_rtdetr(name), verbose=False)
+    elif name == "yolov9e.yaml":  # nor has it
+        network = DetectionModel(small_models.quarter(name), verbose=False)
     else:
-        network = YOLO(name).model
+        network = (RTDETR if "rtdetr" in name else YOLO)(name).model
     model = lively(network.double().eval())
     return model, channel_groups.build(model).without_trace()
 
@@ -52,11 +50,11 @@ def available(row: support.Row) -> Any:
 
 EVERY = [available(row) for row in support.ROWS]
 # All rows are cut and compared here. Where each is also cut by a choice, trained or exported, which takes longer, every
-# family and every task stands at least once, and of the newest family all tasks whose heads are its own.
+# family and every task stands at least once, and of the newest family all tasks, whose heads are its own.
 SMALLEST = {
     *("yolov3-tiny.yaml", "yolov5nu.yaml", "yolov6n.yaml", "yolov9t.yaml", "yolov10n.yaml", "yolov8n-rtdetr.yaml"),
     *("yolov8n-pose.yaml", "yolov8n-obb.yaml", "yolo11n-seg.yaml", "yolo12n-cls.yaml"),
-    *(row.file for row in support.ROWS if row.family == "YOLO26" and row.task != "classify"),
+    *(row.file for row in support.ROWS if row.family == "YOLO26"),
 }
 COVER = [available(row) for row in support.ROWS if row.file in SMALLEST]
 

@@ -23,25 +23,19 @@ def untrained() -> YOLO:
 
 
 def rtdetr(folder: Path, scaled_file: str) -> Path:
-    """Write what `small_rtdetr` returns."""
-    model = small_rtdetr(scaled_file)
-    path = folder / scaled_file
-    path.write_text(yaml.safe_dump({key: value for key, value in model.items() if key not in ("scale", "yaml_file")}))
-    return path
-
-
-def small_rtdetr(scaled_file: str) -> dict[str, Any]:
-    """The architecture of a stock RT-DETR with 40 queries and two layers of decoder, for images of 64 pixels.
+    """Write a stock RT-DETR with 40 queries and two layers of decoder, for images of 64 pixels.
 
     Its 300 queries want images of 160 pixels, and each of the six layers looks at all of them.
 
     Args:
         scaled_file: the host's name of it, such as "yolov8n-rtdetr.yaml".
     """
-    model: dict[str, Any] = yaml_model_load(scaled_file)
+    model = yaml_model_load(scaled_file)
     values, queries, points, heads, layers = 256, 40, 4, 8, 2  # the decoder's arguments after the number of classes
     model["head"][-1][3] = ["nc", values, queries, points, heads, layers]
-    return model
+    path = folder / scaled_file
+    path.write_text(yaml.safe_dump({key: value for key, value in model.items() if key not in ("scale", "yaml_file")}))
+    return path
 
 
 def quarter(file: str) -> dict[str, Any]:

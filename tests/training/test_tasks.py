@@ -18,7 +18,7 @@ from yolo_prune.recipe import support
 from yolo_prune.surgery import widths as architecture
 
 # One step and an epoch. Of the training after it only the beginning is run: test_again.py has the rest.
-# Two images to train on; single ones, so that every task has batches of validation on both canvases (host/canvases.py).
+# Two images to train on; single ones, so that tasks with a frame are validated on both canvases (host/canvases.py).
 RUN = {**SMALL, "epochs": 1, "prune": "oneshot", "prune_start": 0.0, "prune_round": 4, "prune_min_channels": 4}
 RUN |= {"batch": 1, "fraction": 0.25}
 
