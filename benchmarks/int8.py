@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import latency_bound
 import matrix_files
 import tables
 
@@ -40,25 +41,18 @@ def cut(model: Path, source: str, device: Profile, bound: str, left: str) -> dic
     speed = entry["measured_speedup"]
     ends = [speed["median"], *(end for end in speed["interval"] if end is not None)]
     profile = device.brief()
-    own = {"python", "numpy"}  # versions of the profile that say nothing about the runtime
     return {
         "model": model.stem,
         "runtime": device.format,
         "precision": device.precision,
         "bound": bound,
         "left": left,
-        "flops_left": round(record["final"]["gflops"] / record["baseline"]["gflops"], 4),
-        "predicted_share": round(predicted, 4),
+        **latency_bound.outcome(record),
         "predicted_ms": entry["predicted_ms"],
-        "measured_ms": entry["measured_ms"],
-        "speedup": speed,
         "off": [round(100 * (predicted * end - 1), 2) for end in ends],
         "profile": {"error": profile["error"], "dense_ms_between": device.content.get("dense_ms_between")},
         "command": f"python benchmarks/int8.py model={model.name} profile=device.json left={left}",
-        "versions": {
-            **matrix_files.versions(),
-            **{name: version for name, version in profile["versions"].items() if name not in own},
-        },
+        "versions": {**matrix_files.versions(), **profile["versions"]},
         "processor": matrix_files.processor(),
     }
 

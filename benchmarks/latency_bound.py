@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,27 @@ def measure(model: Path, kind: str, imgsz: int, folder: Path) -> dict[str, Any]:
         network, _ = checkpoint.load(model)
         began = time.perf_counter()
         record = yolo_prune.prune(network, profile=str(device), imgsz=imgsz, **HOW, **{bound: LEFT})
-        entry = record["latency"]
         row[bound] = {
-            "flops_left": round(record["final"]["gflops"] / record["baseline"]["gflops"], 4),
-            "predicted_share": round(entry["predicted_ms"]["final"] / entry["predicted_ms"]["baseline"], 4),
-            "measured_ms": entry["measured_ms"],
-            "speedup": entry["measured_speedup"],
+            **outcome(record),
             "check": record["steps"][0].get("measured"),
             "seconds": round(time.perf_counter() - began, 1),
         }
     return row
+
+
+def outcome(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What one cut with a profile came to, predicted and measured.
+
+    Args:
+        record: as `yolo_prune.prune` returns it.
+    """
+    entry = record["latency"]
+    return {
+        "flops_left": round(record["final"]["gflops"] / record["baseline"]["gflops"], 4),
+        "predicted_share": round(entry["predicted_ms"]["final"] / entry["predicted_ms"]["baseline"], 4),
+        "measured_ms": entry["measured_ms"],
+        "speedup": entry["measured_speedup"],
+    }
 
 
 def weights(name: str, shared: Path, folder: Path) -> Path:

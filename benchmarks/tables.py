@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -156,6 +156,11 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def _measured_table(head: list[str], lines: list[list[str]], rows: list[Result]) -> str:
+    """A table, and with what its rows were measured."""
+    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+
+
 def _measured(results: list[Result]) -> str:
     """With what the rows were measured, and how many of each."""
     counts: dict[str, int] = {}
@@ -241,8 +246,7 @@ def bounded(rows: list[Result]) -> str:
             ]
         )
     head = ["model", "runtime", "half the ms: measured", "its FLOPs", "speed-up by FLOPs ratio", "plans timed"]
-    table = _table([*head, "half the FLOPs: times as fast", "profile, s", "cut and timing, s"], lines)
-    return f"{table}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+    return _measured_table([*head, "half the FLOPs: times as fast", "profile, s", "cut and timing, s"], lines, rows)
 
 
 def int8(rows: list[Result]) -> str:
@@ -267,7 +271,7 @@ def int8(rows: list[Result]) -> str:
             ]
         )
     head = ["model", "runtime", "cut to", "predicted", "measured", "off", "dense, ms, while the profile was made"]
-    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+    return _measured_table(head, lines, rows)
 
 
 def canvases(rows: list[Result]) -> str:
@@ -285,7 +289,7 @@ def canvases(rows: list[Result]) -> str:
         apart = [_signed(after - before) for before, after in zip(*pairs, strict=True)]
         lines.append([NAMES[row["set"]], row["model"], dense[0], pruned[0], apart[0], dense[1], pruned[1], apart[1]])
     head = ["set", "model", "as the training validates: dense", "pruned", "to dense", "as exported: dense", "pruned"]
-    return f"{_table([*head, 'to dense'], lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+    return _measured_table([*head, "to dense"], lines, rows)
 
 
 def averages(rows: list[Result]) -> str:
@@ -307,7 +311,7 @@ def averages(rows: list[Result]) -> str:
             pairs = ["" if pair is None else f"{pair[0]:.4f}, {pair[1]:.4f}" for pair in figures]
             lines.append([NAMES[row["set"]], row["model"], f"{row['epochs']}", epoch, *pairs])
     head = ["set", "from", "epochs", "epoch", *("the host's" if name == "host" else f"`ema={name}`" for name in names)]
-    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+    return _measured_table(head, lines, rows)
 
 
 def applied(rows: list[Result]) -> str:
@@ -331,7 +335,7 @@ def applied(rows: list[Result]) -> str:
         )
     head = ["set", "model", "FLOPs", "params", "mAP50-95 before", "after", "of the dense", "CPU seconds", "seconds"]
     head.append("times as fast")
-    return f"{_table(head, lines)}\nMeasured with: {'; '.join(sorted({_with(row) for row in rows}))}.\n"
+    return _measured_table(head, lines, rows)
 
 
 def _faster(speed: Result | None) -> str:
@@ -358,16 +362,24 @@ def placed(readme: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
     return f"{before}{begin}\n\n{tables}\n{end}{after}"
 
 
+# The file of the results, what makes a table of its rows, and the markers that it stands between
+PARTS: tuple[tuple[Path, Callable[[list[Result]], str], str, str], ...] = (
+    (QUANTIZED, quantized, QUANTIZED_BEGIN, QUANTIZED_END),
+    (APPLIED, applied, APPLIED_BEGIN, APPLIED_END),
+    (INT8, int8, INT8_BEGIN, INT8_END),
+    (AVERAGES, averages, AVERAGES_BEGIN, AVERAGES_END),
+    (CANVASES, canvases, CANVASES_BEGIN, CANVASES_END),
+    (BOUNDED, bounded, BOUNDED_BEGIN, BOUNDED_END),
+)
+
+
 def page(text: str) -> str:
     """The README with all its tables as the files say."""
     text = placed(text, render(read(), matrix_rows.read()))
     text = placed(text, render(read(RESULTS_GPU), matrix_rows.read()), GPU_BEGIN, GPU_END)
-    text = placed(text, quantized(matrix_files.read(QUANTIZED)), QUANTIZED_BEGIN, QUANTIZED_END)
-    text = placed(text, applied(matrix_files.read(APPLIED)), APPLIED_BEGIN, APPLIED_END)
-    text = placed(text, int8(matrix_files.read(INT8)), INT8_BEGIN, INT8_END)
-    text = placed(text, averages(matrix_files.read(AVERAGES)), AVERAGES_BEGIN, AVERAGES_END)
-    text = placed(text, canvases(matrix_files.read(CANVASES)), CANVASES_BEGIN, CANVASES_END)
-    return placed(text, bounded(matrix_files.read(BOUNDED)), BOUNDED_BEGIN, BOUNDED_END)
+    for results, write, begin, end in PARTS:
+        text = placed(text, write(matrix_files.read(results)), begin, end)
+    return text
 
 
 def refresh() -> bool:
