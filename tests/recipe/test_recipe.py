@@ -360,6 +360,7 @@ def test_as_dict_is_plain() -> None:
         "restart_lr": False,
         "nbs": None,
         "ema": 0.1,
+        "frames": True,
         "distill": 0.0,
         "distill_outputs": 0.0,
         "regularize": "none",

@@ -76,7 +76,7 @@ def test_images_to_a_step_scale_weight_decay_as_the_host_does() -> None:
 
 def stand_in(optimizer: type[torch.optim.Optimizer], **more: Any) -> SimpleNamespace:
     """The part of a trainer that a cadence asks: four batches of 16 images to a step."""
-    arguments = SimpleNamespace(nbs=64, weight_decay=0.0)
+    arguments = SimpleNamespace(nbs=64, weight_decay=0.0, task="detect", rect=False)
     weights = optimizer([nn.Parameter(torch.zeros(1))], 0.1)
     return SimpleNamespace(args=arguments, batch_size=16, accumulate=4, optimizer=weights, **more)
 
@@ -115,16 +115,20 @@ def test_a_run_that_went_back_to_the_dense_model_steps_as_the_host_does(went_bac
         add_callback=lambda *_: None,
         model=nn.Identity(),
         ema=ModelEMA(nn.Identity()),
+        stride=32,
+        preprocess_batch=lambda batch: batch,
     )
-    run, host = Run(trainer), trainer.ema.decay
-    own = SimpleNamespace(nbs=None, ema=0.1, restart_lr=False, regularize="none")
+    run, host, stock = Run(trainer), trainer.ema.decay, trainer.preprocess_batch
+    own = SimpleNamespace(nbs=None, ema=0.1, frames=True, restart_lr=False, regularize="none")
     cut: Any = SimpleNamespace(recipe=own, epochs=[2], done=1, unfinished=False, cadence=Cadence(run))
     recovery.follow(run, cut)
     assert (trainer.accumulate, trainer.ema.decay(100)) == (1, 99 / 108)
+    assert trainer.preprocess_batch is not stock
     if went_back:
         cut.epochs, cut.done = [], 0
     recovery.follow(run, cut)
     assert (trainer.accumulate, trainer.ema.decay(100)) == ((4, host(100)) if went_back else (1, 99 / 108))
+    assert (trainer.preprocess_batch is stock) == went_back
 
 
 @pytest.mark.parametrize(

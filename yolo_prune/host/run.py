@@ -23,7 +23,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import DEFAULT_CFG_DICT, RANK
 from ultralytics.utils.torch_utils import model_info_for_loggers, unwrap_model
 
-from yolo_prune.host import averaging, canvases, platform_report
+from yolo_prune.host import averaging, canvases, frames, platform_report
 
 
 def student_of(model: nn.Module) -> nn.Module:
@@ -252,6 +252,10 @@ class Run:
     def validate_on_both_canvases(self) -> int | None:
         """Validate the host's way and as an exported file sees images, see `canvases.mix`."""
         return canvases.mix(self.trainer)
+
+    def train_in_frames(self, on: bool) -> None:
+        """Lay every second batch of training in the frame of the host's validation, see `frames.every_second`."""
+        frames.every_second(self.trainer, on)
 
     def validate(self) -> float | None:
         """Fitness of the average on the validation set, outside the epoch loop; its training state is not touched."""

@@ -20,7 +20,7 @@ from yolo_prune.recipe.setting_values import one_of, pattern, patterns
 # Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
 OF_TRAINING = (
     *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
-    *("nbs", "ema", "distill_outputs", "deploy", "qat"),
+    *("nbs", "ema", "frames", "distill_outputs", "deploy", "qat"),
 )
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
 # Lists in a recipe file; as an argument, words with commas between them.
@@ -214,6 +214,13 @@ class Settings(BaseModel):
         "longer than the host's average, which over some hundred steps is none; 0: the host's",
         "0 to 0.5",
         "must be a share of the steps from 0 (the host's average) to 0.5, for example 0.1",
+    )
+    frames: bool = _setting(
+        True,
+        "after the first step, lay every second batch of training in the grey frame that the host validates in, so "
+        "that the model is as good with it as without",
+        "`True`, `False`",
+        "must be True or False",
     )
     distill: _Weight = _setting(
         0.0,

@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""How a run trains on once it is cut: learning rate, images to a step of the optimizer, and the average of weights.
+"""How a run trains on once it is cut: learning rate, images to a step of the optimizer, canvas, average of weights.
 
 Each is set anew when an epoch begins, from the recipe and the epoch alone: so a resumed run, one that goes back and one
 that the host has recovered from NaN (whose average is another object) have them too.
@@ -32,6 +32,7 @@ def follow(run: Run, session: Session) -> None:
     """Set what the recipe asks for after a step, right after it and at the start of each epoch."""
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
     run.average_over(decay(recipe.ema) if recipe.ema and session.done else None)
+    run.train_in_frames(recipe.frames and session.done > 0)
     images = images_to_a_step(run, session) if all_taken or steps_often_from_the_start(run, session) else None
     cadence = session.cadence
     if cadence is not None and (recipe.nbs is not None or images is not None or cadence.is_own):  # own, and went back
