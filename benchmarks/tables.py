@@ -70,6 +70,7 @@ def render(results: list[Result], spec: dict[str, Any]) -> str:
 def _summary(results: list[Result], spec: dict[str, Any]) -> str:
     """Distance to the dense model of equal epochs, the mean over the seeds, by set; then over the sets."""
     sets, rows = list(spec["sets"]), []
+    exported = [name for name in sets if any(EXPORTED in each for each in results if each["set"] == name)]
     for model in spec["models"]:
         for protocol in spec["protocols"]:
             for method, flops in spec["methods"].items():
@@ -81,10 +82,12 @@ def _summary(results: list[Result], spec: dict[str, Any]) -> str:
                 known = [value for value in found if value is not None]
                 if known:
                     both = [mean(known), min(known)] if len(known) == len(sets) else [None, min(known)]
-                    rows.append([model, protocol.upper(), f"{flops:.0%}", *map(_signed, [*found, *both])])
-    return _table(
-        ["model", "protocol", "FLOPs", *(NAMES.get(name, name) for name in sets), "mean of the sets", "worst"], rows
-    )
+                    files_too = [
+                        _distance(_of(some, set=s, method=method), _of(some, set=s), EXPORTED) for s in exported
+                    ]
+                    rows.append([model, protocol.upper(), f"{flops:.0%}", *map(_signed, [*found, *both, *files_too])])
+    head = ["model", "protocol", "FLOPs", *(NAMES.get(name, name) for name in sets), "mean of the sets", "worst"]
+    return _table([*head, *(f"as exported, {NAMES.get(name, name)}" for name in exported)], rows)
 
 
 def _figures(results: list[Result], spec: dict[str, Any]) -> str:
@@ -106,7 +109,8 @@ def _figures(results: list[Result], spec: dict[str, Any]) -> str:
                     distances.append(_distance(some, _of(of_model, method=matrix_rows.STEPS)))
                 exported: list[str] = []
                 if with_exported:
-                    exported.append(", ".join(f"{each[EXPORTED]:.4f}" for each in some if EXPORTED in each))
+                    found = [each[EXPORTED] for each in some if EXPORTED in each]
+                    exported = [", ".join(f"{value:.4f}" for value in found), f"{mean(found):.4f}" if found else ""]
                     exported.append(_signed(_distance(some, _of(of_model), EXPORTED)))
                 rows.append(
                     [
@@ -123,7 +127,7 @@ def _figures(results: list[Result], spec: dict[str, Any]) -> str:
                 )
     head = ["model", "method", "FLOPs", "GFLOPs", "params", "steps", *(f"seed {seed}" for seed in seeds), "mean"]
     head += ["to dense", *(["to dense of equal steps"] if with_steps else [])]
-    return _table([*head, *(["as exported, by seed", "to dense"] if with_exported else [])], rows)
+    return _table([*head, *(["as exported, by seed", "mean", "to dense"] if with_exported else [])], rows)
 
 
 def _of(results: Iterable[Result], method: str = "dense", label: str = "", **others: str) -> list[Result]:
@@ -144,7 +148,8 @@ def _called(result: Result) -> str:
     if result["flops"] is None:
         return "dense"
     given = ", ".join(f"`{key}={value}`" for key, value in result["arguments"].items())
-    return f"{result['method']}%, {result['label']}: {given}" if result["label"] else f"**{result['method']}%**"
+    label = ": ".join(filter(None, [result["label"], given]))
+    return f"{result['method']}%, {label}" if label else f"**{result['method']}%**"
 
 
 def _signed(value: float | None) -> str:
