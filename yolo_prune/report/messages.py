@@ -96,15 +96,16 @@ def frozen(freeze: object, names: str, count: int) -> None:
     log.say(f"{count} layers are frozen ({by}) and keep their channels, for nothing says what these are worth: {names}")
 
 
-def both_canvases(side: int) -> None:
+def both_canvases(side: int, frames: bool) -> None:
     """Every second batch of the validation is seen as an exported file sees images.
 
     Args:
-        side: pixels of the canvas.
+        side: pixels of the canvas. frames: whether the run trains in frames, see `host/frames.py`.
     """
+    too = "; after the cut every second batch of training lies in that frame" if frames else ""
     log.say(
         f"every second batch is validated on {side} x {side}, as an exported file sees images, and not in the grey "
-        "frame of yolo val, so that the best epoch is good on both; the last table is that of yolo val"
+        f"frame of yolo val, so that the best epoch is good on both{too}; the last table is that of yolo val"
     )
 
 

@@ -164,7 +164,7 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     _say_plan(run, session, graph)
     side = run.validate_on_both_canvases() if session.sets_out_to_cut else None
     if side is not None and run.chooses_best:
-        messages.both_canvases(side)
+        messages.both_canvases(side, session.recipe.frames)
     recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
