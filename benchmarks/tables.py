@@ -204,20 +204,8 @@ def quantized(entries: list[Result]) -> str:
             )
     if not rows:
         return "Not measured yet.\n"
-    head = [
-        "set",
-        "model",
-        "runtime",
-        "",
-        "mAP50-95",
-        "to dense",
-        "ms",
-        "times as fast",
-        "MB",
-        "refused, for",
-        "pruned by",
-    ]
-    return f"{_table(head, rows)}\n{_quantized_with(entries)}"
+    head = ["set", "model", "runtime", "", "mAP50-95", "to dense", "ms", "times as fast", "MB"]
+    return f"{_table([*head, 'refused, for', 'pruned by'], rows)}\n{_quantized_with(entries)}"
 
 
 def _quantized_with(entries: list[Result]) -> str:
