@@ -216,7 +216,7 @@ def out_of_memory_in_a_cut(s: Settings) -> dict[str, Any]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory (a stand-in)")
         return stock(*given, **named)
 
-    reconstruct.observe = observe  # type: ignore[assignment]
+    reconstruct.observe = observe
     try:
         yolo, record, seconds = train(s, **one_step())
     finally:
@@ -291,7 +291,7 @@ def whole(name: str) -> Callable[[Settings], dict[str, Any]]:
 
     def run(s: Settings) -> dict[str, Any]:
         weights = given_weights(name)
-        epochs = {} if s.quick else {"epochs": 20}
+        epochs: dict[str, Any] = {} if s.quick else {"epochs": 20}
         told = shown(*train(s, weights or f"{name}.yaml", prune=0.5, **epochs))
         return {**told, "from": Path(weights).name if weights else "random weights"}
 

@@ -34,8 +34,8 @@ def cut(model: Path, source: str, device: Profile, bound: str, left: str) -> dic
         source: the file of `device`. bound: "flops" or "latency". left: what stays of it.
     """
     network, _ = checkpoint.load(model)
-    how: dict[str, Any] = {"importance": "l2", "reconstruct": "none", "check_latency": False}  # predicted alone
-    record = yolo_prune.prune(network, profile=source, imgsz=device.imgsz, **how, **{bound: left})
+    how: dict[str, Any] = {"importance": "l2", "reconstruct": "none", "check_latency": False, bound: left}
+    record = yolo_prune.prune(network, profile=source, imgsz=device.imgsz, **how)  # predicted alone, not timed
     entry = record["latency"]
     predicted = entry["predicted_ms"]["final"] / entry["predicted_ms"]["baseline"]
     speed = entry["measured_speedup"]

@@ -270,7 +270,7 @@ def reference(folder: Path, data: Path, recipe: str) -> dict[str, Any]:
         sys.exit(log.read_text()[-3000:])
     seconds = time.monotonic() - begin
     events = int(next(line for line in log.read_text().splitlines() if line.startswith("EVENTS")).split()[1])
-    found = {"seconds": seconds, "events": events, "outcome": outcome(folder / "run")}
+    found: dict[str, Any] = {"seconds": seconds, "events": events, "outcome": outcome(folder / "run")}
     found["weights"] = weights(folder / "run")
     print(f"{recipe}: {seconds:.1f} s of training, {events} events, steps {found['outcome']['steps']}", flush=True)
     return found

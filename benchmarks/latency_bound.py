@@ -45,7 +45,8 @@ def measure(model: Path, kind: str, imgsz: int, folder: Path) -> dict[str, Any]:
     for bound in ("latency", "flops"):
         network, _ = checkpoint.load(model)
         began = time.perf_counter()
-        record = yolo_prune.prune(network, profile=str(device), imgsz=imgsz, **HOW, **{bound: LEFT})
+        asked: dict[str, Any] = {**HOW, bound: LEFT}
+        record = yolo_prune.prune(network, profile=str(device), imgsz=imgsz, **asked)
         row[bound] = {
             **outcome(record),
             "check": record["steps"][0].get("measured"),

@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from copy import deepcopy
+from typing import Any
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
@@ -42,7 +43,7 @@ def main() -> None:
                     yolo.model = deepcopy(dense)
                     yolo.val = lambda **_: type("Result", (), {"fitness": 0.0})()  # prune's own, before and after
                     start = time.perf_counter()
-                    settings = {"importance": importance, "scope": scope, "reconstruct": part}
+                    settings: dict[str, Any] = {"importance": importance, "scope": scope, "reconstruct": part}
                     yolo_prune.prune(yolo, flops=f"{100 * left:g}%", data=data, imgsz=imgsz, **settings)
                     seconds = time.perf_counter() - start
                     del yolo.val

@@ -26,7 +26,9 @@ class Progress:
     """
 
     def __init__(self, run: Path) -> None:
-        self.run, self.rows, self.resumed, self.batches = run, [], [], 0
+        self.run, self.batches = run, 0
+        self.rows: list[dict[str, Any]] = []
+        self.resumed: list[int] = []
         self._steps, self._clock, self._cpu = 0, time.monotonic(), time.process_time()
         self._start: dict[str, Any] = {"steps": 0, "seconds": 0.0, "cpu_seconds": 0.0}
 

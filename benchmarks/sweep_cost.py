@@ -71,7 +71,7 @@ def measured(sweep: Callable[[], dict[str, Any]]) -> tuple[dict[str, float], dic
         run(jobs, *given)
         spent[jobs[0]["stage"]] += children() - before
 
-    local.run = stage
+    local.run = stage  # type: ignore[assignment]
     start = time.process_time()
     try:
         record = sweep()

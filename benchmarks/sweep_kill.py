@@ -166,10 +166,10 @@ def _drawn(place: Path) -> Path:
         for index in range(count):
             image = chance.integers(90, 130, (64, 64, 3), dtype=np.uint8)
             lines = []
-            for kind, shade in enumerate((230, 20)):
+            for number, shade in enumerate((230, 20)):
                 x, y, w, h = (int(v) for v in chance.integers(14, 30, 4))
                 cv2.rectangle(image, (x, y), (x + w, y + h), (shade,) * 3, -1)
-                lines.append(f"{kind} {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}")
+                lines.append(f"{number} {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}")
             cv2.imwrite(str(place / "data" / "images" / split / f"{index}.png"), image)
             (place / "data" / "labels" / split / f"{index}.txt").write_text("\n".join(lines) + "\n")
     data = place / "data.yaml"
