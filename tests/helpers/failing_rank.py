@@ -75,6 +75,8 @@ def trainer_in(folder: Path) -> Any:
         "nbs": 4,
         "freeze": None,
         "epochs": 4,
+        "task": "detect",
+        "rect": False,
     }
     arguments["imgsz"] = 64
     trainer = SimpleNamespace(
@@ -94,6 +96,8 @@ def trainer_in(folder: Path) -> Any:
         wdir=folder / "weights",
         batch_size=4,
         train_loader=[0, 1],
+        stride=32,
+        preprocess_batch=lambda batch: batch,
         accumulate=1,
         last=folder / "weights" / "last.pt",
         best=folder / "weights" / "best.pt",
