@@ -109,14 +109,6 @@ def show(matrix: Matrix, jobs: int) -> None:
         )
 
 
-def _refresh() -> None:
-    tables.refresh()
-
-
-def _nothing() -> None:
-    """Results that lie elsewhere are in no table."""
-
-
 def main(words: list[str]) -> int:
     """The command."""
     listing = words[:1] == ["list"]
@@ -132,7 +124,7 @@ def main(words: list[str]) -> int:
             print(f"{row.name}: {state}")
     own = matrix.places.results in (tables.RESULTS.resolve(), tables.RESULTS_GPU.resolve())
     try:
-        return int(matrix.train(jobs, after=_refresh if own else _nothing) > 0)
+        return int(matrix.train(jobs, after=tables.refresh if own else lambda: None) > 0)
     except KeyboardInterrupt:
         return 130
 

@@ -172,7 +172,7 @@ class Matrix:
         matrix_files.write(places.results / f"{row.name}.json", content)
         return True
 
-    def train(self, jobs: int, say: Callable[[str], None] = print, after: Callable[[], None] = lambda: None) -> int:
+    def train(self, jobs: int, say: Callable[[str], None] = print, after: Callable[[], object] = lambda: None) -> int:
         """Train what is to do of the rows that are asked for; `after` is called as each result is written.
 
         Returns:
