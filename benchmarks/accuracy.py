@@ -3,6 +3,7 @@
 
     python benchmarks/accuracy.py METHOD model=yolov8n.pt data=data.yaml [imgsz=320] [batch=16] [epochs=30] [seed=0]
                                   [flops=0.5] [out=runs/accuracy] [bf16=1] [train_KEY=…] [name=…] [resume=1]
+                                  [frames=1]
                                   [further arguments, for `ours`]
     python benchmarks/accuracy.py table [out=runs/accuracy]
 
@@ -21,7 +22,8 @@ mAP50-95 is the host's last line, of best.pt on the validation split; and once m
 file (benchmarks/canvas.py). GFLOPs are counted at 640, as the host does.
 `bf16=1` trains with bfloat16 autocast, which the host does on GPUs alone (`amp=`): twice as fast on a CPU that knows
 it. Validation stays in float32. `train_KEY=` gives an argument of the host's to every method alike. `resume=1` goes on
-with what a killed run of the same `name=` left (dense and ours). benchmarks/matrix.py runs many rows.
+with what a killed run of the same `name=` left (dense and ours). `frames=1` trains a dense model with every second
+batch in the grey frame of the validation, as a pruned one is trained after its cut. benchmarks/matrix.py runs many rows.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from typing import Any
 METHODS = ("dense", "ours", "magnitude", "magnitude0", "slimming", "narrow")
 OURS = sys.argv[1:2] == ["ours"]
 BF16 = "bf16=1" in sys.argv
+FRAMES = "frames=1" in sys.argv
 if not OURS:
     os.environ["YOLO_PRUNE"] = "0"
 
@@ -53,6 +56,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_loa
 from ultralytics.utils.torch_utils import get_flops  # noqa: E402
 
 from yolo_prune import files  # noqa: E402
+from yolo_prune.host import frames  # noqa: E402
 
 L1 = 1e-3  # strength of the penalty on BatchNorm scales; fades to a tenth of it, as in published YOLO slimmings
 DEEPEST = 0.9  # the most that torch-pruning may take of one layer: without it a layer may end with one channel
@@ -152,6 +156,8 @@ def train(
     trainer.network, trainer.strength = network, strength
     if BF16:
         in_bfloat16(trainer)
+    if FRAMES:
+        trainer.add_callback("on_train_start", lambda found: frames.every_second(found, True))
     if progress is not None:
         progress.attach(trainer)
     trainer.train()
@@ -212,6 +218,7 @@ def run(method: str, options: dict[str, str]) -> None:
     epochs = int(options.pop("epochs", 30))
     label = options.pop("label", method)
     options.pop("bf16", None)
+    options.pop("frames", None)
     common = {key: yaml.safe_load(options.pop(key)) for key in list(options) if key.startswith("train_")}
     name = options.pop("name", f"{label}-s{seed}" if method == "dense" else f"{label}-{share:g}-s{seed}")
     resume = options.pop("resume", "0") == "1"
@@ -249,7 +256,7 @@ def run(method: str, options: dict[str, str]) -> None:
         "map50_95_exported": round(float(validated(Path(best), settings, rect=False)[FITNESS]), 4),
         "gflops": round(get_flops(found), 3),
         "params": sum(value.numel() for value in found.parameters()),
-        "arguments": {**options, **common, "bf16": BF16},
+        "arguments": {**options, **common, "bf16": BF16, "frames": FRAMES},
         **more,
     }
     files.replace(Path(out, f"{name}.json"), json.dumps(row))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 HERE = Path(__file__).resolve().parent
-STEPS = "dense-steps"
+STEPS, FRAMES = "dense-steps", "dense-frames"
 
 
 class Row(NamedTuple):
@@ -116,6 +116,7 @@ def settings(spec: Mapping[str, Any], row: Row) -> dict[str, Any]:
         "batch": spec["batch"],
         "bf16": bool(spec["bf16"]),
         **on_gpu,
+        **({"frames": 1} if row.method == FRAMES else {}),
         **dict(row.arguments),
     }
 

@@ -145,6 +145,8 @@ def _distance(some: list[Result], dense: list[Result], key: str = "map50_95") ->
 def _called(result: Result) -> str:
     if result["method"] == matrix_rows.STEPS:
         return "dense, equal steps"
+    if result["method"] == matrix_rows.FRAMES:
+        return "dense, in frames as well"
     if result["flops"] is None:
         return "dense"
     given = ", ".join(f"`{key}={value}`" for key, value in result["arguments"].items())

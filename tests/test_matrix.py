@@ -20,7 +20,7 @@ import json, pathlib, sys
 words = dict(word.partition("=")[::2] for word in sys.argv[2:])
 out, name = pathlib.Path(words["out"]), words["name"]
 with (out / "calls").open("a") as calls:
-    given = [f"{key}={words[key]}" for key in ("name", "train_nbs") if key in words]
+    given = [f"{key}={words[key]}" for key in ("name", "train_nbs", "frames") if key in words]
     calls.write(" ".join([sys.argv[1], *given]) + "\\n")
 if (out / "fail").exists() and (out / "fail").read_text() == name:
     sys.exit("it fails")
@@ -77,9 +77,9 @@ def small(tmp_path: Path, bench: SimpleNamespace) -> SimpleNamespace:
 def test_the_matrix_expands_to_every_model_set_protocol_method_and_seed(bench: SimpleNamespace) -> None:
     spec = bench.rows.read()
     rows = bench.rows.expand(spec)
-    assert len(rows) == len({row.name for row in rows}) == 3 * 3 * 2 * 4 * 2
-    assert len(bench.rows.expand(spec, seeds=[0, 1, 2])) == 216
-    assert [row.seed for row in rows] == [0] * 72 + [1] * 72, "all of seed 0 comes first"
+    assert len(rows) == len({row.name for row in rows}) == 3 * 3 * 2 * 5 * 2
+    assert len(bench.rows.expand(spec, seeds=[0, 1, 2])) == 270
+    assert [row.seed for row in rows] == [0] * 90 + [1] * 90, "all of seed 0 comes first"
     assert [row.name for row in rows[:4]] == [
         *("p1-demo-yolov8n-dense-s0", "p1-demo-yolov8n-50-s0"),
         *("p1-demo-yolov8n-25-s0", "p1-demo-yolov8n-dense-steps-s0"),
@@ -121,8 +121,9 @@ def test_each_row_is_trained_once_and_p2_from_the_best_of_p1(small: SimpleNamesp
     failed, calls = small.train()
     assert failed == 0
     assert sorted(calls) == [
+        "dense name=p1-demo-yolov8n-dense-frames-s0 frames=1",
         "dense name=p1-demo-yolov8n-dense-steps-s0 train_nbs=16",  # 80 batches for 50 steps: each batch is one
-        "dense name=p2-demo-yolov8n-dense-s0",
+        *("dense name=p2-demo-yolov8n-dense-frames-s0 frames=1", "dense name=p2-demo-yolov8n-dense-s0"),
         "dense name=p2-demo-yolov8n-dense-steps-s0 train_nbs=16",
         *("ours name=p1-demo-yolov8n-25-s0", "ours name=p1-demo-yolov8n-50-s0", "ours name=p2-demo-yolov8n-25-s0"),
     ]
@@ -142,7 +143,7 @@ def test_a_result_that_could_not_be_handed_on_is_not_trained_again_and_a_lost_st
     assert small.train("p1,dense,50") == (0, [])
     assert [(small.places.results / f"{name}.json").read_text() for name in names] == before
     (small.places.runs / names[0] / "weights" / "best.pt").unlink()
-    assert small.train("p1") == (
+    assert small.train("p1,25,dense-steps") == (
         0,
         ["ours name=p1-demo-yolov8n-25-s0", "dense name=p1-demo-yolov8n-dense-steps-s0 train_nbs=16"],
     )
@@ -231,6 +232,8 @@ def test_the_tables_are_what_the_results_say(bench: SimpleNamespace) -> None:
         "Measured with: made up, ultralytics 2, torch 3, float32 (3 rows); "
         "made up, ultralytics 2, torch 3, float32, yolo-prune at abc (3 rows).\n"
     )
+    in_frames = bench.tables.render([*results, result("dense-frames", 0, 0.641)], spec)
+    assert "| yolov8n | dense, in frames as well | 100.0% | 8.00 | 3,000 | 140 | 0.6410 |" in in_frames
     steps = [*results, result("dense-steps", 0, 0.640, optimizer_steps=300)]
     text = bench.tables.render(steps, spec)
     assert "| mean | to dense | to dense of equal steps |" in text
