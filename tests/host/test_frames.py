@@ -67,9 +67,9 @@ def a_trainer(task: str = "detect", rect: bool = False, model: nn.Module | None 
     )
 
 
-def seen_by(trainer: Any, count: int) -> list[int]:
-    """The heights of so many batches of 64 x 64."""
-    batch = {"img": torch.zeros(1, 3, 64, 64), "bboxes": torch.zeros(0, 4)}
+def seen_by(trainer: Any, count: int, files: tuple[tuple[int, int], ...] = ((200, 200),)) -> list[int]:
+    """The heights of so many batches of 64 x 64, from files of these heights and widths."""
+    batch = {"img": torch.zeros(len(files), 3, 64, 64), "bboxes": torch.zeros(0, 4), "ori_shape": files}
     return [int(trainer.preprocess_batch(dict(batch))["img"].shape[2]) for _ in range(count)]
 
 
@@ -82,6 +82,23 @@ def test_every_second_batch_of_each_epoch_until_it_is_told_otherwise() -> None:
     frames.every_second(trainer, False)
     assert trainer.preprocess_batch is stock
     assert set(vars(trainer)) == set(vars(a_trainer()))
+
+
+@pytest.mark.parametrize(
+    ("files", "framed"),
+    [
+        (((200, 200), (200, 200), (100, 200)), True),  # most are square
+        (((200, 200), (100, 200), (200, 100)), False),
+        (((101, 200),), True),  # bars of 15.8 pixels on a canvas of 64
+        (((100, 200),), False),  # bars of 16, as wide as the frame
+        (((200, 101),), True),
+        (((200, 200), (100, 200)), False),
+    ],
+)
+def test_images_with_bars_of_their_own_are_left_as_they_are(files: tuple[tuple[int, int], ...], framed: bool) -> None:
+    trainer = a_trainer()
+    frames.every_second(trainer, True)
+    assert seen_by(trainer, 2, files) == [64, 96 if framed else 64]
 
 
 class RTDETRDetectionModel(nn.Module):

@@ -4,10 +4,12 @@
 The host scales images of training at random (`scale=0.5`), and one that was made smaller lies in grey. So a network
 learns that grey borders mean small objects, and makes boxes too small where an image lies in a frame at its full size.
 Where some images of training lie in such a frame, at their full size, a frame says nothing (docs/decisions/0030).
+Images that are not square lie in grey at their full size anyway, in the bars that make them square, and are left as
+they are (docs/decisions/0031).
 
 Read in ultralytics 8.4.190: engine/trainer.py (`_do_train` calls `preprocess_batch` once for each batch),
-data/augment.py (`Format`: boxes and keypoints are shares of the canvas, masks are `mask_ratio` times smaller;
-`LetterBox`: the grey).
+data/augment.py (`Format`: boxes and keypoints are shares of the canvas, masks are `mask_ratio` times smaller, `ori_shape`
+is that of the file, of a mosaic that of its first file; `LetterBox`: the grey).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _STOCK = "yolo_prune_stock_preprocess"  # attribute of a trainer: its own `prepr
 
 
 def every_second(trainer: Any, on: bool) -> None:
-    """Lay every second batch of training in a frame from now on, the first one not; or none any more.
+    """Lay every second batch of square images in a frame from now on, the first one not; or none any more.
 
     Asked again it counts from the first batch: an epoch of a resumed run has the batches that it would have had.
 
@@ -42,11 +44,23 @@ def every_second(trainer: Any, on: bool) -> None:
 
     def framed(batch: dict[str, Any]) -> dict[str, Any]:
         seen[0] += 1
-        found = stock(batch)
-        return lay(found, int(trainer.stride) // 2) if seen[0] % 2 == 0 else found
+        found, border = stock(batch), int(trainer.stride) // 2
+        return lay(found, border) if seen[0] % 2 == 0 and without_bars(found, border) else found
 
     setattr(trainer, _STOCK, stock)
     trainer.preprocess_batch = framed
+
+
+def without_bars(batch: dict[str, Any], border: int) -> bool:
+    """Whether most images of a batch fill its canvas: they are square, or the bars that make them so are narrow.
+
+    Args:
+        batch: of the host: `img` (b, 3, h, w), `ori_shape` b pairs of height and width. border: pixels; a bar of that
+            width is one.
+    """
+    side = max(batch["img"].shape[2:])
+    bars = [side * (1 - min(shape) / max(shape)) / 2 for shape in batch["ori_shape"]]
+    return 2 * sum(bar < border for bar in bars) > len(bars)
 
 
 def lay(batch: dict[str, Any], border: int) -> dict[str, Any]:
