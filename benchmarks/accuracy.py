@@ -23,7 +23,8 @@ file (benchmarks/canvas.py). GFLOPs are counted at 640, as the host does.
 `bf16=1` trains with bfloat16 autocast, which the host does on GPUs alone (`amp=`): twice as fast on a CPU that knows
 it. Validation stays in float32. `train_KEY=` gives an argument of the host's to every method alike. `resume=1` goes on
 with what a killed run of the same `name=` left (dense and ours). `frames=1` trains a dense model with every second
-batch in the grey frame of the validation, as a pruned one is trained after its cut. benchmarks/matrix.py runs many rows.
+batch in the grey frame of the validation, as a pruned one is trained after its cut. benchmarks/matrix.py runs many
+rows.
 """
 
 from __future__ import annotations

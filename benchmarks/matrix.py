@@ -15,7 +15,8 @@ user has it, and images are kept in memory (`cache=ram`).
 
 Each row is a process of one thread, trained by benchmarks/accuracy.py, and leaves one JSON. A row that has it is not
 trained again. The command may be killed at any moment: the same command goes on, and a half of a row from its last
-epoch. `only=` takes models, sets, protocols, methods (dense, 50, 25, dense-steps, dense-frames), labels of variants and seeds (s0).
+epoch. `only=` takes models, sets, protocols, methods (dense, 50, 25, dense-steps, dense-frames), labels of variants and
+seeds (s0).
 A result of an earlier state of the package counts as done; `stale=1` measures it again. Where weights or a set are
 missing the row says so and is skipped. To repeat a row, delete its JSON and what lies of its name in `runs`.
 """

@@ -8,8 +8,8 @@ Images that are not square lie in grey at their full size anyway, in the bars th
 they are (docs/decisions/0031).
 
 Read in ultralytics 8.4.190: engine/trainer.py (`_do_train` calls `preprocess_batch` once for each batch),
-data/augment.py (`Format`: boxes and keypoints are shares of the canvas, masks are `mask_ratio` times smaller, `ori_shape`
-is that of the file, of a mosaic that of its first file; `LetterBox`: the grey).
+data/augment.py (`Format`: boxes and keypoints are shares of the canvas, masks are `mask_ratio` times smaller,
+`ori_shape` is that of the file, of a mosaic that of its first file; `LetterBox`: the grey).
 """
 
 from __future__ import annotations
