@@ -61,6 +61,8 @@ def expand(spec: Mapping[str, Any], seeds: list[int] | None = None) -> list[Row]
     rows = []
     cells = product(spec["protocols"], spec["sets"], spec["models"], spec["methods"].items(), seeds)
     for protocol, data, model, (method, flops), seed in cells:
+        if method == FRAMES and not spec["sets"][data].get("square"):
+            continue  # others are never framed, see yolo_prune/host/frames.py
         plain = Row(protocol, data, model, method, seed, flops)
         rows += [plain, *_variants(spec, plain)]
     return sorted(rows, key=lambda row: [_places(spec, seeds, row)[axis] for axis in spec["order"]])

@@ -363,18 +363,6 @@ MUTATIONS = (
         ("after_the_cut::test_an_end_to_end_head_takes_as_many_steps_before_the_cut",),
     ),
     Mutation(
-        "frames",
-        "(boxes[:, :2] * whole + border)",
-        "(boxes[:, :2] * whole)",
-        ("frames::test_in_pixels_labels_move_by_the_border_and_keep_their_size",),
-    ),
-    Mutation(
-        "frames",
-        '"RTDETR" not in type(network).__name__',
-        "True",
-        ("frames::test_what_is_validated_without_frames_is_trained_without",),
-    ),
-    Mutation(
         "after_the_cut",
         "recipe.frames and session.done > 0",
         "recipe.frames",

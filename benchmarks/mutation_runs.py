@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""Mutations of runs that are resumed or go back; mutation_list.py has all others."""
+"""Mutations of runs that are resumed, go back or train in frames; mutation_list.py has all others."""
 
 from __future__ import annotations
 
@@ -72,5 +72,23 @@ RUNS: tuple[Mutation, ...] = (
         "kept.unlink(missing_ok=True)",
         "pass",
         ("resume::test_a_profile_of_an_earlier_run_in_the_folder_is_not_this_runs",),
+    ),
+    Mutation(
+        "frames",
+        "(boxes[:, :2] * whole + border)",
+        "(boxes[:, :2] * whole)",
+        ("frames::test_in_pixels_labels_move_by_the_border_and_keep_their_size",),
+    ),
+    Mutation(
+        "frames",
+        '"RTDETR" not in type(network).__name__',
+        "True",
+        ("frames::test_what_is_validated_without_frames_is_trained_without",),
+    ),
+    Mutation(
+        "frames",
+        "sum(bar < border for bar in bars)",
+        "len(bars)",
+        ("frames::test_images_with_bars_of_their_own_are_left_as_they_are",),
     ),
 )

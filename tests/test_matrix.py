@@ -54,7 +54,7 @@ def small(tmp_path: Path, bench: SimpleNamespace) -> SimpleNamespace:
     spec = {
         **bench.rows.read(),
         "models": ["yolov8n"],
-        "sets": {"demo": {"imgsz": 64, "make": {"images": 1, "val": 1, "imgsz": 64, "seed": 0}}},
+        "sets": {"demo": {"imgsz": 64, "square": True, "make": {"images": 1, "val": 1, "imgsz": 64, "seed": 0}}},
         "seeds": [0],
     }
     (tmp_path / "shared" / "weights").mkdir(parents=True)
@@ -77,9 +77,9 @@ def small(tmp_path: Path, bench: SimpleNamespace) -> SimpleNamespace:
 def test_the_matrix_expands_to_every_model_set_protocol_method_and_seed(bench: SimpleNamespace) -> None:
     spec = bench.rows.read()
     rows = bench.rows.expand(spec)
-    assert len(rows) == len({row.name for row in rows}) == 3 * 3 * 2 * 5 * 2
-    assert len(bench.rows.expand(spec, seeds=[0, 1, 2])) == 270
-    assert [row.seed for row in rows] == [0] * 90 + [1] * 90, "all of seed 0 comes first"
+    assert len(rows) == len({row.name for row in rows}) == 3 * 2 * 2 * (4 + 5 + 5)
+    assert len(bench.rows.expand(spec, seeds=[0, 1, 2])) == 252
+    assert [row.seed for row in rows] == [0] * 84 + [1] * 84, "all of seed 0 comes first"
     assert [row.name for row in rows[:4]] == [
         *("p1-demo-yolov8n-dense-s0", "p1-demo-yolov8n-50-s0"),
         *("p1-demo-yolov8n-25-s0", "p1-demo-yolov8n-dense-steps-s0"),

@@ -217,8 +217,8 @@ class Settings(BaseModel):
     )
     frames: bool = _setting(
         True,
-        "after the first step, lay every second batch of training in the grey frame that the host validates in, so "
-        "that the model is as good with it as without",
+        "after the first step, lay every second batch of training in the grey frame that the host validates in, where "
+        "images are square, so that the model is as good with it as without",
         "`True`, `False`",
         "must be True or False",
     )

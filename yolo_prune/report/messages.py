@@ -102,7 +102,7 @@ def both_canvases(side: int, frames: bool) -> None:
     Args:
         side: pixels of the canvas. frames: whether the run trains in frames, see `host/frames.py`.
     """
-    too = "; after the cut every second batch of training lies in that frame" if frames else ""
+    too = "; after the cut every second batch of square images of training lies in that frame" if frames else ""
     log.say(
         f"every second batch is validated on {side} x {side}, as an exported file sees images, and not in the grey "
         f"frame of yolo val, so that the best epoch is good on both{too}; the last table is that of yolo val"
