@@ -57,7 +57,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint, yaml_model_loa
 from ultralytics.utils.torch_utils import get_flops  # noqa: E402
 
 from yolo_prune import files  # noqa: E402
-from yolo_prune.host import frames  # noqa: E402
+from yolo_prune.host.run import Run  # noqa: E402
 
 L1 = 1e-3  # strength of the penalty on BatchNorm scales; fades to a tenth of it, as in published YOLO slimmings
 DEEPEST = 0.9  # the most that torch-pruning may take of one layer: without it a layer may end with one channel
@@ -158,7 +158,7 @@ def train(
     if BF16:
         in_bfloat16(trainer)
     if FRAMES:
-        trainer.add_callback("on_train_start", lambda found: frames.every_second(found, True))
+        trainer.add_callback("on_train_start", lambda found: Run(found).train_in_frames(True))
     if progress is not None:
         progress.attach(trainer)
     trainer.train()

@@ -81,7 +81,7 @@ RUNS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "frames",
-        '"RTDETR" not in type(network).__name__',
+        "family(network) is not RTDETR",
         "True",
         ("frames::test_what_is_validated_without_frames_is_trained_without",),
     ),

@@ -17,6 +17,7 @@ from ultralytics import YOLO
 from tests.helpers.runs import ANY_CHOICE, train
 from tests.helpers.small_models import untrained
 from yolo_prune.host import frames
+from yolo_prune.host.run import Run
 
 SHARES = st.floats(0.05, 0.95)
 
@@ -77,9 +78,9 @@ def test_every_second_batch_of_each_epoch_until_it_is_told_otherwise() -> None:
     trainer = a_trainer()
     stock = trainer.preprocess_batch
     for _ in range(2):  # epochs
-        frames.every_second(trainer, True)
+        Run(trainer).train_in_frames(True)
         assert seen_by(trainer, 3) == [64, 96, 64]
-    frames.every_second(trainer, False)
+    Run(trainer).train_in_frames(False)
     assert trainer.preprocess_batch is stock
     assert set(vars(trainer)) == set(vars(a_trainer()))
 
@@ -97,7 +98,7 @@ def test_every_second_batch_of_each_epoch_until_it_is_told_otherwise() -> None:
 )
 def test_images_with_bars_of_their_own_are_left_as_they_are(files: tuple[tuple[int, int], ...], framed: bool) -> None:
     trainer = a_trainer()
-    frames.every_second(trainer, True)
+    Run(trainer).train_in_frames(True)
     assert seen_by(trainer, 2, files) == [64, 96 if framed else 64]
 
 
@@ -118,7 +119,7 @@ class Distilling(nn.Module):
 )
 def test_what_is_validated_without_frames_is_trained_without(other: dict[str, Any]) -> None:
     trainer = a_trainer(**other)
-    frames.every_second(trainer, True)
+    Run(trainer).train_in_frames(True)
     assert seen_by(trainer, 2) == [64, 64]
 
 

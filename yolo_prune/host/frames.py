@@ -17,28 +17,32 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics import RTDETR
+
+from yolo_prune.host.checkpoint import family
 
 GREY = 114 / 255
 TASKS = ("detect", "segment", "pose", "obb")  # whose images the host validates in a frame
 _STOCK = "yolo_prune_stock_preprocess"  # attribute of a trainer: its own `preprocess_batch`, while ours stands there
 
 
-def every_second(trainer: Any, on: bool) -> None:
+def every_second(trainer: Any, network: nn.Module, on: bool) -> None:
     """Lay every second batch of square images in a frame from now on, the first one not; or none any more.
 
     Asked again it counts from the first batch: an epoch of a resumed run has the batches that it would have had.
 
     Args:
-        trainer: the host's. on: whether to. Where the host validates without frames (RT-DETR, other tasks) or
-            rectangles are asked for (`rect=True`), nothing is changed.
+        trainer: the host's. network: the model that is pruned, see `run.student_of`. on: whether to. Where the host
+            validates without frames (RT-DETR, other tasks) or rectangles are asked for (`rect=True`), nothing is
+            changed.
     """
     stock = getattr(trainer, _STOCK, None)
     if stock is not None:
         trainer.preprocess_batch = stock
         delattr(trainer, _STOCK)
-    if not on or not _has_frames(trainer):
+    if not on or not _has_frames(trainer, network):
         return
     stock, seen = trainer.preprocess_batch, [0]
 
@@ -93,7 +97,5 @@ def lay(batch: dict[str, Any], border: int) -> dict[str, Any]:
     return found
 
 
-def _has_frames(trainer: Any) -> bool:
-    network = unwrap_model(trainer.model)
-    network = getattr(network, "student_model", network)  # of a DistillationModel
-    return trainer.args.task in TASKS and not trainer.args.rect and "RTDETR" not in type(network).__name__
+def _has_frames(trainer: Any, network: nn.Module) -> bool:
+    return trainer.args.task in TASKS and not trainer.args.rect and family(network) is not RTDETR

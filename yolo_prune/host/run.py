@@ -255,7 +255,7 @@ class Run:
 
     def train_in_frames(self, on: bool) -> None:
         """Lay every second batch of training in the frame of the host's validation, see `frames.every_second`."""
-        frames.every_second(self.trainer, on)
+        frames.every_second(self.trainer, self.student, on)
 
     def validate(self) -> float | None:
         """Fitness of the average on the validation set, outside the epoch loop; its training state is not touched."""
