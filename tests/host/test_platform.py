@@ -164,7 +164,10 @@ def train(environment: Environment, data: Path, folder: Path, *words: str) -> Ru
     assert done.code == 0, done.text[-3000:]
     assert platform.refused == []
     names = [name for name, _ in platform.events]
-    assert (names[0], names[-1]) == ("training_started", "training_complete"), names
+    assert names[0] == "training_started", names
+    assert names.count("training_complete") == 1, names
+    late = names[names.index("training_complete") + 1 :]  # on a busy machine a thread of the host's sends after it
+    assert set(late) <= {"epoch_end", "console_output"}, names
     assert set(names) == set(EVENTS)
     reports = platform.of("epoch_end")
     assert sorted(report["epoch"] for report in reports) == list(range(len(reports)))
