@@ -75,8 +75,8 @@ RUNS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "frames",
-        "(boxes[:, :2] * whole + border)",
-        "(boxes[:, :2] * whole)",
+        "(points * whole + border)",
+        "(points * whole)",
         ("frames::test_in_pixels_labels_move_by_the_border_and_keep_their_size",),
     ),
     Mutation(

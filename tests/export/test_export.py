@@ -223,31 +223,6 @@ def test_a_trained_model(weights: Callable[[str], Path], bccd: Path, tmp_path: P
     assert parity["matched"] == parity["boxes"] > 10
 
 
-def test_a_parent_of_another_task_is_refused(model: Path, tmp_path: Path) -> None:
-    torch.save({"model": YOLO("yolov8n-seg.yaml").model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
-    with pytest.raises(PruneError, match="is of task segment"):
-        job.export(model, dense=tmp_path / "dense.pt", **QUICK)
-    with pytest.raises(PruneError, match=r"dense=.* is the model itself"):
-        job.export(model, dense=model.parent / "." / model.name, **QUICK)
-
-
-def test_a_parent_of_other_classes_is_compared_in_latency_and_size_alone(
-    model: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As yolov8n.pt itself, of 80 classes, beside a model of two that was pruned from it."""
-    torch.save({"model": YOLO("yolov8n.yaml").model.half(), "train_args": {"imgsz": SIDE}}, tmp_path / "dense.pt")
-    told = job.export(model, dense=tmp_path / "dense.pt", data=tiny_data, **QUICK)
-    assert "dense.pt has 80 classes and" in told["note"]
-    assert "2: latency and size alone are compared" in told["note"]
-    assert told["note"] in caplog.text
-    for row in told["rows"]:
-        assert (row["map50_95"] is None) is (row["role"] == "dense")
-        assert row["latency_ms"]["median"] > 0
-        assert row["megabytes"] > 1
-        assert row["speedup"] == 1.0
-        assert row["gflops_deployed"] < row["gflops"]
-
-
 def test_a_fault_is_said_once(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,7 +40,7 @@ class Request:
     Attributes:
         subjects: the dense model, if there is one, and the one that is asked for. kinds: formats that were asked for.
         variants: what is made. skipped: what is left out, and why. side: pixels. folder: where artifacts go.
-        note: what cannot be compared with the dense model.
+        note: what cannot be compared with the dense model. unequal: why its metric is compared with care.
     """
 
     subjects: list[Subject]
@@ -52,6 +52,7 @@ class Request:
     side: int
     effort: Effort
     note: str | None
+    unequal: str | None
     host_args: dict[str, Any]
 
     @property
@@ -177,7 +178,8 @@ def _request(
     side = subjects.image_side(main, imgsz)
     for words in skipped.values():
         log.warn(words)
-    request = Request(models, kinds, chosen, skipped, folder, data, side, effort, note, host_args)
+    unequal = None if note or data is None else subjects.trained_longer(models)
+    request = Request(models, kinds, chosen, skipped, folder, data, side, effort, note, unequal, host_args)
     if request.for_device is not None and request.for_device not in chosen:
         chosen.insert(0, request.for_device)
     return request
@@ -311,6 +313,7 @@ def _record(request: Request, outcome: Outcome) -> dict[str, Any]:
         "model": str(request.main.path),
         "dense": None if request.subjects[0] is request.main else str(request.subjects[0].path),
         "note": request.note,
+        "unequal": request.unequal,
         "format": request.kinds,
         "imgsz": request.side,
         "batch": effort.batch,

@@ -101,6 +101,25 @@ def check_same_kind(subjects: list[Subject]) -> str | None:
     )
 
 
+def trained_longer(subjects: list[Subject]) -> str | None:
+    """What makes the metric of the dense model no fair one: the training that pruned began with it.
+
+    Read in ultralytics 8.4.190, engine/trainer.py: `save_model` (`train_args`).
+
+    Returns:
+        A sentence, or None where the dense model is another one, such as one that has trained for as long.
+    """
+    dense, main = subjects[0], subjects[-1]
+    args = main.ckpt.get("train_args") or {}
+    begun, epochs = args.get("model"), args.get("epochs")
+    if main.role != "pruned" or not begun or Path(str(begun)).resolve() != dense.path.resolve():
+        return None
+    return (
+        f"dense={dense.path} is what the training of {main.path} began with, and has not had its {epochs} epochs; what "
+        "the cut costs is seen beside a model that has them as well: the same yolo train without prune="
+    )
+
+
 def check_dataset(data: str | Path, subjects: list[Subject]) -> None:
     """Read the data set as the host does, and check that it has the models' classes."""
     task = subjects[0].task

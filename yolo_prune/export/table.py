@@ -159,6 +159,8 @@ def show(record: dict[str, Any]) -> None:
         log.show(line)
     if any(row["parity"] and row["parity"]["borderline"] and not row["faults"] for row in record["rows"]):
         log.show(TIES)
+    if record["unequal"]:
+        log.show(record["unequal"])
     if record["data"] is None:
         log.show(
             f"no data= was given: {record['metrics'][0]} is not measured, and outputs are compared on "

@@ -81,13 +81,17 @@ def lay(batch: dict[str, Any], border: int) -> dict[str, Any]:
     height, width = batch["img"].shape[2:]
     found = {**batch, "img": functional.pad(batch["img"], [border] * 4, value=GREY)}
     whole = torch.tensor([width, height], dtype=batch["bboxes"].dtype, device=batch["bboxes"].device)
+
+    def moved(points: torch.Tensor) -> torch.Tensor:
+        return (points * whole + border) / (whole + 2 * border)
+
     boxes = batch["bboxes"].clone()
-    boxes[:, :2] = (boxes[:, :2] * whole + border) / (whole + 2 * border)
+    boxes[:, :2] = moved(boxes[:, :2])
     boxes[:, 2:4] = boxes[:, 2:4] * whole / (whole + 2 * border)
     found["bboxes"] = boxes
     if "keypoints" in batch:
         points = batch["keypoints"].clone()
-        points[..., :2] = (points[..., :2] * whole + border) / (whole + 2 * border)
+        points[..., :2] = moved(points[..., :2])
         found["keypoints"] = points
     for name in ("masks", "sem_masks"):
         if name in batch:
