@@ -102,6 +102,13 @@ def test_images_with_bars_of_their_own_are_left_as_they_are(files: tuple[tuple[i
     assert seen_by(trainer, 2, files) == [64, 96 if framed else 64]
 
 
+def test_a_batch_that_does_not_say_its_shapes_is_left_as_it_is() -> None:
+    trainer = a_trainer()
+    Run(trainer).train_in_frames(True)
+    batch = {"img": torch.zeros(1, 3, 64, 64), "bboxes": torch.zeros(0, 4)}
+    assert [trainer.preprocess_batch(dict(batch))["img"].shape[2] for _ in range(2)] == [64, 64]
+
+
 class RTDETRDetectionModel(nn.Module):
     """Has the name of the host's."""
 

@@ -59,11 +59,11 @@ def without_bars(batch: dict[str, Any], border: int) -> bool:
     """Whether most images of a batch fill its canvas: they are square, or the bars that make them so are narrow.
 
     Args:
-        batch: of the host: `img` (b, 3, h, w), `ori_shape` b pairs of height and width. border: pixels; a bar of that
-            width is one.
+        batch: of the host: `img` (b, 3, h, w), `ori_shape` b pairs of height and width; a data set of the user's own
+            may have none, and is left as it is. border: pixels; a bar of that width is one.
     """
     side = max(batch["img"].shape[2:])
-    bars = [side * (1 - min(shape) / max(shape)) / 2 for shape in batch["ori_shape"]]
+    bars = [side * (1 - min(shape) / max(shape)) / 2 for shape in batch.get("ori_shape", ())]
     return 2 * sum(bar < border for bar in bars) > len(bars)
 
 
