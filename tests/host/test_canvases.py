@@ -95,7 +95,7 @@ def test_epochs_are_validated_on_both_canvases_and_best_on_the_hosts(
     with caplog.at_level("INFO"):
         train(tiny_data, tmp_path, yolo, prune=0.5, epochs=2, batch=1, nbs=1, imgsz=64, **ANY_CHOICE)
     assert "every second batch is validated on 64 x 64" in caplog.text
-    assert "after the cut every second batch of training lies in that frame" in caplog.text
+    assert "after the cut every second batch of square images of training lies in that frame" in caplog.text
     epochs = [shapes for when, shapes in seen if when == "train"]
     assert len(epochs) == 2
     assert all(shapes[:2] == [(96, 96), (64, 64)] for shapes in epochs)
