@@ -113,6 +113,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "steps": ("docs/profiles.md", channel_steps.table),
     "sweep": ("docs/sweep.md", partial(sweep, "demo")),
     "sweep of BCCD": ("docs/sweep.md", partial(sweep, "bccd-yolo11n")),
+    "sweep of BCCD, yolov8n": ("docs/sweep.md", partial(sweep, "bccd-yolov8n")),
     "support": ("README.md", support.table),
 }
 
