@@ -102,7 +102,7 @@ def check_same_kind(subjects: list[Subject]) -> str | None:
 
 
 def trained_longer(subjects: list[Subject]) -> str | None:
-    """What makes the metric of the dense model no fair one: the training that pruned began with it.
+    """Why the metric of the dense model is no fair one: it is what the training that pruned began with.
 
     Read in ultralytics 8.4.190, engine/trainer.py: `save_model` (`train_args`).
 
