@@ -67,7 +67,7 @@ def nodes(path: Path) -> Counter[tuple[Any, ...]]:
     return Counter((weights[node.input[1]], sizes[node.output[0]]) for node in convolutions)
 
 
-def rows(layers: list[layer_shapes.Layer]) -> Counter[tuple[Any, ...]]:
+def rows(layers: list[layer_shapes.LayerShape]) -> Counter[tuple[Any, ...]]:
     """The same of the layers that are counted."""
     found: list[tuple[Any, ...]] = []
     for layer in layers:

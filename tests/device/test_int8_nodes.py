@@ -12,13 +12,13 @@ import pytest
 from onnx import numpy_helper
 
 from yolo_prune.cost import exported_file
-from yolo_prune.cost.layer_shapes import Layer
+from yolo_prune.cost.layer_shapes import LayerShape
 from yolo_prune.device import int8_nodes, probes, runtimes
 
-CONV = Layer("a", "conv", (3, 3), (1, 1), (1, 1), (8, 8), (8, 8), 16, 32, activation="silu")
-BARE = Layer("a", "conv", (1, 1), (1, 1), (0, 0), (8, 8), (8, 8), 16, 32)
-DEEP = Layer("a", "depthwise", (3, 3), (1, 1), (1, 1), (8, 8), (8, 8), 16, 16, activation="silu")
-LINEAR = Layer("a", "linear", (1, 1), (1, 1), (0, 0), (1, 20), (1, 20), 16, 32)
+CONV = LayerShape("a", "conv", (3, 3), (1, 1), (1, 1), (8, 8), (8, 8), 16, 32, activation="silu")
+BARE = LayerShape("a", "conv", (1, 1), (1, 1), (0, 0), (8, 8), (8, 8), 16, 32)
+DEEP = LayerShape("a", "depthwise", (3, 3), (1, 1), (1, 1), (8, 8), (8, 8), 16, 16, activation="silu")
+LINEAR = LayerShape("a", "linear", (1, 1), (1, 1), (0, 0), (1, 20), (1, 20), 16, 32)
 
 
 def kinds_of(path: Path) -> Counter[str]:
@@ -37,7 +37,7 @@ def optimized(path: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("layer", [CONV, BARE, DEEP, LINEAR], ids=["conv", "bare", "depthwise", "linear"])
-def test_a_layer_is_quantized_as_the_host_has_it_done_for_onnxruntime(layer: Layer, tmp_path: Path) -> None:
+def test_a_layer_is_quantized_as_the_host_has_it_done_for_onnxruntime(layer: LayerShape, tmp_path: Path) -> None:
     """And so computes the same: which nodes become integer ones depends on the processor."""
     host = pytest.importorskip("ultralytics.utils.export.onnx")
     plain = probes.write(layer, 16, layer.out, tmp_path / "plain", "onnx")
@@ -52,7 +52,7 @@ def test_a_layer_is_quantized_as_the_host_has_it_done_for_onnxruntime(layer: Lay
 
 
 @pytest.mark.parametrize("layer", [CONV, LINEAR], ids=["conv", "linear"])
-def test_openvino_computes_a_layer_in_integers_from_end_to_end(layer: Layer, tmp_path: Path) -> None:
+def test_openvino_computes_a_layer_in_integers_from_end_to_end(layer: LayerShape, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     path = probes.write(layer, 16, 32, tmp_path / "layer", "openvino", "int8")
     core = openvino.Core()

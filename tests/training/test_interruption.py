@@ -20,10 +20,10 @@ from torch import nn
 from tests.helpers.runs import ANY_CHOICE, SMALL
 from tests.helpers.small_models import untrained
 from tests.helpers.untrained import save
+from yolo_prune import folder_lock
 from yolo_prune.errors import PruneError
 from yolo_prune.host import console
 from yolo_prune.host.run import Run
-from yolo_prune.training import folder_lock
 from yolo_prune.training.interruption import said
 
 
@@ -185,7 +185,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from yolo_prune.host.run import Run
-from yolo_prune.training import folder_lock
+from yolo_prune import folder_lock
 from yolo_prune.training.interruption import said
 folder_lock.hold(Path(sys.argv[1]))
 print("held", flush=True)

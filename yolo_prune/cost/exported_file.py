@@ -19,7 +19,7 @@ import yaml
 from yolo_prune.errors import PruneError, first_line
 
 if TYPE_CHECKING:  # a bundle is made without torch
-    from yolo_prune.cost.layer_shapes import Layer
+    from yolo_prune.cost.layer_shapes import LayerShape
 
 
 class Convolution(NamedTuple):
@@ -54,7 +54,7 @@ def end2end(path: Path, kind: str) -> bool:
     return bool((yaml.safe_load(path.with_name("metadata.yaml").read_text(encoding="utf-8")) or {}).get("end2end"))
 
 
-def require(layers: Sequence[Layer], path: Path, kind: str) -> None:
+def require(layers: Sequence[LayerShape], path: Path, kind: str) -> None:
     """Raise PruneError unless a file has exactly the convolutions that are counted.
 
     Args:
@@ -71,11 +71,11 @@ def require(layers: Sequence[Layer], path: Path, kind: str) -> None:
     )
 
 
-def _is_convolution(layer: Layer) -> bool:
+def _is_convolution(layer: LayerShape) -> bool:
     return layer.operation != "linear"
 
 
-def _of_layer(layer: Layer) -> Convolution:
+def _of_layer(layer: LayerShape) -> Convolution:
     groups = layer.inp if layer.operation == "depthwise" else layer.groups
     return Convolution(layer.inp // groups, layer.out, groups, layer.kernel, layer.operation == "deconv")
 

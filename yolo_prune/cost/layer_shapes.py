@@ -25,7 +25,7 @@ Operation = Literal["conv", "depthwise", "deconv", "linear"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerShape:
     """A layer of a network, as far as its cost is concerned.
 
     Attributes:
@@ -103,7 +103,7 @@ def deployed(model: nn.Module, end2end: bool | None = None) -> nn.Module:
     return result
 
 
-def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list[Layer]:
+def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list[LayerShape]:
     """Every convolution and linear layer of the deployed model that an image of imgsz x imgsz passes, in order.
 
     Args:
@@ -120,7 +120,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     own = {name for name, module in model.named_modules() if isinstance(module, wanted)}
     model = deployed(model, end2end)
     places = {module: name for name, module in model.named_modules() if isinstance(module, wanted)}
-    layers: list[Layer] = []
+    layers: list[LayerShape] = []
 
     def note(
         module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
@@ -130,7 +130,9 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
         if isinstance(module, nn.Linear):
             rows = (1, taken.numel() // max(module.in_features, 1))
             one = (1, 1)
-            layers.append(Layer(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features))
+            layers.append(
+                LayerShape(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features)
+            )
             return
         deep = is_depthwise(module)
         act = "none"
@@ -140,7 +142,7 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
         operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
         padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
         layers.append(
-            Layer(
+            LayerShape(
                 name,
                 operation,
                 _two(module.kernel_size),

@@ -22,7 +22,7 @@ from yolo_prune import __version__, files, log
 from yolo_prune.allocation import allocate
 from yolo_prune.allocation.scopes import legal
 from yolo_prune.cost import exported_file, layer_shapes
-from yolo_prune.cost.layer_shapes import Layer
+from yolo_prune.cost.layer_shapes import LayerShape
 from yolo_prune.device import int8_nodes, probes
 from yolo_prune.errors import BoundError
 from yolo_prune.graph import channel_groups, image_shape
@@ -80,13 +80,13 @@ def make(
     layers = layer_shapes.layers_of(network, imgsz, end2end)
     written: dict[str, str] = {}
 
-    def probe(layer: Layer, inp: int, out: int) -> str:
+    def probe(layer: LayerShape, inp: int, out: int) -> str:
         label = f"{layer.kind} {inp} {out}".replace(" ", "_").replace("/", "s")
         if label not in written:
             written[label] = probes.write(layer, inp, out, folder / label, kind, precision).name
         return written[label]
 
-    empty = Layer("", "conv", (1, 1), (1, 1), (0, 0), (1, 1), (1, 1), 1, 1, 1, "none")
+    empty = LayerShape("", "conv", (1, 1), (1, 1), (0, 0), (1, 1), (1, 1), 1, 1, 1, "none")
     manifest: dict[str, Any] = {
         "yolo_prune": __version__,
         "model": name,
@@ -146,14 +146,14 @@ with scratch.folder() as folder, zipfile.ZipFile(sys.argv[0]) as archive:
 """
 
 
-def _kinds(layers: list[Layer]) -> dict[str, list[Layer]]:
-    kinds: dict[str, list[Layer]] = {}
+def _kinds(layers: list[LayerShape]) -> dict[str, list[LayerShape]]:
+    kinds: dict[str, list[LayerShape]] = {}
     for layer in layers:
         kinds.setdefault(layer.kind, []).append(layer)
     return kinds
 
 
-def _shapes(all_layers: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
+def _shapes(all_layers: list[LayerShape], probe: Callable[[LayerShape, int, int], str]) -> list[dict[str, Any]]:
     """The shapes of each kind that are timed; every fourth is held out of the first fit."""
     rows = []
     for kind, layers in _kinds(all_layers).items():
@@ -177,12 +177,12 @@ def _levels(widest: int) -> list[int]:
     return sorted({max(_WIDTH, round(widest * level / _WIDTH) * _WIDTH) for level in _LEVELS})
 
 
-def _sweeps(layers: list[Layer], probe: Callable[[Layer, int, int], str]) -> list[dict[str, Any]]:
+def _sweeps(layers: list[LayerShape], probe: Callable[[LayerShape, int, int], str]) -> list[dict[str, Any]]:
     """Where channel steps are looked for: the two dearest kinds of 1x1 and of larger kernels, one side at a time."""
     sweeps = []
     for single in (True, False):
         work: dict[str, int] = {}
-        first: dict[str, Layer] = {}
+        first: dict[str, LayerShape] = {}
         for layer in layers:
             plain = layer.operation == "conv" and layer.groups == 1 and layer.inp > 3 and layer.activation != "none"
             if plain and (layer.kernel == (1, 1)) == single:

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from yolo_prune.cost.layer_shapes import Layer
+from yolo_prune.cost.layer_shapes import LayerShape
 from yolo_prune.device import int8_nodes
 
 
-def write(layer: Layer, inp: int, out: int, path: Path, kind: str, precision: str = "fp32") -> Path:
+def write(layer: LayerShape, inp: int, out: int, path: Path, kind: str, precision: str = "fp32") -> Path:
     """Write a network of this layer with other channels.
 
     Args:
@@ -41,7 +41,7 @@ def write(layer: Layer, inp: int, out: int, path: Path, kind: str, precision: st
     return path.with_suffix(".onnx")
 
 
-def _weights(layer: Layer, inp: int, out: int) -> np.ndarray:
+def _weights(layer: LayerShape, inp: int, out: int) -> np.ndarray:
     """One constant in the shape of the layer's weights: 1 / fan-in keeps values near those of the input."""
     groups = inp if layer.operation == "depthwise" else layer.groups
     shape: tuple[int, ...] = (out, inp // groups, *layer.kernel)
@@ -52,7 +52,7 @@ def _weights(layer: Layer, inp: int, out: int) -> np.ndarray:
     return np.full(shape, 1 / max(inp // groups * layer.kernel[0] * layer.kernel[1], 1), np.float32)
 
 
-def _onnx(layer: Layer, inp: int, out: int) -> onnx.ModelProto:
+def _onnx(layer: LayerShape, inp: int, out: int) -> onnx.ModelProto:
     weights, bias = _weights(layer, inp, out), np.full(out, 0.1, np.float32)
     if layer.operation == "linear":
         size = [1, layer.size[1], inp]
@@ -97,7 +97,7 @@ _NCNN = {
 }
 
 
-def _ncnn(layer: Layer, inp: int, out: int) -> tuple[str, bytes]:
+def _ncnn(layer: LayerShape, inp: int, out: int) -> tuple[str, bytes]:
     """ncnn's own text and weights (its docs/developer-guide: param-and-model-file-structure)."""
     weights = _weights(layer, inp, out)
     groups = inp if layer.operation == "depthwise" else layer.groups

@@ -23,7 +23,7 @@ import torch
 from yolo_prune import files, scratch
 from yolo_prune.cost import channel_steps
 from yolo_prune.cost.channel_steps import COARSEST, FINEST, OPEN, ChannelMultiple
-from yolo_prune.cost.layer_shapes import Layer
+from yolo_prune.cost.layer_shapes import LayerShape
 from yolo_prune.device import probes, runtimes, timing
 from yolo_prune.errors import PruneError
 from yolo_prune.host.user_folder import user_folder
@@ -145,7 +145,7 @@ def _probe(folder: Path, kernel: int, side: str, count: int) -> Path:
     path = folder / f"{kernel}-{side}-{count}.onnx"
     pad, size = kernel // 2, (_SIDES[kernel], _SIDES[kernel])
     inp, out = (_FULL, count) if side == "out" else (count, _FULL)
-    layer = Layer("look", "conv", (kernel, kernel), (1, 1), (pad, pad), size, size, inp, out)
+    layer = LayerShape("look", "conv", (kernel, kernel), (1, 1), (pad, pad), size, size, inp, out)
     probes.write(layer, inp, out, path, "onnx")
     return path
 

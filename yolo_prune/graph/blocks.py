@@ -34,7 +34,7 @@ from ultralytics.nn.modules import block as host
 
 from yolo_prune.graph.trace import Lesson, Trace, layer
 
-Kept = Mapping[str, np.ndarray]  # layer's name in its block -> positions of its outputs that were kept
+KeptOutputs = Mapping[str, np.ndarray]  # layer's name in its block -> positions of its outputs that were kept
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Entry:
     """
 
     lesson: Lesson | None = None
-    set_sizes: Callable[[Any, Kept | None], None] | None = None
+    set_sizes: Callable[[Any, KeptOutputs | None], None] | None = None
     sizes: tuple[str, ...] = ()
     heads: str = ""
     uneven: bool = False
@@ -95,7 +95,7 @@ def _attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.ndarr
     return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def _sizes_of_attention(block: Any, kept: Kept | None) -> None:
+def _sizes_of_attention(block: Any, kept: KeptOutputs | None) -> None:
     block.head_dim = block.proj.conv.in_channels // block.num_heads
     before, block.key_dim = block.key_dim, (block.qkv.conv.out_channels // block.num_heads - block.head_dim) // 2
     block.scale = block.key_dim**-0.5
@@ -119,7 +119,7 @@ def _area_attention(trace: Trace, name: str, block: Any, ids: np.ndarray) -> np.
     return _conv(trace, f"{name}.proj", block.proj, positions)
 
 
-def _sizes_of_area_attention(block: Any, kept: Kept | None) -> None:
+def _sizes_of_area_attention(block: Any, kept: KeptOutputs | None) -> None:
     before, block.head_dim = block.head_dim, block.pe.conv.out_channels // block.num_heads
     block.all_head_dim = block.head_dim * block.num_heads
     if kept is not None:
@@ -136,29 +136,29 @@ def _move_temperature(block: Any, before: int, now: int) -> None:
 # Sizes ----------------------------------------------------------------------------------------------------------------
 
 
-def _sizes_of_half(block: Any, kept: Kept | None) -> None:
+def _sizes_of_half(block: Any, kept: KeptOutputs | None) -> None:
     """`c`: half of what `cv1` makes."""
     block.c = block.cv1.conv.out_channels // 2
 
 
-def _sizes_of_down(block: Any, kept: Kept | None) -> None:
+def _sizes_of_down(block: Any, kept: KeptOutputs | None) -> None:
     block.c = block.cv1.conv.out_channels
 
 
-def _sizes_of_rep(block: Any, kept: Kept | None) -> None:
+def _sizes_of_rep(block: Any, kept: KeptOutputs | None) -> None:
     """What the identity branch is as wide as when the host fuses it into one convolution."""
     if hasattr(block, "conv1"):  # not fused yet
         block.c1, block.c2 = block.conv1.conv.in_channels, block.conv1.conv.out_channels
 
 
-def _sizes_of_parts(block: Any, kept: Kept | None) -> None:
+def _sizes_of_parts(block: Any, kept: KeptOutputs | None) -> None:
     """`c2s`: how many channels each part of what `conv` makes has."""
     if kept is not None and "conv" in kept:
         ends = np.cumsum([0, *block.c2s])
         block.c2s = np.histogram(kept["conv"], ends)[0].tolist()
 
 
-def _sizes_of_slopes(block: Any, kept: Kept | None) -> None:
+def _sizes_of_slopes(block: Any, kept: KeptOutputs | None) -> None:
     block.num_parameters = block.weight.numel()
 
 
@@ -251,7 +251,7 @@ def sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
-def set_sizes(model: nn.Module, kept: Kept | None = None) -> None:
+def set_sizes(model: nn.Module, kept: KeptOutputs | None = None) -> None:
     """Set the sizes that stock blocks keep beside their layers to what their layers have, in place.
 
     Args:

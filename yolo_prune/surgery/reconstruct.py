@@ -43,7 +43,7 @@ METHODS = ("none", "bias", "bn", "weights")
 _PLACES = 18432  # at which a layer is fitted, in all images together
 _FEW = 8  # images by which running statistics are judged
 
-Kept = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
+KeptPositions = Mapping[str, tuple["np.ndarray | None", "np.ndarray | None"]]  # of cut_channels.kept_positions
 Made = dict[int, tuple[str, "weakref.ref[torch.Tensor]"]]  # by the identity of an output: the layer, and the output
 
 
@@ -61,7 +61,7 @@ class DenseOutputs:
         true: whether the running statistics were worth keeping.
     """
 
-    kept: Kept
+    kept: KeptPositions
     places: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
     removed: dict[str, torch.Tensor] = field(default_factory=dict)

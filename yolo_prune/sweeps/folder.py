@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import files
+from yolo_prune import files, folder_lock
 from yolo_prune.errors import PruneError
 from yolo_prune.sweeps import request as requests
 from yolo_prune.sweeps.request import Request
-from yolo_prune.training import folder_lock
 
 _REQUEST = "sweep.json"
 STAGES = ("cut", "trained")

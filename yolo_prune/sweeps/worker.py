@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import files
+from yolo_prune import files, folder_lock
 from yolo_prune.errors import PruneError, first_line
 
 _WAIT = 60.0  # seconds for a process of a killed sweep to be gone
@@ -44,7 +44,6 @@ def _listen(jobs: queue.Queue[dict[str, Any] | None]) -> None:
 def _do(job: Mapping[str, Any]) -> None:
     """Do a job and write down what came of it; an error is a line of the point, and not the end of the sweep."""
     from yolo_prune.sweeps import folder as folders
-    from yolo_prune.training import folder_lock
 
     folder, name, stage = Path(job["folder"]), job["name"], job["stage"]
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -81,8 +80,6 @@ def _speak_into(path: Path) -> None:
 
 def _alone_in(run: Path) -> None:
     """Wait until no process of a killed sweep is at work in a run's folder: it ends as soon as it can."""
-    from yolo_prune.training import folder_lock
-
     end = time.monotonic() + _WAIT
     while not folder_lock.try_to_hold(run / ".point"):
         if time.monotonic() > end:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import files, log
+from yolo_prune import files, folder_lock, log
 from yolo_prune.cost import model_size
 from yolo_prune.cost.channel_steps import OPEN
 from yolo_prune.device import quick_look
@@ -30,7 +30,6 @@ from yolo_prune.training import (
     ddp,
     deployment,
     distill,
-    folder_lock,
     frozen,
     latency_of_run,
     optimizer_state,

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from yolo_prune import files, log
+from yolo_prune import files, folder_lock, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
 from yolo_prune.report import messages
-from yolo_prune.training import folder_lock
 
 _FULL = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room"),

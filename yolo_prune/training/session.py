@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from yolo_prune import log
+from yolo_prune import folder_lock, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run, network_in_parent
 from yolo_prune.recipe.settings import Recipe
@@ -22,7 +22,6 @@ from yolo_prune.training import (
     begin,
     deployment,
     distill,
-    folder_lock,
     max_drop,
     optimizer_actions,
     preflight,
