@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from yolo_prune.recipe.formats import FORMATS
+
 FINEST = 8  # chunks of fewer channels would make the search long and save little
 COARSEST = 32
 
@@ -84,10 +86,8 @@ def known(kind: str, precision: str, processor: str) -> Step | None:
 
 def table() -> str:
     """The table in docs/profiles.md."""
-    names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "engine": "TensorRT"}
     lines = ["| runtime | precision | processor | channels | source |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {names[step.format]} | {step.precision} | {step.processor or 'any GPU'} | {step.channels} | {step.source} |"
-        for step in KNOWN
-    ]
+    for step in KNOWN:
+        runtime, processor = FORMATS[step.format].runtime, step.processor or "any GPU"
+        lines.append(f"| {runtime} | {step.precision} | {processor} | {step.channels} | {step.source} |")
     return "\n".join(lines)

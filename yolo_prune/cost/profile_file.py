@@ -19,6 +19,7 @@ from yolo_prune.cost.channel_steps import FINEST
 from yolo_prune.cost.latency_model import ChannelGrain, Row
 from yolo_prune.cost.measured_file import ProfileFile
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe.formats import PROFILED
 from yolo_prune.recipe.value_checks import shown
 
 _LEAST = 1e-6  # ms; a call of the smallest network takes more
@@ -129,7 +130,7 @@ def of(content: Any, name: str) -> Profile:
         )
     words, again = f"prune_profile={name}", "measure the device again"
     checked = measured_file.check(ProfileFile, content, words, again)
-    if checked.format not in profile_format.FORMATS or checked.precision not in profile_format.PRECISIONS:
+    if checked.format not in PROFILED or checked.precision not in profile_format.PRECISIONS:
         raise PruneError(
             f"{words} is damaged (its format {shown(checked.format)} {shown(checked.precision)} is unknown); {again}"
         )

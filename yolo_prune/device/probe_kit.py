@@ -48,6 +48,7 @@ _MODULES = (
     "files",
     "log",
     "scratch",
+    "recipe.formats",
     "cost.profile_format",
     "cost.latency_model",
     "device.timing",
@@ -70,7 +71,7 @@ def make(
 
     Args:
         network: a stock model. name: what the profile calls it. folder: an empty folder.
-        kind: a name in profile_format.FORMATS. precision: one of profile_format.PRECISIONS that goes with it.
+        kind: one of formats.PROFILED. precision: one of profile_format.PRECISIONS that goes with it.
         imgsz: pixels, a multiple of the stride. say: what progress is told to.
 
     Raises:

@@ -23,7 +23,7 @@ def write(layer: LayerShape, inp: int, out: int, path: Path, kind: str, precisio
 
     Args:
         layer: what is not channels. inp, out: channels. path: of the file, whose suffix is put there.
-        kind: the runtime, a name in profile_format.FORMATS. precision: "int8" makes an INT8 file; the others are the
+        kind: the runtime, one of formats.PROFILED. precision: "int8" makes an INT8 file; the others are the
             runtime's to choose.
 
     Returns:

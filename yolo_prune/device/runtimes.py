@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from yolo_prune.cost.profile_format import FORMATS, PRECISIONS
+from yolo_prune.cost.profile_format import PRECISIONS
 from yolo_prune.errors import PruneError, first_line
+from yolo_prune.recipe.formats import FORMATS, PROFILED
 
 if TYPE_CHECKING:  # not subscriptable in Python 3.8
     Run = Callable[[Any], list[np.ndarray]]  # an image (1, channels, height, width), float32, 0..1 -> its outputs
@@ -34,18 +35,8 @@ class Opened(NamedTuple):
     type: str = "float32"  # of layers alone in INT8 another; see int8_nodes.py
 
 
-OTHERS = ("mnn", "litert", "torchscript")  # no devices are profiled in these, but artifacts of them are run
-
 # format -> (what is imported, what pip installs)
-PACKAGES = {
-    "onnx": ("onnxruntime", "onnxruntime"),
-    "openvino": ("openvino", "openvino"),
-    "ncnn": ("ncnn", "ncnn"),
-    "engine": ("tensorrt", "tensorrt"),
-    "mnn": ("MNN", "MNN"),
-    "litert": ("ai_edge_litert", "ai-edge-litert"),
-    "torchscript": ("torch", "torch"),
-}
+PACKAGES = {kind: next(iter(entry.run.items())) for kind, entry in FORMATS.items()}
 
 
 def missing(kind: str) -> str | None:
@@ -67,8 +58,8 @@ def require(kind: str) -> None:
 
 def check(kind: str, precision: str) -> None:
     """Raise PruneError unless the format and precision are known, and go together."""
-    if kind not in FORMATS:
-        raise PruneError(f"format={kind} is unknown; supported: {', '.join(FORMATS)}")
+    if kind not in PROFILED:
+        raise PruneError(f"format={kind} is unknown; supported: {', '.join(PROFILED)}")
     if precision not in PRECISIONS:
         raise PruneError(f"precision={precision} is unknown; supported: {', '.join(PRECISIONS)}")
     if kind == "ncnn" and precision == "int8":
@@ -125,7 +116,7 @@ def load(
     Args:
         path: an .onnx file; for OpenVINO also an .xml, for ncnn the .param beside its .bin; for TensorRT an .onnx
             (which is built here) or an .engine file; .mnn, .tflite and .torchscript files.
-        kind: a name in FORMATS or OTHERS. threads: CPU threads. precision: "fp32", "fp16" or "int8".
+        kind: a name in FORMATS. threads: CPU threads. precision: "fp32", "fp16" or "int8".
         shape: of the image, (batch, channels, height, width); None asks the file.
 
     Raises:

@@ -21,12 +21,11 @@ from yolo_prune import __version__, files
 from yolo_prune.cost import exported_file
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.recipe import value_checks
+from yolo_prune.recipe.formats import FORMATS
 
 KIND = "yolo-prune bundle"
 VERSION = 1
 THREADS = 4  # cores of every Raspberry Pi since the 2; on fewer, detect.py takes what is there
-# format -> what pip calls its runtime
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
 # OpenCV without windows: it needs none of the libraries of a desktop
 _PACKAGES = ("numpy", "opencv-python-headless")
 _SCRIPTS = ("detect.py", "benchmark.py")
@@ -246,7 +245,7 @@ def _fill(folder: Path, artifact: Artifact) -> None:
     texts = {
         "labels.txt": "".join(f"{label}\n" for label in artifact.names),
         "model.json": json.dumps(about, indent=1, ensure_ascii=False) + "\n",
-        "requirements.txt": "".join(f"{package}\n" for package in (*_PACKAGES, RUNTIMES[artifact.format])),
+        "requirements.txt": "".join(f"{package}\n" for package in (*_PACKAGES, *FORMATS[artifact.format].run.values())),
         "README.txt": _readme(artifact),
     }
     for file_name, text in texts.items():

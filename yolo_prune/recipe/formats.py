@@ -2,7 +2,8 @@
 """What an export can become: the formats that this project proves, and what each needs of the machine.
 
 Names and precisions are the host's (ultralytics 8.4.190, engine/exporter.py: `export_formats`, `FP16_FORMATS`,
-`INT8_FORMATS`), less those that nothing here can run.
+`INT8_FORMATS`), less those that nothing here can run. This file runs on a device too, in the kit's .pyz
+(device/probe_kit.py): standard library, Python 3.8.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ class Format:
     """One format.
 
     Attributes:
+        runtime: what runs it, by the name that people know.
         export: what the host imports to make it, and would try to install: module -> what pip calls it.
         run: the same for what runs it. precisions: that the host offers for it on a CPU, or on a GPU where `gpu`.
         gpu: whether it is made and run on an NVIDIA GPU alone. suffix: of its file or folder.
         calibrated: whether the host's INT8 of it wants data; MNN's is of the weights alone.
         trained: whether it can hold what a training with quantize=8 (QAT) learned.
+        profiled: whether a device can be measured in it, so that milliseconds are predicted (prune_format=).
     """
 
+    runtime: str
     export: Mapping[str, str]
     run: Mapping[str, str]
     precisions: tuple[str, ...]
@@ -33,31 +37,58 @@ class Format:
     gpu: bool = False
     calibrated: bool = True
     trained: bool = False
+    profiled: bool = False
 
 
 _ONNX = {"onnx": "onnx", "onnxslim": "onnxslim"}
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(_ONNX, {"onnxruntime": "onnxruntime"}, ("fp32", "fp16", "int8"), ".onnx", trained=True),
-    "openvino": Format({"openvino": "openvino"}, {"openvino": "openvino"}, ("fp32", "fp16", "int8"), "_openvino_model"),
-    "ncnn": Format({"pnnx": "pnnx", "ncnn": "ncnn"}, {"ncnn": "ncnn"}, ("fp32", "fp16"), "_ncnn_model"),
-    "mnn": Format({**_ONNX, "MNN": "MNN"}, {"MNN": "MNN"}, ("fp32", "fp16", "int8"), ".mnn", calibrated=False),
+    "onnx": Format(
+        "ONNX Runtime",
+        _ONNX,
+        {"onnxruntime": "onnxruntime"},
+        ("fp32", "fp16", "int8"),
+        ".onnx",
+        trained=True,
+        profiled=True,
+    ),
+    "openvino": Format(
+        "OpenVINO",
+        {"openvino": "openvino"},
+        {"openvino": "openvino"},
+        ("fp32", "fp16", "int8"),
+        "_openvino_model",
+        profiled=True,
+    ),
+    "ncnn": Format(
+        "ncnn",
+        {"pnnx": "pnnx", "ncnn": "ncnn"},
+        {"ncnn": "ncnn"},
+        ("fp32", "fp16"),
+        "_ncnn_model",
+        profiled=True,
+    ),
+    "mnn": Format("MNN", {**_ONNX, "MNN": "MNN"}, {"MNN": "MNN"}, ("fp32", "fp16", "int8"), ".mnn", calibrated=False),
     "litert": Format(
+        "LiteRT",
         {"litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert"},
         {"ai_edge_litert": "ai-edge-litert"},
         ("fp32", "int8"),
         ".tflite",
     ),
-    "torchscript": Format({}, {}, ("fp32",), ".torchscript"),
+    "torchscript": Format("torch", {}, {"torch": "torch"}, ("fp32",), ".torchscript"),
     "engine": Format(
+        "TensorRT",
         {**_ONNX, "tensorrt": "tensorrt"},
         {"tensorrt": "tensorrt"},
         ("fp32", "fp16", "int8"),
         ".engine",
         gpu=True,
         trained=True,
+        profiled=True,
     ),
 }
+PROFILED = tuple(kind for kind, entry in FORMATS.items() if entry.profiled)
 
 _FOR_INT8 = {"openvino": {"nncf": "nncf"}, "onnx": {"onnxruntime": "onnxruntime"}}
 
@@ -67,5 +98,5 @@ def missing(kind: str, precision: str = "fp32", run: bool = True) -> list[str]:
     entry = FORMATS[kind]
     needed = {**entry.export, **(entry.run if run else {})}
     if precision == "int8":
-        needed |= _FOR_INT8.get(kind, {})
+        needed = {**needed, **_FOR_INT8.get(kind, {})}
     return [package for module, package in needed.items() if find_spec(module) is None]

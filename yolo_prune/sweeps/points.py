@@ -17,11 +17,11 @@ from typing import Any
 
 from yolo_prune.errors import RecipeError
 from yolo_prune.recipe.arguments import load
+from yolo_prune.recipe.formats import PROFILED
 from yolo_prune.recipe.settings import OF_TRAINING
 from yolo_prune.sweeps.request import Request
 
 _HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
-_SIZED = ("openvino", "ncnn", "engine")  # formats other than ONNX that prune_format= knows
 KINDS = {"dense": "the model itself", "pruned": "pruned", "baseline": "another model"}
 
 
@@ -111,7 +111,7 @@ def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
                 words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
                 if cost == "latency" or (imgsz in request.profile_at and _goes_with_the_profile(recipe, request)):
                     arguments["prune_profile"] = profile_of(request, imgsz)
-                elif (cost == "size" or (request.format and not recipe)) and request.kind in ("onnx", *_SIZED):
+                elif (cost == "size" or (request.format and not recipe)) and request.kind in PROFILED:
                     arguments["prune_format"] = request.kind
                 ways.append((short, words, arguments))
     return ways
