@@ -30,6 +30,7 @@ def ours(scale: str) -> dict[str, float]:
     from yolo_prune.graph import channel_groups
     from yolo_prune.planning import choice
     from yolo_prune.planning.baseline import Baseline
+    from yolo_prune.planning.step_request import StepRequest
     from yolo_prune.recipe.arguments import from_arguments
     from yolo_prune.training import cut_models
 
@@ -46,7 +47,9 @@ def ours(scale: str) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with Peak() as peak:
         start = time.perf_counter()
-        cut_models.cut_training(model, ema, optimizer, wanted, baseline, choice.step_bounds(wanted, baseline))
+        cut_models.cut_training(
+            model, ema, optimizer, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline))
+        )
         seconds = time.perf_counter() - start
     size = model_size.size_of(model)
     return {

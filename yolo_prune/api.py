@@ -31,6 +31,7 @@ from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice, measured_bound, sensitivity, unmet_requests
 from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.planning.measured_bound import Check
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe import sparsity_pattern, value_checks
 from yolo_prune.recipe.arguments import ARGUMENTS, from_arguments
 from yolo_prune.recipe.settings import OF_TRAINING, Recipe
@@ -181,7 +182,8 @@ def _choose(
     def scores(graph: ChannelGraph) -> dict[str, np.ndarray]:
         return calibration.gather(network, graph, wanted.importance, judged)
 
-    graph, plan, check = measured_bound.choose(network, wanted, baseline, bounds, scores, traced=graph, timer=timer)
+    asked = StepRequest(wanted, baseline, bounds, scores, traced=graph)
+    graph, plan, check = measured_bound.choose(network, asked, timer)
     if check is not None:
         latency.tell_check(check)
     return baseline, graph, plan, check

@@ -27,6 +27,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice, measured_bound
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.report import latency
 
 
@@ -110,7 +111,7 @@ def test_the_dense_model_is_exported_once_for_all_tries(
     timer = plan_timer.PlanTimer(model, dense, device)
     bounds = choice.step_bounds(wanted, baseline)
     with caplog.at_level("INFO", logger="ultralytics"):
-        _, _, check = measured_bound.choose(model, wanted, baseline, bounds, timer=timer)
+        _, _, check = measured_bound.choose(model, StepRequest(wanted, baseline, bounds), timer)
     assert check is not None
     words = "the plan is exported to onnx and timed in turns with the dense one on this machine, about 25 s at most"
     assert caplog.text.count(words) == len(check.tries)
@@ -213,7 +214,7 @@ def test_a_dense_model_that_cannot_be_read_is_a_plan_that_is_not_timed(device: s
     baseline, wanted = Baseline.of(model, graph, read), asked(latency="60%", importance="l2")
     timer = plan_timer.PlanTimer(model, gone, read)
     bounds = choice.step_bounds(wanted, baseline)
-    _, plan, check = measured_bound.choose(model, wanted, baseline, bounds, timer=timer)
+    _, plan, check = measured_bound.choose(model, StepRequest(wanted, baseline, bounds), timer)
     assert check is not None
     assert (check.kept, check.note) == (None, "it could not be timed: dense.pt is not there")
     assert plan.predicted is not None

@@ -20,6 +20,7 @@ from yolo_prune.cost import model_size
 from yolo_prune.graph import channel_groups
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe import support
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
@@ -133,7 +134,7 @@ def test_bounds_hold_as_the_host_counts_and_the_yaml_builds_the_same_widths(row:
     wanted = from_arguments({"prune_flops": "50%"})
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
-    found, chosen = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    found, chosen = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     cut_channels.apply(model, found, chosen)
     size = model_size.size_of(model)
     assert 0.97 <= size.flops / (0.5 * baseline.size.flops) <= 1.005

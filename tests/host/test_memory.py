@@ -22,6 +22,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.importance import calibration, gradients
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
@@ -223,7 +224,7 @@ def test_one_function_says_what_stands_in_for_gradients() -> None:
     model = small()
     baseline = Baseline.of(model, channel_groups.build(model))
     plans = [
-        choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline), worth)[1].keep
+        choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline), worth))[1].keep
         for wanted, worth in (
             (recipe(), lambda groups: {}),
             (recipe(prune_importance="l2", prune_scope="uniform"), None),

@@ -26,6 +26,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, least_squares, reconstruct
 
@@ -87,7 +88,7 @@ def test_the_branch_that_matters_keeps_more_and_the_cut_costs_less() -> None:
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
     bounds = choice.step_bounds(wanted, baseline)
-    found, plan = choice.choose(model, wanted, baseline, bounds, lambda groups: worth(model, groups))
+    found, plan = choice.choose(model, StepRequest(wanted, baseline, bounds, lambda groups: worth(model, groups)))
     left = {name: len(plan.keep.get(name, range(32))) for name in (MATTERS, IDLE)}
     assert left[MATTERS] >= 2 * left[IDLE], left
 
@@ -231,7 +232,7 @@ def test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss() -> None
     wanted = from_arguments({"prune_flops": "20%", "prune_scope": "uniform", "prune_round": 1, "prune_min_channels": 2})
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
-    found, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    found, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert len(plan.keep) > 2
     losses = []
     for part in reconstruct.METHODS:

@@ -23,6 +23,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels
@@ -44,7 +45,9 @@ def asked(**settings: object) -> Recipe:
 def cut(scale: str, wanted: Recipe) -> tuple[nn.Module, Baseline]:
     model, _, baseline = dense(scale)
     small = deepcopy(model)
-    cut_channels.apply(small, *choice.choose(small, wanted, baseline, choice.step_bounds(wanted, baseline)))
+    cut_channels.apply(
+        small, *choice.choose(small, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
+    )
     return small, baseline
 
 
@@ -171,7 +174,7 @@ def test_uniform_in_several_steps_ends_near_the_widths_of_one() -> None:
     slowly = deepcopy(model)
     for share in (0.3, 0.5, 0.7, 0.85, 0.95, 1.0):
         cut_channels.apply(
-            slowly, *choice.choose(slowly, wanted, baseline, choice.step_bounds(wanted, baseline, share))
+            slowly, *choice.choose(slowly, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline, share)))
         )
     widths = [
         {name: m.out_channels for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}

@@ -23,6 +23,7 @@ from yolo_prune.graph import blocks, channel_groups
 from yolo_prune.importance import scoring
 from yolo_prune.planning import candidates, choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, widths
@@ -105,7 +106,7 @@ def test_the_cost_without_a_part_is_the_hosts_own_count(name: str) -> None:
 def test_what_goes_whole_keeps_bound_and_limits_and_is_rebuilt(name: str, scope: str) -> None:
     model, _, _, _, baseline = prepared(name)
     wanted = asked(flops="40%", scope=scope, depth=0.5, heads=0.5)
-    found, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    found, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert len(plan.blocks) <= baseline.blocks // 2
     assert all(len(gone) <= baseline.heads[attention] // 2 for attention, gone in plan.heads.items())
     cut_channels.apply(model, found, plan)
@@ -124,7 +125,7 @@ def test_several_steps_together_keep_the_limits() -> None:
     wanted = asked(flops="40%", depth=0.5)
     gone: list[str] = []
     for share in (0.5, 0.8, 1.0):
-        found, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline, share))
+        found, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline, share)))
         cut_channels.apply(model, found, plan)
         gone += plan.blocks
     assert 1 <= len(gone) <= 3
@@ -139,10 +140,10 @@ def test_a_block_that_adds_nothing_goes_first_and_one_that_adds_all_stays() -> N
     nn.init.constant_(loud.weight, 100.0)
     baseline = Baseline.of(model, channel_groups.build(model))
     wanted = asked(flops="80%", depth=0.17)  # one of six
-    _, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    _, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert plan.blocks == ("model.6.m.1",)
     wanted = asked(flops="50%", depth=1)
-    _, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    _, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert "model.6.m.1" in plan.blocks
     assert "model.6.m.0" not in plan.blocks
 
@@ -166,7 +167,7 @@ def test_the_least_important_head_goes() -> None:
 def test_without_depth_and_heads_nothing_goes_whole() -> None:
     model, _, _, _, baseline = prepared("yolo26n.yaml")
     wanted = asked(flops="40%")
-    _, plan = choice.choose(model, wanted, baseline, choice.step_bounds(wanted, baseline))
+    _, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert plan.blocks == ()
     assert plan.heads == {}
 

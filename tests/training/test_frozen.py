@@ -23,6 +23,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.importance import gradients, scoring
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.surgery import masks
@@ -104,7 +105,9 @@ def test_what_no_gradient_speaks_of_has_no_score_and_is_not_first_to_go() -> Non
     weights = gradients.weights(full, found)
     assert weights["model.5.conv"] > 10 * gradients._LEAST_WEIGHT
     baseline = Baseline.of(model, found)
-    _, plan = choice.choose(model, recipe, baseline, choice.step_bounds(recipe, baseline), lambda groups: scores)
+    _, plan = choice.choose(
+        model, StepRequest(recipe, baseline, choice.step_bounds(recipe, baseline), lambda groups: scores)
+    )
     assert len(plan.keep.get("model.5.conv", range(128))) > 40
 
 

@@ -19,6 +19,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host import averaging
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
 from yolo_prune.training import cut_models, optimizer_state
@@ -55,7 +56,9 @@ def trained(name: str) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 def cut(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> channel_groups.ChannelGraph:
     baseline = Baseline.of(ema, channel_groups.build(ema))
-    return cut_models.cut_training(model, ema, optimizer, WANTED, baseline, choice.step_bounds(WANTED, baseline))[0]
+    return cut_models.cut_training(
+        model, ema, optimizer, StepRequest(WANTED, baseline, choice.step_bounds(WANTED, baseline))
+    )[0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -165,7 +168,9 @@ def test_a_projector_keeps_the_columns_of_the_channels_that_stay() -> None:
     wrapper = distill_model.DistillationModel(teacher_model=teacher, student_model=student)
     for projector in wrapper.projector:  # each column is marked with the channel that it reads
         projector[0].weight.data[:] = torch.arange(projector[0].in_channels).view(1, -1, 1, 1)
-    found, chosen = choice.choose(student, WANTED, Baseline.of(student, channel_groups.build(student)), {"flops": 4e9})
+    found, chosen = choice.choose(
+        student, StepRequest(WANTED, Baseline.of(student, channel_groups.build(student)), {"flops": 4e9})
+    )
     kept = cut_channels.kept_positions(found, chosen)
     replaced = cut_models.cut_student(wrapper, found, chosen)
     for index, projector in zip((15, 18, 21), wrapper.projector, strict=True):

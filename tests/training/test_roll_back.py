@@ -27,6 +27,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
 from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.training import cut_models, max_drop, roll_back, session, teacher
 
@@ -157,7 +158,9 @@ def test_going_back_gives_the_state_that_was(tmp_path: Path) -> None:
     wanted = from_arguments({"prune": 0.5})
     assert wanted is not None
     baseline = Baseline.of(model, channel_groups.build(model))
-    cut_models.cut_training(model, trainer.ema.ema, optimizer, wanted, baseline, choice.step_bounds(wanted, baseline))
+    cut_models.cut_training(
+        model, trainer.ema.ema, optimizer, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline))
+    )
     learn(model)
     roll_back.go_back(Run(trainer))
     assert trainer.model is not model

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from yolo_prune.importance import gradients, scoring
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import candidates
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.recipe.settings import Recipe
 
@@ -261,29 +262,14 @@ def check_reachable(
         plan(model, channel_graph, recipe, baseline, bounds, flat)
 
 
-def choose(
-    model: nn.Module,
-    recipe: Recipe,
-    baseline: Baseline,
-    bounds: Mapping[str, float],
-    scores_of: Callable[[channel_groups.ChannelGraph], dict[str, np.ndarray]] | None = None,
-    avoid: Mapping[str, str] | None = None,
-    frozen: Collection[str] = (),
-    traced: channel_groups.ChannelGraph | None = None,
-) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
+def choose(model: nn.Module, asked: StepRequest) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
     """Trace and score a model and choose what stays; the model is not changed.
-
-    Args:
-        scores_of: groups -> group name -> (size,) scores of gradients, for one of `GRADIENT_IMPORTANCES`;
-            where that is empty or None, l2 stands in (see `by_weights`), and so it does for groups that it leaves out.
-        avoid: block -> why what goes into it and what it makes stays; see channel_groups.build.
-        frozen: layers that a training leaves as they are; they stay whole.
-        traced: the groups, where they are known already, with the copy that they were traced on, which is emptied.
 
     Returns:
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
-    channel_graph = traced or channel_groups.build(model, recipe.protect, avoid, frozen)
+    recipe, baseline, bounds, scores_of = asked.recipe, asked.baseline, asked.bounds, asked.scores_of
+    channel_graph = asked.traced or channel_groups.build(model, recipe.protect, asked.avoid, asked.frozen)
     weights = None
     raw = scores_of(channel_graph) if recipe.importance in GRADIENT_IMPORTANCES and scores_of is not None else None
     if raw:

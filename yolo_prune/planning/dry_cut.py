@@ -7,6 +7,7 @@ What goes into the block at fault, and what it makes, is protected, and the choi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -18,31 +19,15 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.planning import choice, trial
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.settings import Recipe
 
 _ROUNDS = 10  # blocks that may be found at fault, one after the other; all of one class of the user's count once
 _REASON = "cut in a trial, "  # begins the reason of what is protected here
 
-ScoresOf = Callable[[ChannelGraph], dict[str, np.ndarray]]
 
-
-def choose(
-    model: nn.Module,
-    recipe: Recipe,
-    baseline: Baseline,
-    bounds: Mapping[str, float],
-    scores_of: ScoresOf | None = None,
-    avoid: dict[str, str] | None = None,
-    frozen: Collection[str] = (),
-    traced: ChannelGraph | None = None,
-) -> tuple[ChannelGraph, PrunePlan]:
-    """What `choice.choose` chooses, tried on a copy; the model is not changed.
-
-    Args:
-        model, recipe, baseline, bounds, scores_of: see `choice.choose`.
-        avoid: block -> why it is protected; what is found here is added to it, and said in the log.
-        frozen: see `choice.choose`.
-        traced: see `choice.choose`; the groups of this model where nothing is avoided.
+def choose(model: nn.Module, asked: StepRequest) -> tuple[ChannelGraph, PrunePlan]:
+    """What `choice.choose` chooses, tried on a copy; the model is not changed. What fails is added to `asked.avoid`.
 
     Returns:
         The groups and a plan after which the model runs.
@@ -51,12 +36,10 @@ def choose(
         BoundError: a bound is out of reach, perhaps because of what is protected here. PruneError: the model fails
             after the cut whatever is protected.
     """
-    known: dict[str, str] = {} if avoid is None else avoid
+    known: dict[str, str] = {} if asked.avoid is None else asked.avoid
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        return choice.choose(
-            model, recipe, baseline, bounds, scores_of, known, frozen, traced=None if known else traced
-        )
+        return choice.choose(model, replace(asked, avoid=known, traced=None if known else asked.traced))
 
     return _choose_until_it_holds(model, attempt, known)
 

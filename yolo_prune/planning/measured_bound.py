@@ -14,9 +14,9 @@ How a plan is timed is none of this module's business: see device/plan_timer.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,7 @@ from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import BoundError, PruneError, first_line
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.planning import dry_cut
-from yolo_prune.planning.baseline import Baseline
-from yolo_prune.recipe.settings import Recipe
+from yolo_prune.planning.step_request import ScoresOf, StepRequest
 
 CORRECTIONS = 2  # choices after the first
 EXACT = 0.01  # of the bound: a plan that takes more than that above it is chosen again
@@ -103,20 +102,12 @@ NEVER = 1e6  # an end of an interval that is not known
 
 
 def choose(
-    model: nn.Module,
-    recipe: Recipe,
-    baseline: Baseline,
-    bounds: Mapping[str, float],
-    scores_of: dry_cut.ScoresOf | None = None,
-    avoid: dict[str, str] | None = None,
-    frozen: Collection[str] = (),
-    traced: ChannelGraph | None = None,
-    timer: Timer | None = None,
+    model: nn.Module, asked: StepRequest, timer: Timer | None = None
 ) -> tuple[ChannelGraph, PrunePlan, Check | None]:
     """What `dry_cut.choose` chooses, held to the bound on latency as measured where plans can be timed.
 
     Args:
-        model, recipe, baseline, bounds, scores_of, avoid, frozen, traced: see `dry_cut.choose`.
+        model, asked: see `dry_cut.choose`.
         timer: gives what times choices; None where nothing can be timed.
 
     Returns:
@@ -125,23 +116,23 @@ def choose(
     Raises:
         BoundError, PruneError: as of `dry_cut.choose`.
     """
-    scores = scores_of and _once(scores_of)
-    graphs = [] if traced is None else [traced]
+    bounds, wanted, dense = asked.bounds, asked.recipe.latency, asked.baseline.latency
+    if timer is None or "latency" not in bounds or dense is None:
+        return *dry_cut.choose(model, asked), None
+    asked = replace(asked, scores_of=asked.scores_of and _once(asked.scores_of))
+    graphs = [] if asked.traced is None else [asked.traced]
 
-    def within(limit: float | None) -> Chosen:
-        limits = bounds if limit is None else {**bounds, "latency": limit}
-        graph = graphs.pop() if graphs else None  # the first choice empties it
-        return dry_cut.choose(model, recipe, baseline, limits, scores, avoid, frozen, graph)
+    def within(limit: float) -> Chosen:
+        traced = graphs.pop() if graphs else None  # the first choice empties it
+        return dry_cut.choose(model, replace(asked, bounds={**bounds, "latency": limit}, traced=traced))
 
-    if timer is None or "latency" not in bounds or baseline.latency is None:
-        return *within(None), None
-    absolute = recipe.latency is not None and recipe.latency.kind == "absolute"
+    absolute = wanted is not None and wanted.kind == "absolute"
     with timer() as timed:
-        chosen, check = hold(within, timed, bounds["latency"], baseline.latency, absolute)
+        chosen, check = hold(within, timed, bounds["latency"], dense, absolute)
     return *chosen, check
 
 
-def _once(scores_of: dry_cut.ScoresOf) -> dry_cut.ScoresOf:
+def _once(scores_of: ScoresOf) -> ScoresOf:
     """The same scores for the same groups: to gather them takes passes over images."""
     known: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -22,11 +22,11 @@ from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import Gates
 from yolo_prune.planning import choice, measured_bound
-from yolo_prune.planning.baseline import Baseline
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, reconstruct
 from yolo_prune.surgery.undo import Undo
-from yolo_prune.training import ddp, frozen, optimizer_state, projectors
+from yolo_prune.training import ddp, optimizer_state, projectors
 
 # What reading a user's images may raise, in the host's loader and in libraries below it: a step goes on without images.
 _IMAGE_ERRORS = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
@@ -113,12 +113,8 @@ def cut_training(
     model: nn.Module,
     ema: nn.Module,
     optimizer: Any,
-    wanted: Recipe,
-    baseline: Baseline,
-    bounds: dict[str, float],
+    asked: StepRequest,
     images: torch.Tensor | None = None,
-    scores_of: Callable[[channel_groups.ChannelGraph], dict[str, Any]] | None = None,
-    avoid: dict[str, str] | None = None,
     undo: Undo | None = None,
     timer: measured_bound.Timer | None = None,
 ) -> tuple[channel_groups.ChannelGraph, list[str], measured_bound.Check | None]:
@@ -128,8 +124,8 @@ def cut_training(
     average, which was made up for: to fit the live model as well would cost as much again.
 
     Args:
-        images: what the cut is made up for on; None where nothing does. scores_of: gives the importance of channels.
-        avoid: see dry_cut.choose. undo: is told what the cut will change; it holds both models already.
+        images: what the cut is made up for on; None where nothing does.
+        undo: is told what the cut will change; it holds both models already.
         timer: how long plans take on this machine, asked in the first process; None where that is not to be known.
 
     Returns:
@@ -137,13 +133,12 @@ def cut_training(
     """
     removed: list[str] = []
     check: measured_bound.Check | None = None
-    frozen_layers = frozen.frozen_layers(student_of(model))
     scored = student_of(ema)
+    bounds, avoid = asked.bounds, asked.avoid
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
 
-    def decide(asked: measured_bound.Timer | None) -> tuple[Any, ...]:
-        choices = measured_bound.choose(scored, wanted, baseline, bounds, scores_of, avoid, frozen_layers, timer=asked)
-        return *choices, avoid
+    def decide(timed: measured_bound.Timer | None) -> tuple[Any, ...]:
+        return *measured_bound.choose(scored, asked, timed), avoid
 
     for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
         graph, plan, found, failures = ddp.from_first(partial(decide, timer if number == 0 else None))
@@ -155,14 +150,14 @@ def cut_training(
         if undo is not None and number == 0:
             note(undo, (scored, student_of(model)), graph, plan)
         removed += plan.blocks
-        making_up = reconstruct.reconstructed(scored, graph, plan, images, wanted.reconstruct, untrained)
+        making_up = reconstruct.reconstructed(scored, graph, plan, images, asked.recipe.reconstruct, untrained)
         dropped = ddp.each(partial(_apply, model, ema, optimizer, graph, plan, making_up))
         if dropped:
             _say_dropped(type(optimizer).__name__, dropped)
         size = model_size.size_of(scored)
         figures: dict[str, float] = {"flops": size.flops, "params": size.params}
         if "size" in bounds:
-            figures["size"] = model_size.deployed_size(scored, baseline.deployment).bytes or 0
+            figures["size"] = model_size.deployed_size(scored, asked.baseline.deployment).bytes or 0
         if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
             if images is not None:
                 student_of(model).load_state_dict(scored.state_dict())

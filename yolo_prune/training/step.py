@@ -10,7 +10,6 @@ loads last.pt strictly, finds the width that the run has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from yolo_prune.cost import model_size
@@ -20,6 +19,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import choice
 from yolo_prune.planning.measured_bound import Check
+from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe import schedule
 from yolo_prune.report import latency, messages
 from yolo_prune.report import record as records
@@ -51,10 +51,7 @@ def take(run: Run, session: Session) -> None:
 
 def next_plan(run: Run, session: Session) -> dict[str, Any]:
     """What would stay of each group if the next step were taken now."""
-    bounds = choice.step_bounds(session.recipe, session.baseline, _share(session))
-    frozen_layers, scores = frozen.frozen_layers(run.student), _scores(run, session)
-    recipe, baseline, scored = session.recipe, session.baseline, run.average_student
-    _, plan = choice.choose(scored, recipe, baseline, bounds, scores, session.avoid, frozen_layers)
+    _, plan = choice.choose(run.average_student, _request(run, session, _share(session)))
     return plan.keep
 
 
@@ -84,9 +81,17 @@ def _share(session: Session) -> float:
     return schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
 
 
-def _scores(run: Run, session: Session) -> Callable[[ChannelGraph], dict[str, Any]]:
-    """What choice.choose asks for the importance of channels."""
-    return lambda graph: cut_models.scores(run, session.actions.gates, session.recipe, graph)
+def _request(run: Run, session: Session, share: float) -> StepRequest:
+    """What a step is asked for that ends at `share` of the way."""
+    recipe, baseline = session.recipe, session.baseline
+    return StepRequest(
+        recipe,
+        baseline,
+        choice.step_bounds(recipe, baseline, share),
+        lambda graph: cut_models.scores(run, session.actions.gates, recipe, graph),
+        session.avoid,
+        frozen.frozen_layers(run.student),
+    )
 
 
 def _prepare(run: Run, session: Session) -> None:
@@ -123,12 +128,8 @@ def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[Cha
         run.model,
         run.average,
         run.optimizer,
-        session.recipe,
-        session.baseline,
-        choice.step_bounds(session.recipe, session.baseline, share),
+        _request(run, session, share),
         session.images,
-        _scores(run, session),
-        session.avoid,
         back,
         latency_of_run.plan_timer(run, session.recipe, session.baseline) if last else None,
     )
