@@ -68,7 +68,7 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_max_drop": 2}, ["prune_max_drop=2 must be a drop of fitness", "0.01"]),
     ({"prune": 0.5, "prune_max_drop": 0}, ["prune_max_drop=0 must be a drop of fitness", "0.01"]),
     ({"prune": 0.5, "prune_profile": 3}, ["prune_profile=3 must be a file that yolo-prune profile wrote"]),
-    ({"prune": 0.5, "prune_format": "trt"}, ["prune_format=trt must be onnx, openvino, ncnn or engine"]),
+    ({"prune": 0.5, "prune_format": "mnn"}, ["prune_format=mnn must be onnx, openvino, ncnn or engine"]),
     ({"prune": 0.5, "prune_precision": "int4"}, ["prune_precision=int4 must be fp32, fp16 or int8"]),
     (
         {"prune_size": "1MB", "prune_precision": "int8", "prune_format": "ncnn"},

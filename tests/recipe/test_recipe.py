@@ -384,3 +384,8 @@ def test_a_list_is_words_with_commas_between_them(given_: object, folder: Path) 
     Path("mine.yaml").write_text("flops: 50%\nprotect: [model.9]\n")
     assert asked(prune="mine.yaml", prune_protect=given_).protect == ("model.0", "model.22.*")
     assert asked(prune="mine.yaml", prune_deploy="onnx").deploy == ("onnx",)
+
+
+def test_a_format_may_have_the_other_names_that_the_host_knows_it_by() -> None:
+    assert asked(prune=0.5, prune_format="TensorRT").format == "engine"
+    assert asked(prune=0.5, prune_deploy="trt, ONNX,tflite").deploy == ("engine", "onnx", "litert")

@@ -52,24 +52,24 @@ def profile(
         PruneError: an argument is wrong, a package is missing, or the model cannot be exported. NoisyError: the machine
             was too busy; the profile is written, and says so itself.
     """
-    runtimes.check(format, precision)
+    kind = runtimes.known(format, precision)
     value_checks.whole(imgsz=imgsz, threads=threads)
     value_checks.switch(safe=safe)
     source = value_checks.path("model", model, "best.pt")
     target, name, example = _target(out, kit)
     if kit is None:
-        runtimes.require(format)
+        runtimes.require(kind)
     network, ckpt = checkpoint.load(source, safe=safe)
     checkpoint.require_supported(network, str(source))
     files.require_place(name, target, example)
     side = image_shape.said(network, imgsz or checkpoint.image_size(ckpt) or 640)
     with scratch.folder() as folder, exporter.restrained(safe):
-        _make(network, source.name, folder, format, precision, side)
+        _make(network, source.name, folder, kind, precision, side)
         if kit is not None:
             probe_kit.pack(folder, target)
             log.show(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
-                f"pip install numpy {runtimes.PACKAGES[format][1]} && python3 {target.name} out=device.json"
+                f"pip install numpy {runtimes.PACKAGES[kind][1]} && python3 {target.name} out=device.json"
                 f"{f' threads={threads}' * (threads > 1)}"
             )
             return None
@@ -137,7 +137,7 @@ def require_here(recipe: Recipe) -> tuple[str, str]:
         PruneError: the runtime or the exporter is missing here, or they do not go together.
     """
     kind, precision = recipe.format or "onnx", recipe.precision or "fp32"
-    runtimes.check(kind, precision)
+    runtimes.known(kind, precision)
     runtimes.require(kind)
     _require_exporter(kind, precision)
     return kind, precision

@@ -20,7 +20,7 @@ import numpy as np
 
 from yolo_prune.cost.profile_format import PRECISIONS
 from yolo_prune.errors import PruneError, first_line
-from yolo_prune.recipe.formats import FORMATS, PROFILED
+from yolo_prune.recipe.formats import FORMATS, PROFILED, name_of
 
 if TYPE_CHECKING:  # not subscriptable in Python 3.8
     Run = Callable[[Any], list[np.ndarray]]  # an image (1, channels, height, width), float32, 0..1 -> its outputs
@@ -56,10 +56,15 @@ def require(kind: str) -> None:
         raise PruneError(f"format={kind} needs {package} on this machine: pip install {package}")
 
 
-def check(kind: str, precision: str) -> None:
-    """Raise PruneError unless the format and precision are known, and go together."""
+def known(given: str, precision: str) -> str:
+    """The name of a format that a device can be measured in.
+
+    Raises:
+        PruneError: the format or the precision is unknown, or they do not go together.
+    """
+    kind = name_of(str(given))
     if kind not in PROFILED:
-        raise PruneError(f"format={kind} is unknown; supported: {', '.join(PROFILED)}")
+        raise PruneError(f"format={given} is unknown; supported: {', '.join(PROFILED)}")
     if precision not in PRECISIONS:
         raise PruneError(f"precision={precision} is unknown; supported: {', '.join(PRECISIONS)}")
     if kind == "ncnn" and precision == "int8":
@@ -70,6 +75,7 @@ def check(kind: str, precision: str) -> None:
         raise PruneError(
             "precision=fp16 with format=onnx: ONNX Runtime on a CPU computes in fp32; write precision=fp32"
         )
+    return kind
 
 
 def versions(kind: str) -> dict[str, str]:

@@ -18,8 +18,7 @@ def formats_of(given: object) -> list[str]:
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
         raise PruneError(f"format={value_checks.shown(given)} is not a format; supported: {', '.join(formats.FORMATS)}")
-    aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
-    names = [aliases.get(word.strip().lower(), word.strip().lower()) for word in words]
+    names = [formats.name_of(word) for word in words]
     others = [name for name in dict.fromkeys(names) if name not in formats.FORMATS]
     if others:
         verb = "is" if len(others) == 1 else "are"

@@ -90,7 +90,14 @@ FORMATS: Mapping[str, Format] = {
 }
 PROFILED = tuple(kind for kind, entry in FORMATS.items() if entry.profiled)
 
+_ALIASES = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # the host's (8.4.190, engine/exporter.py)
 _FOR_INT8 = {"openvino": {"nncf": "nncf"}, "onnx": {"onnxruntime": "onnxruntime"}}
+
+
+def name_of(word: str) -> str:
+    """A name in FORMATS, of a word as the host's `format=` takes it, in any case, or an alias. Others stay."""
+    lower = word.strip().lower()
+    return _ALIASES.get(lower, lower)
 
 
 def missing(kind: str, precision: str = "fp32", run: bool = True) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Container
 from pydantic_core import PydanticCustomError
 
 from yolo_prune.recipe.bounds import is_figure
+from yolo_prune.recipe.formats import name_of
 from yolo_prune.recipe.sparsity_pattern import parse
 
 
@@ -25,6 +26,11 @@ def pattern(given: object) -> object:
         except (ValueError, OverflowError):
             raise PydanticCustomError("value_error", "no pattern") from None
     return given
+
+
+def format_name(given: object) -> object:
+    """A format by the name that it has here, also where the host's `format=` has another for it."""
+    return name_of(given) if isinstance(given, str) else given
 
 
 def one_of(table: Container[str], given: object) -> object:

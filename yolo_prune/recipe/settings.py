@@ -15,7 +15,7 @@ from yolo_prune.recipe.bounds import BOUNDS, EXAMPLES, Bound, fault, is_figure, 
 from yolo_prune.recipe.disagreements import disagreements
 from yolo_prune.recipe.formats import FORMATS
 from yolo_prune.recipe.schedule import ALONE, FIRST, SCHEDULES
-from yolo_prune.recipe.setting_values import one_of, pattern, patterns
+from yolo_prune.recipe.setting_values import format_name, one_of, pattern, patterns
 
 # Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
 OF_TRAINING = (
@@ -44,7 +44,7 @@ _Latency = Annotated[Bound | None, BeforeValidator(partial(read_bound, "latency"
 _Size = Annotated[Bound | None, BeforeValidator(partial(read_bound, "size"))]
 _Scope = Annotated[str, BeforeValidator(partial(one_of, SCOPE_NAMES))]
 _Schedule = Annotated[str, BeforeValidator(partial(one_of, SCHEDULES))]
-_Format = Literal["onnx", "openvino", "ncnn", "engine"] | None
+_Format = Annotated[Literal["onnx", "openvino", "ncnn", "engine"] | None, BeforeValidator(format_name)]
 _Precision = Literal["fp32", "fp16", "int8"] | None
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -55,7 +55,10 @@ _Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
-_Formats = Annotated[tuple[Annotated[str, BeforeValidator(partial(one_of, FORMATS))], ...], BeforeValidator(patterns)]
+_OneFormat = Annotated[
+    str, BeforeValidator(partial(one_of, FORMATS)), BeforeValidator(format_name)
+]  # the last one first
+_Formats = Annotated[tuple[_OneFormat, ...], BeforeValidator(patterns)]
 _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
     BeforeValidator(patterns),

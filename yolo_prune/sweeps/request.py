@@ -248,8 +248,7 @@ def _quantize(given: object) -> int | None:
 def _format(given: object) -> str | None:
     if given is None:
         return None
-    aliases = {"tensorrt": "engine", "trt": "engine", "tflite": "litert"}  # as the host's
-    name = aliases.get(str(given).lower(), str(given).lower())
+    name = formats.name_of(str(given))
     if name not in formats.FORMATS:
         near = value_checks.nearest(name, formats.FORMATS)
         raise PruneError(
