@@ -55,10 +55,8 @@ _Images = Annotated[int | None, Field(ge=1, le=65_536)]
 _Weight = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 _File = Annotated[str | None, Field(min_length=1, max_length=4096)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
-_OneFormat = Annotated[
-    str, BeforeValidator(partial(one_of, FORMATS)), BeforeValidator(format_name)
-]  # the last one first
-_Formats = Annotated[tuple[_OneFormat, ...], BeforeValidator(patterns)]
+_Proven = Annotated[str, BeforeValidator(partial(one_of, FORMATS)), BeforeValidator(format_name)]  # read from the right
+_Formats = Annotated[tuple[_Proven, ...], BeforeValidator(patterns)]
 _Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=500)], ...],
     BeforeValidator(patterns),
