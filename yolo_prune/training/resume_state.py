@@ -32,7 +32,7 @@ from yolo_prune.training import ddp, max_drop, plain_data_file
 from yolo_prune.training.session_data import Session
 
 _NAME = "resume-{}.pt"
-_USE = "without which widths may come out another way than without the interruption"
+_USE = "without which the run does not go on as it would have without the interruption"
 
 
 def of(run: Run, waiting: int, actions: Mapping[str, Any]) -> dict[str, Any]:
