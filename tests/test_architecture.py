@@ -25,6 +25,7 @@ TOP = {
     "install",
     "errors",
     "files",
+    "folder_lock",
     "log",
     "registry",
     "scratch",
