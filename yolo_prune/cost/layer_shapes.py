@@ -22,6 +22,7 @@ from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import exporter
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
+_Counted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 @dataclass(frozen=True)
@@ -116,47 +117,16 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     Raises:
         HostError: the host fuses layers of this model in a way that is not known here.
     """
-    wanted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    own = {name for name, module in model.named_modules() if isinstance(module, wanted)}
+    own = {name for name, module in model.named_modules() if isinstance(module, _Counted)}
     model = deployed(model, end2end)
-    places = {module: name for name, module in model.named_modules() if isinstance(module, wanted)}
+    places = {module: name for name, module in model.named_modules() if isinstance(module, _Counted)}
     layers: list[LayerShape] = []
 
-    def note(
-        module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
-    ) -> None:
-        name = own_name(places[module], own)
-        taken, made = inputs[0], output
-        if isinstance(module, nn.Linear):
-            rows = (1, taken.numel() // max(module.in_features, 1))
-            one = (1, 1)
-            layers.append(
-                LayerShape(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features)
-            )
-            return
-        deep = is_depthwise(module)
-        act = "none"
+    def note(module: _Counted, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         block, _, last = places[module].rpartition(".")
-        if last == "conv":
-            act = _ACTIVATIONS.get(type(getattr(model.get_submodule(block), "act", None)).__name__, act)
-        operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
-        padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
-        layers.append(
-            LayerShape(
-                name,
-                operation,
-                _two(module.kernel_size),
-                _two(module.stride),
-                _two(padding),
-                _two(taken.shape[-2:]),
-                _two(made.shape[-2:]),
-                module.in_channels,
-                module.out_channels,
-                1 if deep else module.groups,
-                act,
-                image=not layers,
-            )
-        )
+        act = getattr(model.get_submodule(block), "act", None) if last == "conv" else None
+        activation = _ACTIVATIONS.get(type(act).__name__, "none")
+        layers.append(_shape(module, own_name(places[module], own), inputs[0], output, activation, image=not layers))
 
     for module in places:
         module.register_forward_hook(note)
@@ -164,6 +134,32 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     with torch.no_grad():
         model(torch.zeros(1, image_shape.channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))
     return layers
+
+
+def _shape(
+    module: _Counted, name: str, taken: torch.Tensor, made: torch.Tensor, activation: str, image: bool
+) -> LayerShape:
+    """A layer as it stands between what it takes and what it makes."""
+    if isinstance(module, nn.Linear):
+        rows, one = (1, taken.numel() // max(module.in_features, 1)), (1, 1)
+        return LayerShape(name, "linear", one, one, (0, 0), rows, rows, module.in_features, module.out_features)
+    deep = is_depthwise(module)
+    operation: Operation = "deconv" if isinstance(module, nn.ConvTranspose2d) else "depthwise" if deep else "conv"
+    padding = module.padding if isinstance(module.padding, tuple) else tuple(k // 2 for k in module.kernel_size)
+    return LayerShape(
+        name,
+        operation,
+        _two(module.kernel_size),
+        _two(module.stride),
+        _two(padding),
+        _two(taken.shape[-2:]),
+        _two(made.shape[-2:]),
+        module.in_channels,
+        module.out_channels,
+        1 if deep else module.groups,
+        activation,
+        image,
+    )
 
 
 def own_name(name: str, own: set[str]) -> str:
