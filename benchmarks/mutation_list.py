@@ -243,7 +243,7 @@ MUTATIONS = (
     ),
     Mutation(
         "distill",
-        "wrapper.dis = wanted.distill\n    ddp",
+        "wrapper.dis = recipe.distill\n    ddp",
         "wrapper.dis = 0.0\n    ddp",
         ("recovery::test_a_run_learns_from_its_own_dense_self",),
     ),

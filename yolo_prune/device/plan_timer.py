@@ -55,9 +55,9 @@ class PlanTimer:
         """Groups and a plan -> what it takes of the dense model's time; errors as of `profile.beside`."""
         with profile.beside(self.dense, self.device, "the plan") as timed:
 
-            def time(channel_graph: ChannelGraph, plan: PrunePlan) -> Measured:
+            def time(graph: ChannelGraph, plan: PrunePlan) -> Measured:
                 cut = copy_of(self.model).cpu().float()
-                cut_channels.apply(cut, channel_graph, plan)
+                cut_channels.apply(cut, graph, plan)
                 self.timings.append(timed(cut))
                 _, ms, faster = self.timings[-1]
                 share, low, high = (1 / max(ratio, 1e-9) for ratio in (faster.median, faster.high, faster.low))

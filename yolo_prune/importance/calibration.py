@@ -23,12 +23,12 @@ IMAGES = 64  # that are looked at, in batches of host/datasets.py
 
 
 def gather(
-    network: nn.Module, channel_graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
+    network: nn.Module, graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
 ) -> dict[str, np.ndarray]:
     """Run labelled batches through a model and back; it is copied, and nothing is learned.
 
     Args:
-        network: a stock model. channel_graph: its groups. kind: one of gradients.GRADIENT_IMPORTANCES.
+        network: a stock model. graph: its groups. kind: one of gradients.GRADIENT_IMPORTANCES.
         batches: of host/datasets.py.
 
     Returns:
@@ -39,7 +39,7 @@ def gather(
     """
     device = next(network.parameters()).device
     try:
-        return _gather(deepcopy(network), channel_graph, kind, batches)
+        return _gather(deepcopy(network), graph, kind, batches)
     except (PruneError, RuntimeError) as error:
         if not is_out_of_memory(error) or device.type == "cpu":
             raise
@@ -50,16 +50,14 @@ def gather(
         copy = deepcopy(network)
     finally:
         network.to(device)
-    return _gather(copy, channel_graph, kind, batches)
+    return _gather(copy, graph, kind, batches)
 
 
-def _gather(
-    copy: Any, channel_graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]
-) -> dict[str, np.ndarray]:
+def _gather(copy: Any, graph: ChannelGraph, kind: str, batches: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     for name, parameter in copy.named_parameters():
         parameter.requires_grad_(".dfl." not in name)
     device = next(copy.parameters()).device
-    seen = gradients.Gates(channel_graph, copy, kind)
+    seen = gradients.Gates(graph, copy, kind)
     progress = log.Progress("scoring channels, batches", len(batches))
     with loss.evaluating(copy), torch.enable_grad():
         if kind == "activation":

@@ -58,17 +58,17 @@ class Gates:
     """The derivatives at the gates of a model's channels, accumulated over a training.
 
     Args:
-        channel_graph: the groups. model: the stock model in training that they are of.
+        graph: the groups. model: the stock model in training that they are of.
         kind: one of `GRADIENT_IMPORTANCES`.
         steps: of the optimizer in an epoch; where these are many, some of them are looked at. 0 looks at each.
     """
 
-    def __init__(self, channel_graph: ChannelGraph, model: nn.Module, kind: str, steps: int = 0) -> None:
+    def __init__(self, graph: ChannelGraph, model: nn.Module, kind: str, steps: int = 0) -> None:
         self.kind = kind
         self._modules = dict(model.named_modules())
-        self._layout = VectorLayout({group.name: group.size for group in channel_graph.groups})
-        self._readers = {group.name: _shares(group, self._modules, "in") for group in channel_graph.groups}
-        self._norms = {group.name: _shares(group, self._modules, "out") for group in channel_graph.groups}
+        self._layout = VectorLayout({group.name: group.size for group in graph.groups})
+        self._readers = {group.name: _shares(group, self._modules, "in") for group in graph.groups}
+        self._norms = {group.name: _shares(group, self._modules, "out") for group in graph.groups}
         shares = (*self._readers.values(), *self._norms.values())
         self._candidates = sorted({source for some in shares for source in some})
         self._live: _Live | None = None
@@ -132,9 +132,9 @@ class Gates:
         self._sums += torch.where(fine, value, torch.zeros_like(value))
         self._counts += live.groups.to(value.device) * fine
 
-    def fits(self, channel_graph: ChannelGraph) -> bool:
+    def fits(self, graph: ChannelGraph) -> bool:
         """Whether something was seen, and of these groups."""
-        return self.seen > 0 and {g.name: g.size for g in channel_graph.groups} == self._layout.sizes
+        return self.seen > 0 and {g.name: g.size for g in graph.groups} == self._layout.sizes
 
     def scores(self) -> dict[str, np.ndarray]:
         """Group name -> (size,) the mean over what was seen; in the unit of the loss for all but activations.
@@ -242,15 +242,15 @@ class Gates:
         return hook
 
 
-def weights(scores: Mapping[str, np.ndarray], channel_graph: ChannelGraph) -> dict[str, float]:
+def weights(scores: Mapping[str, np.ndarray], graph: ChannelGraph) -> dict[str, float]:
     """How much the model suffers from a loss in each group, 1 for a typical one (units.Unit.weight).
 
     Scores are compared within a group; what they add up to, over groups that are decided together, compares the groups.
 
     Args:
-        scores: group name -> (size,) as of `Gates.scores`. channel_graph: the groups.
+        scores: group name -> (size,) as of `Gates.scores`. graph: the groups.
     """
-    units = {group.name: group.tie or group.name for group in channel_graph.groups}
+    units = {group.name: group.tie or group.name for group in graph.groups}
     totals = dict.fromkeys(units.values(), 0.0)
     for name, unit in units.items():
         totals[unit] += float(scores[name].sum())

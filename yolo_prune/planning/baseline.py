@@ -54,7 +54,7 @@ class Baseline:
     def of(
         cls,
         model: nn.Module,
-        channel_graph: channel_groups.ChannelGraph,
+        graph: channel_groups.ChannelGraph,
         profile: Profile | None = None,
         weights: Mapping[str, float] | None = None,
         largest_cuts: Mapping[str, float] | None = None,
@@ -68,10 +68,10 @@ class Baseline:
         """
         return cls(
             model_size.size_of(model),
-            {group.name: group.size for group in channel_graph.groups},
-            {layer.name: layer.out for layer in channel_graph.layers if layer.makes},
-            len(channel_graph.blocks),
-            dict(channel_graph.heads),
+            {group.name: group.size for group in graph.groups},
+            {layer.name: layer.out for layer in graph.layers if layer.makes},
+            len(graph.blocks),
+            dict(graph.heads),
             profile,
             None if profile is None else model_size.latency_of(model, profile),
             weights or {},
@@ -79,7 +79,7 @@ class Baseline:
             deployment=deployment,
             deployed=model_size.deployed_size(model, deployment),
             multiple=multiple,
-            fixed=channel_graph.native,
+            fixed=graph.native,
         )
 
     def as_dict(self) -> dict[str, Any]:

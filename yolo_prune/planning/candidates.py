@@ -13,7 +13,7 @@ from yolo_prune.graph import channel_groups
 
 
 def units(
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     scores: Mapping[str, np.ndarray],
     original: Mapping[str, int],
     lowest: Mapping[str, int],
@@ -24,9 +24,9 @@ def units(
     Args:
         scores, original, lowest, weights: of each group, by name; see Unit.
     """
-    layers = {layer.name: layer for layer in channel_graph.layers}
+    layers = {layer.name: layer for layer in graph.layers}
     together: dict[str, list[channel_groups.ChannelGroup]] = {}
-    for group in channel_graph.groups:
+    for group in graph.groups:
         together.setdefault(group.tie or group.name, []).append(group)
     return [
         Unit(
@@ -54,11 +54,11 @@ def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_group
     return str(sorted(kinds))
 
 
-def blocks(channel_graph: channel_groups.ChannelGraph, depth: float) -> list[Part]:
+def blocks(graph: channel_groups.ChannelGraph, depth: float) -> list[Part]:
     """The residual blocks that may go."""
     if depth == 0:
         return []
-    return [Part(block.name, block.stream, block.share) for block in channel_graph.blocks]
+    return [Part(block.name, block.stream, block.share) for block in graph.blocks]
 
 
 def heads(units: list[Unit], heads: Mapping[str, int], original_heads: Mapping[str, int], most: float) -> list[Part]:

@@ -66,18 +66,18 @@ def _lowest(recipe: Recipe, original: Mapping[str, int], largest_cuts: Mapping[s
 
 def least_flops(
     model: nn.Module,
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     recipe: Recipe,
     largest_cuts: Mapping[str, float] | None = None,
 ) -> float | None:
     """FLOPs of the narrowest legal model, for a recipe with `max_drop` and no bound; None for any other."""
     if recipe.max_drop is None or recipe.sparsity or any(getattr(recipe, key) for key in BOUNDS):
         return None
-    original = {group.name: group.size for group in channel_graph.groups}
+    original = {group.name: group.size for group in graph.groups}
     lowest = _lowest(recipe, original, largest_cuts or {})
     flat = {name: np.ones(size) for name, size in original.items()}
-    cuttable = candidates.units(channel_graph, flat, original, lowest)
-    cost = model_size.flops_cost(channel_graph, cuttable, model_size.size_of(model), math.inf)
+    cuttable = candidates.units(graph, flat, original, lowest)
+    cost = model_size.flops_cost(graph, cuttable, model_size.size_of(model), math.inf)
     finest = recipe.round or FINEST
     narrowest = np.array([legal(unit.lowest, unit, finest) for unit in cuttable], dtype=float)
     return cost(narrowest) * (1 + 1e-6)
@@ -96,7 +96,7 @@ def multiples(recipe: Recipe, baseline: Baseline) -> list[int]:
 
 def plan(
     model: nn.Module,
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     recipe: Recipe,
     baseline: Baseline,
     bounds: Mapping[str, float],
@@ -115,19 +115,19 @@ def plan(
     """
     if scores is None:
         recipe = by_weights(recipe)
-        scores = scoring.score(channel_graph, model, recipe.importance)
-    original = {group.name: baseline.channels.get(group.name, group.size) for group in channel_graph.groups}
+        scores = scoring.score(graph, model, recipe.importance)
+    original = {group.name: baseline.channels.get(group.name, group.size) for group in graph.groups}
     lowest = _lowest(recipe, original, baseline.largest_cuts)
-    cuttable = candidates.units(channel_graph, scores, original, lowest, baseline.weights or weights)
+    cuttable = candidates.units(graph, scores, original, lowest, baseline.weights or weights)
     parts = [
-        *candidates.heads(cuttable, channel_graph.heads, baseline.heads, recipe.heads),
-        *candidates.blocks(channel_graph, recipe.depth),
+        *candidates.heads(cuttable, graph.heads, baseline.heads, recipe.heads),
+        *candidates.blocks(graph, recipe.depth),
     ]
     profile, forecast = baseline.profile, None
     if profile is not None:
-        forecast = model_size.latency_cost(channel_graph, cuttable, model, profile, math.inf, parts)
-    limited = _costs(model, channel_graph, cuttable, parts, baseline, bounds, forecast)
-    gone = baseline.blocks - len(channel_graph.blocks)
+        forecast = model_size.latency_cost(graph, cuttable, model, profile, math.inf, parts)
+    limited = _costs(model, graph, cuttable, parts, baseline, bounds, forecast)
+    gone = baseline.blocks - len(graph.blocks)
     most = math.floor(recipe.depth * baseline.blocks + 1e-9) - gone
 
     def allocated(scope: str, multiple: int) -> allocate.PrunePlan:
@@ -142,7 +142,7 @@ def plan(
             forecast=forecast,
         )
 
-    chosen, multiple = _first_in_reach(allocated, recipe.scope, multiples(recipe, baseline), channel_graph)
+    chosen, multiple = _first_in_reach(allocated, recipe.scope, multiples(recipe, baseline), graph)
     if profile is None or forecast is None or chosen.predicted is None:
         return chosen
     now = forecast(np.array([unit.size for unit in cuttable], dtype=float))
@@ -152,7 +152,7 @@ def plan(
 
 def _costs(
     model: nn.Module,
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     cuttable: Sequence[Unit],
     parts: Sequence[Part],
     baseline: Baseline,
@@ -168,10 +168,10 @@ def _costs(
         return replace(forecast, limit=limit)
 
     makers: dict[str, Callable[[float], costs.Costing]] = {
-        "flops": lambda limit: model_size.flops_cost(channel_graph, cuttable, size, limit, parts),
-        "params": lambda limit: model_size.params_cost(channel_graph, cuttable, size, limit, parts),
+        "flops": lambda limit: model_size.flops_cost(graph, cuttable, size, limit, parts),
+        "params": lambda limit: model_size.params_cost(graph, cuttable, size, limit, parts),
         "latency": latency,
-        "size": lambda limit: model_size.size_cost(channel_graph, cuttable, model, baseline.deployment, limit, parts),
+        "size": lambda limit: model_size.size_cost(graph, cuttable, model, baseline.deployment, limit, parts),
     }
     return [makers[key](bound) for key, bound in bounds.items()]
 
@@ -180,7 +180,7 @@ Allocated = Callable[[str, int], allocate.PrunePlan]  # scope, channel multiple 
 
 
 def _first_in_reach(
-    allocated: Allocated, scope: str, among: Sequence[int], channel_graph: channel_groups.ChannelGraph
+    allocated: Allocated, scope: str, among: Sequence[int], graph: channel_groups.ChannelGraph
 ) -> tuple[allocate.PrunePlan, int]:
     """The plan of the first multiple that reaches every bound, and that multiple."""
     for multiple in among[:-1]:
@@ -189,7 +189,7 @@ def _first_in_reach(
     try:
         return allocated(scope, among[-1]), among[-1]
     except BoundError as error:
-        raise _because(error, channel_graph) from error
+        raise _because(error, graph) from error
 
 
 def _not_slower(
@@ -220,11 +220,9 @@ def _not_slower(
     return replace(plans[number], note=f"{words}scope latency is taken, with {plans[number].predicted:.2f} ms")
 
 
-def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> BoundError:
+def _because(error: BoundError, graph: channel_groups.ChannelGraph) -> BoundError:
     """An error of a bound that is out of reach, with what keeps layers whole where that is much."""
-    reasons = {
-        why: share for why, share in channel_graph.reasons_kept_whole().items() if channel_groups.FROZEN not in why
-    }
+    reasons = {why: share for why, share in graph.reasons_kept_whole().items() if channel_groups.FROZEN not in why}
     if sum(reasons.values()) < _MUCH:
         return error
     words = str(error).partition("; raise the bound")[0]
@@ -233,7 +231,7 @@ def _because(error: BoundError, channel_graph: channel_groups.ChannelGraph) -> B
     if sum(reasons.values()) - asked >= _MUCH:
         right += ["replace what stops it, or teach the block (yolo-prune help adding-a-block)"]
     return BoundError(
-        f"{words}; of its convolution weights stay: {_listed(reasons, channel_graph.untaught)}. Raise the bound, "
+        f"{words}; of its convolution weights stay: {_listed(reasons, graph.untaught)}. Raise the bound, "
         f"{'or ' if len(right) == 1 and asked else ''}{', '.join(right)}"
     )
 
@@ -253,13 +251,13 @@ def _listed(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int =
 
 
 def check_reachable(
-    model: nn.Module, channel_graph: channel_groups.ChannelGraph, recipe: Recipe, baseline: Baseline, slack: float = 1.0
+    model: nn.Module, graph: channel_groups.ChannelGraph, recipe: Recipe, baseline: Baseline, slack: float = 1.0
 ) -> None:
     """Raise BoundError now, before any work, if the recipe's bounds, times `slack`, are out of reach."""
-    flat = {group.name: np.ones(group.size) for group in channel_graph.groups}
+    flat = {group.name: np.ones(group.size) for group in graph.groups}
     bounds = {key: slack * bound for key, bound in step_bounds(recipe, baseline).items()}
-    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
-        plan(model, channel_graph, recipe, baseline, bounds, flat)
+    with _naming_what_is_frozen(model, graph, recipe, baseline, bounds):
+        plan(model, graph, recipe, baseline, bounds, flat)
 
 
 def choose(model: nn.Module, asked: StepRequest) -> tuple[channel_groups.ChannelGraph, allocate.PrunePlan]:
@@ -269,18 +267,18 @@ def choose(model: nn.Module, asked: StepRequest) -> tuple[channel_groups.Channel
         The groups, without the copy they were traced on (it is as large as the model), and the plan.
     """
     recipe, baseline, bounds, scores_of = asked.recipe, asked.baseline, asked.bounds, asked.scores_of
-    channel_graph = asked.traced or channel_groups.build(model, recipe.protect, asked.avoid, asked.frozen)
+    graph = asked.traced or channel_groups.build(model, recipe.protect, asked.avoid, asked.frozen)
     weights = None
-    raw = scores_of(channel_graph) if recipe.importance in GRADIENT_IMPORTANCES and scores_of is not None else None
+    raw = scores_of(graph) if recipe.importance in GRADIENT_IMPORTANCES and scores_of is not None else None
     if raw:
-        raw = _without_gaps(raw, channel_graph, model)
-        scores, weights = scoring.comparable(channel_graph, raw), gradients.weights(raw, channel_graph)
+        raw = _without_gaps(raw, graph, model)
+        scores, weights = scoring.comparable(graph, raw), gradients.weights(raw, graph)
     else:
         recipe = by_weights(recipe)
-        scores = scoring.score(channel_graph, model, recipe.importance)
-    channel_graph = channel_graph.without_trace()
-    with _naming_what_is_frozen(model, channel_graph, recipe, baseline, bounds):
-        return channel_graph, plan(model, channel_graph, recipe, baseline, bounds, scores, weights)
+        scores = scoring.score(graph, model, recipe.importance)
+    graph = graph.without_trace()
+    with _naming_what_is_frozen(model, graph, recipe, baseline, bounds):
+        return graph, plan(model, graph, recipe, baseline, bounds, scores, weights)
 
 
 def by_weights(recipe: Recipe) -> Recipe:
@@ -296,20 +294,20 @@ def by_weights(recipe: Recipe) -> Recipe:
 
 
 def _without_gaps(
-    raw: Mapping[str, np.ndarray], channel_graph: channel_groups.ChannelGraph, model: nn.Module
+    raw: Mapping[str, np.ndarray], graph: channel_groups.ChannelGraph, model: nn.Module
 ) -> dict[str, np.ndarray]:
     """What channels are worth, of all groups: those that no gradient spoke of are typical, and l2 orders them."""
-    if all(group.name in raw for group in channel_graph.groups):
+    if all(group.name in raw for group in graph.groups):
         return dict(raw)
     typical = float(np.median([values.mean() for values in raw.values()]))
-    ordered = scoring.score(channel_graph, model, STAND_IN)  # with mean 1
-    return {group.name: raw.get(group.name, typical * ordered[group.name]) for group in channel_graph.groups}
+    ordered = scoring.score(graph, model, STAND_IN)  # with mean 1
+    return {group.name: raw.get(group.name, typical * ordered[group.name]) for group in graph.groups}
 
 
 @contextmanager
 def _naming_what_is_frozen(
     model: nn.Module,
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     recipe: Recipe,
     baseline: Baseline,
     bounds: Mapping[str, float],
@@ -318,7 +316,7 @@ def _naming_what_is_frozen(
     try:
         yield
     except BoundError as error:
-        count = sum(channel_groups.FROZEN in reason for reason in channel_graph.protected.values())
+        count = sum(channel_groups.FROZEN in reason for reason in graph.protected.values())
         if not count:
             raise
         free = channel_groups.build(model, recipe.protect)

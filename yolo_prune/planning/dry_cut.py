@@ -45,12 +45,12 @@ def choose(model: nn.Module, asked: StepRequest) -> tuple[ChannelGraph, PrunePla
 
 
 def rehearse(
-    model: nn.Module, channel_graph: ChannelGraph, recipe: Recipe, baseline: Baseline, frozen: Collection[str] = ()
+    model: nn.Module, graph: ChannelGraph, recipe: Recipe, baseline: Baseline, frozen: Collection[str] = ()
 ) -> tuple[ChannelGraph, dict[str, str]]:
     """Before a training: halve every group of a copy, so that what would fail in some later step is found now.
 
     Args:
-        model: a stock model; it is not changed. channel_graph: its groups, where nothing is avoided.
+        model: a stock model; it is not changed. graph: its groups, where nothing is avoided.
         recipe, baseline: see `choice.plan`. frozen: as in `choose`.
 
     Returns:
@@ -62,19 +62,19 @@ def rehearse(
     avoid: dict[str, str] = {}
 
     def attempt() -> tuple[ChannelGraph, PrunePlan]:
-        graph = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace() if avoid else channel_graph
-        choice.check_reachable(model, graph, recipe, baseline)
-        return graph, _halves(graph)
+        left = channel_groups.build(model, recipe.protect, avoid, frozen).without_trace() if avoid else graph
+        choice.check_reachable(model, left, recipe, baseline)
+        return left, _halves(left)
 
-    graph, _ = _choose_until_it_holds(model, attempt, avoid)
-    return graph, avoid
+    found, _ = _choose_until_it_holds(model, attempt, avoid)
+    return found, avoid
 
 
-def _halves(channel_graph: ChannelGraph) -> PrunePlan:
+def _halves(graph: ChannelGraph) -> PrunePlan:
     """A plan that keeps half of every group, drawn at random; tied groups keep equal counts."""
     random = np.random.default_rng(0)
     keep = {}
-    for group in channel_graph.groups:
+    for group in graph.groups:
         count = max(group.size // group.times // 2, 1) * group.times
         if count < group.size:
             keep[group.name] = np.sort(random.choice(group.size, count, replace=False))
@@ -88,14 +88,14 @@ def _choose_until_it_holds(
     fault: trial.Fault | None = None
     for _ in range(_ROUNDS):
         try:
-            channel_graph, plan = attempt()
+            graph, plan = attempt()
         except BoundError as error:
             if not avoid:
                 raise
             raise BoundError(f"{error}. Protected, because a cut fails there: {_listed(model, avoid)}") from error
-        fault = trial.examine(model, channel_graph, plan)
+        fault = trial.examine(model, graph, plan)
         if fault is None:
-            return channel_graph, plan
+            return graph, plan
         blamed = _blocks_to_protect(model, fault.name, avoid)
         if not blamed:
             break

@@ -35,7 +35,7 @@ _LEAST_WEIGHT = 0.05  # of the median weight: what seems to cost nothing is not 
 
 def measure(
     network: nn.Module,
-    channel_graph: channel_groups.ChannelGraph,
+    graph: channel_groups.ChannelGraph,
     scores: Mapping[str, np.ndarray],
     batches: Sequence[Mapping[str, Any]],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -43,7 +43,7 @@ def measure(
     """Cut each group by itself and see what the loss does.
 
     Args:
-        network: a trained stock model; it comes back as it was. channel_graph: its groups.
+        network: a trained stock model; it comes back as it was. graph: its groups.
         scores: group name -> (size,), the channels of low score go. batches: of host/datasets.py.
         progress: called with how many of how many groups are done.
 
@@ -54,9 +54,9 @@ def measure(
     Raises:
         PruneError: the loss of this model cannot be computed on these labels.
     """
-    sizes = {group.name: group.size for group in channel_graph.groups}
-    decided = candidates.units(channel_graph, scores, sizes, dict.fromkeys(sizes, 1))
-    members = {group.name: group.members for group in channel_graph.groups}
+    sizes = {group.name: group.size for group in graph.groups}
+    decided = candidates.units(graph, scores, sizes, dict.fromkeys(sizes, 1))
+    members = {group.name: group.members for group in graph.groups}
     rows: dict[str, Any] = {}
     with loss.evaluating(network):
         dense = loss.mean(network, batches)
@@ -120,19 +120,17 @@ def load(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-def weights(result: Mapping[str, Any], channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
+def weights(result: Mapping[str, Any], graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """Group name -> weight.
 
     Raises:
-        PruneError: the groups of `channel_graph` are not those that were measured.
+        PruneError: the groups of `graph` are not those that were measured.
     """
     own: dict[str, channel_groups.ChannelGroup] = {}  # the first group of each unit: what was measured
-    for group in channel_graph.groups:
+    for group in graph.groups:
         own.setdefault(group.tie or group.name, group)
     here = {group.name: group.size // group.times for group in own.values()}
-    spared = (
-        channel_graph.protected.keys() - channel_graph.native
-    )  # by a recipe: the same model, and groups that stay whole
+    spared = graph.protected.keys() - graph.native  # by a recipe: the same model, and groups that stay whole
     there = {n: row["size"] for n, row in result["groups"].items() if n in here or n.partition("[")[0] not in spared}
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):
@@ -144,12 +142,12 @@ def weights(result: Mapping[str, Any], channel_graph: channel_groups.ChannelGrap
     return {name: float(result["groups"][name]["weight"]) for name in here}
 
 
-def weights_of_recipe(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
+def weights_of_recipe(recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """The weights that a recipe names, empty where it names none; see `weights`."""
-    return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), channel_graph)
+    return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), graph)
 
 
-def largest_cuts(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> dict[str, float]:
+def largest_cuts(recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """Group name -> the largest share of its channels that may go, by a recipe's layer_loss; empty where it has none.
 
     Between the shares that were measured the loss is taken to rise in straight lines, and beyond them as in the last.
@@ -164,7 +162,7 @@ def largest_cuts(recipe: Recipe, channel_graph: channel_groups.ChannelGraph) -> 
     shares = [0.0, *map(float, result["shares"])]
     return {
         name: _within(allowed, shares, [0.0, *map(float, result["groups"][name]["losses"])])
-        for name in weights(result, channel_graph)
+        for name in weights(result, graph)
     }
 
 

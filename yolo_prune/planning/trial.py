@@ -47,12 +47,12 @@ class Fault(NamedTuple):
     words: str
 
 
-def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
+def examine(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
     """Cut a copy by a plan, and see whether it does what it did.
 
     Args:
         model: a stock model on any device, in any mode; it is not changed, and no random state is.
-        channel_graph: its groups. plan: what stays of them.
+        graph: its groups. plan: what stays of them.
 
     Returns:
         The first fault, or None. A model that does not run on an image of this size before the cut is not judged.
@@ -60,15 +60,15 @@ def examine(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> F
     if not plan.keep and not plan.blocks and not plan.heads:
         return None
     with _copied(model) as shadow:
-        return _examine(model, shadow, channel_graph, plan)
+        return _examine(model, shadow, graph, plan)
 
 
-def _examine(model: nn.Module, shadow: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
+def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
     side = image_shape.tried(shadow)[0]
     images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
-            _silence(shadow, channel_graph, plan)
+            _silence(shadow, graph, plan)
             # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
             if any(_run(shadow, images, training).fault is not None for training in (False, True)):
                 return None
@@ -76,7 +76,7 @@ def _examine(model: nn.Module, shadow: nn.Module, channel_graph: ChannelGraph, p
         if any(run.fault is not None for run in before):
             return None
         try:
-            cut_channels.apply(shadow, channel_graph, plan)
+            cut_channels.apply(shadow, graph, plan)
         except cut_channels.LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
@@ -124,10 +124,10 @@ def _removed(shadow: nn.Module, plan: PrunePlan) -> Iterator[None]:
             shadow.get_submodule(owner)._modules[key] = block
 
 
-def _silence(shadow: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> None:
+def _silence(shadow: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> None:
     """Make and read as 0 what the plan drops, in place."""
     modules = dict(shadow.named_modules())
-    for group in channel_graph.groups:
+    for group in graph.groups:
         kept = plan.keep.get(group.name)
         if kept is None:
             continue

@@ -14,23 +14,23 @@ from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
 
 
-def require_protected(channel_graph: ChannelGraph, patterns: Sequence[str]) -> None:
+def require_protected(graph: ChannelGraph, patterns: Sequence[str]) -> None:
     """Raise where a pattern protects nothing: what it was to protect would be cut.
 
     Args:
-        channel_graph: the groups of the model. patterns: of layer names.
+        graph: the groups of the model. patterns: of layer names.
 
     Raises:
         PruneError: names every such pattern, with the nearest names.
     """
-    layers = [layer.name for layer in channel_graph.layers if layer.kind != "product"]
+    layers = [layer.name for layer in graph.layers if layer.kind != "product"]
     faults = []
     for pattern in patterns:
-        if first_match(layers, [pattern], channel_graph.parts) is not None:
+        if first_match(layers, [pattern], graph.parts) is not None:
             continue
         names = [name.removesuffix(".conv") for name in layers]
         blocks = sorted({".".join(name.split(".")[:end]) for name in names for end in (2, 3)})
-        known = [*channel_graph.parts, *dict.fromkeys(names), *(f"{block}.*" for block in blocks)]
+        known = [*graph.parts, *dict.fromkeys(names), *(f"{block}.*" for block in blocks)]
         near = difflib.get_close_matches(pattern, known, n=2)
         right = f"did you mean {' or '.join(near)}?" if near else f"a layer is called as {names[0]}, a block model.2.*"
         faults.append(f"{pattern} ({right})")

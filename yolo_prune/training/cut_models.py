@@ -32,27 +32,27 @@ from yolo_prune.training import ddp, optimizer_state, projectors
 _IMAGE_ERRORS = (PruneError, RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, MemoryError)
 
 
-def scores(run: Run, seen: Gates | None, wanted: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, Any]:
+def scores(run: Run, seen: Gates | None, recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, Any]:
     """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
     if seen is not None and seen.fits(graph):
         return seen.scores()
     try:
         batches = datasets.of_run(run, calibration.IMAGES)
     except _IMAGE_ERRORS as error:
-        return _nothing(wanted, f"no images to look at: {first_line(error)}")
+        return _nothing(recipe, f"no images to look at: {first_line(error)}")
     try:
-        return calibration.gather(run.average_student, graph, wanted.importance, batches)
+        return calibration.gather(run.average_student, graph, recipe.importance, batches)
     except (PruneError, RuntimeError, MemoryError) as error:
         short = "memory ran out: " if is_out_of_memory(error) else ""
-        return _nothing(wanted, f"{short}{first_line(error)}")
+        return _nothing(recipe, f"{short}{first_line(error)}")
 
 
-def _nothing(wanted: Recipe, why: str) -> dict[str, Any]:
+def _nothing(recipe: Recipe, why: str) -> dict[str, Any]:
     """No scores, with a word on what the step goes by instead."""
-    instead = choice.by_weights(wanted)
+    instead = choice.by_weights(recipe)
     log.warn(
         f"this step goes by importance={instead.importance} and scope={instead.scope}, for "
-        f"importance={wanted.importance} has nothing to go by: {why}"
+        f"importance={recipe.importance} has nothing to go by: {why}"
     )
     return {}
 

@@ -23,23 +23,23 @@ _DENSE = "dense-trained.pt"  # in the run's folder `pruning`
 _USE = "the dense model, which the artifacts are to be compared with"
 
 
-def keep_dense(run: Run, wanted: Recipe) -> None:
+def keep_dense(run: Run, recipe: Recipe) -> None:
     """Right before the first cut: keep the average of the dense model for the comparison at the end.
 
     Raises:
         PruneError: it cannot be written.
     """
-    if wanted.deploy:
+    if recipe.deploy:
         ddp.by_first(lambda: kept_model.keep(_path(run), run.average_student, _USE))
 
 
-def say_missing(wanted: Recipe, precision: str) -> None:
+def say_missing(recipe: Recipe, precision: str) -> None:
     """Before the first epoch: say what the end of the run will be without, while it can still be installed.
 
     Args:
         precision: that is deployed, one of the recipe or its profile.
     """
-    for kind in wanted.deploy:
+    for kind in recipe.deploy:
         entry = formats.FORMATS[kind]
         in_it = precision if precision in entry.precisions else "fp32"
         packages = [] if entry.gpu else formats.missing(kind, in_it)
@@ -50,20 +50,20 @@ def say_missing(wanted: Recipe, precision: str) -> None:
             )
 
 
-def at_end(run: Run, wanted: Recipe, precision: str, trained: Path | None = None) -> None:
+def at_end(run: Run, recipe: Recipe, precision: str, trained: Path | None = None) -> None:
     """Export best.pt to the recipe's formats and prove it. What goes wrong is said loudly; the run has ended well.
 
     Args:
         precision: as of `say_missing`; FP32 is made beside it.
         trained: the checkpoint of a second stage with quantize=8, which goes to the formats that can hold it.
     """
-    if not wanted.deploy or not ddp.is_first():
+    if not recipe.deploy or not ddp.is_first():
         return
     dense = _dense_checkpoint(run)
-    holding = [kind for kind in wanted.deploy if trained is not None and formats.FORMATS[kind].trained]
+    holding = [kind for kind in recipe.deploy if trained is not None and formats.FORMATS[kind].trained]
     bits = next((bits for bits, name in formats.QUANTIZE.items() if name == precision), None)
     try:
-        _prove(run, run.final_weights, [kind for kind in wanted.deploy if kind not in holding], dense, bits)
+        _prove(run, run.final_weights, [kind for kind in recipe.deploy if kind not in holding], dense, bits)
         if trained is not None:
             _prove(run, trained, holding, dense, None)
     finally:

@@ -23,17 +23,17 @@ _TEACHER, _KEPT = "teacher.pt", "teacher-kept.pt"  # in the run's folder `prunin
 _USE = "the teacher, which a resumed run learns from"
 
 
-def arrange(run: Run, wanted: Recipe) -> None:
+def arrange(run: Run, recipe: Recipe) -> None:
     """Have the host build its DistillationModel; called before it builds the model, also in the parent of a DDP run.
 
     Raises:
         PruneError: another teacher is named as well, or the model is no trained file. HostError: this host cannot.
     """
-    if wanted.distill and run.is_resumed:
+    if recipe.distill and run.is_resumed:
         _write_anew(run)
-    if not wanted.distill or run.is_resumed:
+    if not recipe.distill or run.is_resumed:
         return
-    given = f"prune_distill={wanted.distill:g}"
+    given = f"prune_distill={recipe.distill:g}"
     if run.arguments.task == "classify":
         raise PruneError(f"{given} learns what a detection head sees, and task=classify has none: leave it out")
     if not hasattr(run.arguments, "distill_model"):
@@ -75,13 +75,13 @@ def _write(run: Run, teacher: Any) -> None:
         raise PruneError(f"{error} ({_USE})") from None
 
 
-def begin(wrapper: Any, wanted: Recipe, cut: bool) -> None:
+def begin(wrapper: Any, recipe: Recipe, cut: bool) -> None:
     """Let the loss count nothing until the first cut, or, of a resumed run that has cut, what was asked for."""
-    if wanted.distill and hasattr(wrapper, "student_model"):
-        wrapper.dis = wanted.distill if cut else 0.0
+    if recipe.distill and hasattr(wrapper, "student_model"):
+        wrapper.dis = recipe.distill if cut else 0.0
 
 
-def take_over(run: Run, wanted: Recipe) -> None:
+def take_over(run: Run, recipe: Recipe) -> None:
     """Right before the first cut: the average becomes the teacher, and its loss counts.
 
     Args:
@@ -91,7 +91,7 @@ def take_over(run: Run, wanted: Recipe) -> None:
         HostError: the host's DistillationModel is not what it was. PruneError: the teacher cannot be kept.
     """
     wrapper = run.model
-    if not wanted.distill or not hasattr(wrapper, "student_model"):
+    if not recipe.distill or not hasattr(wrapper, "student_model"):
         return
     teacher: Any = copy_of(run.average_student).float().eval()
     ddp.same(teacher)
@@ -102,7 +102,7 @@ def take_over(run: Run, wanted: Recipe) -> None:
         wrapper._register_feature_hooks()
     except AttributeError as error:
         raise HostError(f"this ultralytics keeps its teacher in another way than yolo-prune knows: {error}") from error
-    wrapper.dis = wanted.distill
+    wrapper.dis = recipe.distill
     ddp.by_first(lambda: _keep(run, teacher))
     run.arguments.distill_model = str(_path(run))  # what a resumed run reads: it is saved with every checkpoint
 
@@ -112,9 +112,9 @@ def _keep(run: Run, teacher: Any) -> None:
     _write(run, copy_of(teacher))
 
 
-def forget(run: Run, wanted: Recipe) -> None:
+def forget(run: Run, recipe: Recipe) -> None:
     """Remove the teacher that was kept: a run that has ended is not resumed."""
-    if wanted.distill and ddp.is_first():
+    if recipe.distill and ddp.is_first():
         for path in (_path(run), run.own_folder / _KEPT):
             path.unlink(missing_ok=True)
 

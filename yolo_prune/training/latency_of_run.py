@@ -29,7 +29,7 @@ _PROFILE, _DENSE = "device.json", "dense.pt"  # in the run's folder `pruning`
 _USE = "beside which the trained model is timed"
 
 
-def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[str], None]) -> Profile | None:
+def profile_of_run(run: Run, model: nn.Module, recipe: Recipe, say: Callable[[str], None]) -> Profile | None:
     """The device that a run aims at: the recipe's, that of the run that is resumed, or this machine, measured now.
 
     The profile, and the model as it is, are kept in the run's folder. To be called by the first process alone.
@@ -42,12 +42,12 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
     """
     folder = run.own_folder
     kept = folder / _PROFILE
-    if wanted.profile is None and not choice.wants_latency(wanted):
+    if recipe.profile is None and not choice.wants_latency(recipe):
         kept.unlink(missing_ok=True)  # of an earlier run in this folder
         return None
-    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.profile_of_recipe(wanted)
+    device = profile_file.read(kept) if run.is_resumed and kept.is_file() else profile.profile_of_recipe(recipe)
     if device is None:
-        device = profile.of_this_machine(model, str(run.arguments.model), wanted, run.image_size, say)
+        device = profile.of_this_machine(model, str(run.arguments.model), recipe, run.image_size, say)
     if not kept.is_file() or not run.is_resumed:
         kept_model.keep(folder / _DENSE, model, _USE)
         files.replace(kept, json.dumps(device.content, indent=1) + "\n")
@@ -55,10 +55,10 @@ def profile_of_run(run: Run, model: nn.Module, wanted: Recipe, say: Callable[[st
     return device
 
 
-def plan_timer(run: Run, wanted: Recipe, baseline: Baseline) -> plan_timers.PlanTimer | None:
+def plan_timer(run: Run, recipe: Recipe, baseline: Baseline) -> plan_timers.PlanTimer | None:
     """How long plans for the average take beside the dense model, where the run's profile is of this machine."""
     device = baseline.profile
-    if device is None or not plan_timers.possible(wanted, device):
+    if device is None or not plan_timers.possible(recipe, device):
         return None
     kept = run.own_folder / _DENSE
     return plan_timers.PlanTimer(

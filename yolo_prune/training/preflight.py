@@ -53,44 +53,43 @@ def modes(settings: Mapping[str, Any]) -> None:
         )
 
 
-def measurements(wanted: Recipe) -> None:
+def measurements(recipe: Recipe) -> None:
     """Refuse measurements that cannot be read, and a latency without a profile where this machine cannot be measured.
 
     Raises:
         PruneError: one of these.
     """
-    if wanted.sensitivity is not None:
-        sensitivity.load(wanted.sensitivity)
-    if profile.profile_of_recipe(wanted) is None and choice.wants_latency(wanted):
-        profile.require_here(wanted)
+    if recipe.sensitivity is not None:
+        sensitivity.load(recipe.sensitivity)
+    if profile.profile_of_recipe(recipe) is None and choice.wants_latency(recipe):
+        profile.require_here(recipe)
 
 
-def max_drop(settings: Mapping[str, Any], wanted: Recipe) -> None:
+def max_drop(settings: Mapping[str, Any], recipe: Recipe) -> None:
     """Refuse `prune_max_drop` in a run that does not measure fitness, or whose state cannot be put back.
 
     Raises:
         HostError: names what does not go together.
     """
-    if wanted.max_drop is None:
+    if recipe.max_drop is None:
         return
     if not settings.get("val", True):
         raise HostError(
-            f"prune_max_drop={wanted.max_drop:g} with val=False: the drop is one of fitness, so write val=True"
+            f"prune_max_drop={recipe.max_drop:g} with val=False: the drop is one of fitness, so write val=True"
         )
-    if settings.get("distill_model") or wanted.distill:
-        which = f"prune_distill={wanted.distill:g}" if wanted.distill else f"distill_model={settings['distill_model']}"
+    if settings.get("distill_model") or recipe.distill:
+        which = f"prune_distill={recipe.distill:g}" if recipe.distill else f"distill_model={settings['distill_model']}"
         raise HostError(
-            f"prune_max_drop={wanted.max_drop:g} with {which} is not supported by this version: give a bound, such as "
+            f"prune_max_drop={recipe.max_drop:g} with {which} is not supported by this version: give a bound, such as "
             f"prune_flops=50%, or leave {which.partition('=')[0]}= out"
         )
 
 
-def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
+def model_file(settings: Mapping[str, Any], recipe: Recipe) -> None:
     """Refuse a checkpoint that the run would refuse later, after it has made or emptied its folder.
 
     Args:
         settings: the host's arguments; only a `model` and a `pretrained` that are .pt files at hand are looked at.
-        wanted: the recipe.
 
     Raises:
         PruneError: another family, weights that the run would lose, or a bound far out of reach. What cannot be read
@@ -102,7 +101,7 @@ def model_file(settings: Mapping[str, Any], wanted: Recipe) -> None:
     if network is None:
         return
     trainable_check.require(network, path)
-    model(network, wanted, path, _SLACK, settings.get("freeze"), side_of(settings.get("imgsz")))
+    model(network, recipe, path, _SLACK, settings.get("freeze"), side_of(settings.get("imgsz")))
 
 
 def side_of(imgsz: object) -> int:
@@ -113,7 +112,7 @@ def side_of(imgsz: object) -> int:
 
 def model(
     network: nn.Module,
-    wanted: Recipe,
+    recipe: Recipe,
     name: str,
     slack: float = 1.0,
     freeze: object = None,
@@ -122,32 +121,32 @@ def model(
     """Refuse a model of another family and bounds that none of its legal widths reaches.
 
     Args:
-        network: a stock model. wanted: the recipe. name: how the user named the model. slack: how far out of reach a
+        network: a stock model. name: how the user named the model. slack: how far out of reach a
             bound may seem, as a factor. freeze: the host's argument. imgsz: pixels of the training.
 
     Raises:
         PruneError: one of the two, or a pattern of `protect` that means no layer.
     """
     checkpoint.require_supported(network, name)
-    teacher.require(network, wanted, name)
-    graph = channel_groups.build(network, wanted.protect, frozen=frozen.layers_to_freeze(network, freeze))
-    unmet_requests.require_protected(graph, wanted.protect)
-    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
-    device = profile.profile_of_recipe(wanted)
-    deployment = deployment_of(wanted, device, imgsz)
+    teacher.require(network, recipe, name)
+    graph = channel_groups.build(network, recipe.protect, frozen=frozen.layers_to_freeze(network, freeze))
+    unmet_requests.require_protected(graph, recipe.protect)
+    weights, largest_cuts = sensitivity.weights_of_recipe(recipe, graph), sensitivity.largest_cuts(recipe, graph)
+    device = profile.profile_of_recipe(recipe)
+    deployment = deployment_of(recipe, device, imgsz)
     baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
     try:
-        choice.check_reachable(network, graph, wanted, baseline)
+        choice.check_reachable(network, graph, recipe, baseline)
     except BoundError:
-        if slack == 1 or not _reachable(network, graph, wanted, baseline, slack):
+        if slack == 1 or not _reachable(network, graph, recipe, baseline, slack):
             raise
 
 
 def _reachable(
-    network: nn.Module, graph: channel_groups.ChannelGraph, wanted: Recipe, baseline: Baseline, slack: float
+    network: nn.Module, graph: channel_groups.ChannelGraph, recipe: Recipe, baseline: Baseline, slack: float
 ) -> bool:
     try:
-        choice.check_reachable(network, graph, wanted, baseline, slack)
+        choice.check_reachable(network, graph, recipe, baseline, slack)
     except BoundError:
         return False
     return True

@@ -17,27 +17,27 @@ from yolo_prune.surgery import cut_channels
 from yolo_prune.surgery.cut_channels import Replaced
 
 
-def cut_inputs(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
+def cut_inputs(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[Replaced]:
     """Cut the inputs of the projectors; nothing where a model has none.
 
     Args:
-        model: a stock model, or the host's DistillationModel around one. channel_graph, plan: of the stock model.
+        model: a stock model, or the host's DistillationModel around one. graph, plan: of the stock model.
 
     Returns:
         Every parameter that was replaced.
     """
     replaced: list[Replaced] = []
-    for projector, columns in _projectors(model, channel_graph, plan):
+    for projector, columns in _projectors(model, graph, plan):
         replaced += cut_channels.cut_conv(projector, None, columns)
     return replaced
 
 
-def _projectors(model: nn.Module, channel_graph: ChannelGraph, plan: PrunePlan) -> list[tuple[nn.Conv2d, Any]]:
+def _projectors(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> list[tuple[nn.Conv2d, Any]]:
     """The first convolution of each projector, with the positions of its inputs that stay."""
     wrapper: Any = model
     if student_of(model) is model:
         return []
-    kept = cut_channels.kept_positions(channel_graph, plan)
+    kept = cut_channels.kept_positions(graph, plan)
     head = wrapper.student_model.model[wrapper.feats_idx[-1]]
     inputs = []
     for level, projector in enumerate(wrapper.projector):

@@ -21,24 +21,24 @@ from yolo_prune.training.session_data import Session
 FOLDER = "qat"  # in the run's folder
 
 
-def require(settings: Mapping[str, Any], wanted: Recipe) -> None:
+def require(settings: Mapping[str, Any], recipe: Recipe) -> None:
     """Refuse a second stage that could not begin, before the first one has trained an epoch.
 
     Args:
-        settings: the host's arguments. wanted: the recipe.
+        settings: the host's arguments.
 
     Raises:
         HostError: several devices, or a host without such a training. PruneError: a package is missing.
     """
-    if wanted.qat is None:
+    if recipe.qat is None:
         return
-    asked = f"prune_qat={wanted.qat}"
+    asked = f"prune_qat={recipe.qat}"
     int8_training.require(asked)
     devices = [part for part in str(settings.get("device") or "").strip("[]() ").split(",") if part.strip()]
     if len(devices) > 1:
         raise HostError(
             f"{asked} with device={settings['device']} is not supported by this version: prune without it, then "
-            f"yolo train model=best.pt epochs={wanted.qat} quantize=8 device={','.join(devices)}"
+            f"yolo train model=best.pt epochs={recipe.qat} quantize=8 device={','.join(devices)}"
         )
 
 

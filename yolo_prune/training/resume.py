@@ -139,7 +139,7 @@ def baseline(
     noted: Mapping[str, Any] | None,
     model: nn.Module,
     graph: ChannelGraph,
-    wanted: Recipe,
+    recipe: Recipe,
     device: Profile | None,
     imgsz: int,
     multiple: ChannelMultiple,
@@ -148,15 +148,15 @@ def baseline(
 
     Args:
         noted: what `last_checkpoint.note` gave when the checkpoint was written; None where nothing has been cut.
-        model: a stock model. graph: its groups. wanted: the recipe. device: the profile that latencies are of, or None.
+        model: a stock model. graph: its groups. device: the profile that latencies are of, or None.
         imgsz: pixels of the run. multiple: what counts that change become multiples of, where `noted` does not say.
     """
-    deployment = deployment_of(wanted, device, imgsz)
+    deployment = deployment_of(recipe, device, imgsz)
     if noted:
         return Baseline.from_dict(noted["baseline"], device, deployment, graph.native)
-    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+    weights, largest_cuts = sensitivity.weights_of_recipe(recipe, graph), sensitivity.largest_cuts(recipe, graph)
     base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
-    return replace(base, least=choice.least_flops(model, graph, wanted, largest_cuts))
+    return replace(base, least=choice.least_flops(model, graph, recipe, largest_cuts))
 
 
 def restore_kept(run: Run) -> dict[str, Any] | None:

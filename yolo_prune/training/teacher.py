@@ -76,15 +76,15 @@ class TaughtLoss:
         return operator.getitem, ((self.own,), 0)
 
 
-def arrange(run: Run, wanted: Recipe) -> None:
+def arrange(run: Run, recipe: Recipe) -> None:
     """Before the model is built, refuse what has no outputs to learn, or another teacher.
 
     Raises:
         PruneError: one of these.
     """
-    if not wanted.distill_outputs:
+    if not recipe.distill_outputs:
         return
-    given = f"prune_distill_outputs={wanted.distill_outputs:g}"
+    given = f"prune_distill_outputs={recipe.distill_outputs:g}"
     task = run.arguments.task
     if task in _WITHOUT:
         raise PruneError(
@@ -98,15 +98,15 @@ def arrange(run: Run, wanted: Recipe) -> None:
         )
 
 
-def require(model: nn.Module, wanted: Recipe, name: str) -> None:
+def require(model: nn.Module, recipe: Recipe, name: str) -> None:
     """Refuse a model whose head does not put out boxes and scores of every place.
 
     Raises:
         PruneError: so it is.
     """
-    if wanted.distill_outputs and detection_head.of(model) is None:
+    if recipe.distill_outputs and detection_head.of(model) is None:
         raise PruneError(
-            f"prune_distill_outputs={wanted.distill_outputs:g} learns boxes and scores of every place, and the head of "
+            f"prune_distill_outputs={recipe.distill_outputs:g} learns boxes and scores of every place, and the head of "
             f"{name} ({type(model).__name__}) puts out none: leave it out"
         )
 
