@@ -114,6 +114,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "sweep": ("docs/sweep.md", partial(sweep, "demo")),
     "sweep of BCCD": ("docs/sweep.md", partial(sweep, "bccd-yolo11n")),
     "sweep of BCCD, yolov8n": ("docs/sweep.md", partial(sweep, "bccd-yolov8n")),
+    "sweep of BCCD, yolo26n": ("docs/sweep.md", partial(sweep, "bccd-yolo26n")),
     "support": ("README.md", support.table),
 }
 

@@ -40,3 +40,30 @@ def test_ncnn_is_timed_as_it_runs_and_proven_in_the_precision_of_its_file(
     for precision in ("fp32", "fp16"):
         runtimes.runner(file, "ncnn", 1, precision)
     assert [[getattr(net.opt, name) for name in half] for net in nets] == [["its own"] * 3, [False] * 3, [True] * 3]
+
+
+@pytest.mark.parametrize("chosen", ["f32", "bf16", "f16"])
+def test_what_openvino_would_compute_in_if_it_were_left_alone_is_said(
+    chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Core:
+        def get_property(self, device: str, name: str) -> SimpleNamespace:
+            asked.append((device, name))
+            return SimpleNamespace(to_string=lambda: chosen)
+
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))
+    line = runtimes.unasked("openvino", "fp32")
+    assert asked == [("CPU", "INFERENCE_PRECISION_HINT")]
+    assert (line is None) == (chosen == "f32")
+    assert line is None or f"it takes {chosen} on this processor" in line
+    assert runtimes.unasked("openvino", "int8") is None
+    assert runtimes.unasked("onnx", "fp32") is None
+
+
+def test_the_installed_openvino_says_what_it_would_compute_in() -> None:
+    openvino = pytest.importorskip("openvino")
+    line = runtimes.unasked("openvino", "fp32")
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (line is not None and "it takes bf16" in line) == able

@@ -46,6 +46,8 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     manifest = json.loads((folder / "manifest.json").read_text())
     kind, precision = manifest["format"], manifest["precision"]
     runtimes.require(kind)
+    if line := runtimes.unasked(kind, precision):
+        say(line)
     began = time.time()
     first = folder / manifest["networks"][0]["file"]  # an engine is not built for it: no GPU is that slow
     seconds = _MOST_SECONDS if kind == "engine" else _seconds(runtimes.load(first, kind, threads, precision))

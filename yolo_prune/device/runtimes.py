@@ -201,6 +201,20 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
     )
 
 
+def unasked(kind: str, precision: str) -> str | None:
+    """A line where a runtime, left alone, computes an FP32 file in another precision than it is timed in; else None."""
+    if kind != "openvino" or precision != "fp32":
+        return None
+    chosen = import_module("openvino").Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    if chosen == "f32":
+        return None
+    return (
+        f"milliseconds are of OpenVINO told to compute in FP32; left alone, as in `yolo predict`, it takes {chosen} on "
+        "this processor, which is faster, mostly in wide layers: a cut, and INT8, may gain less there "
+        "(yolo-prune help intel-cpu)"
+    )
+
+
 def _ncnn(path: Path, threads: int, precision: str | None) -> Opened:
     """precision: to compute in; None for what ncnn takes by itself, as the host and a bundle run it (8.4.190,
     nn/backends/ncnn.py): on an Arm that can, half precision, whatever the file has.
