@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.modules import Detect
+from ultralytics.nn.modules import C2f, Detect
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
 from tests.helpers import custom_blocks
 from tests.helpers.oracle import assert_no_trace, flat, lively, random_plan
-from yolo_prune.graph import channel_groups
+from yolo_prune.graph import blocks, channel_groups
+from yolo_prune.surgery import cut_channels
 
 BLOCK = 5  # its place in yaml_with
 
@@ -93,6 +94,31 @@ def test_a_model_with_such_a_block_is_pruned_around_it(name: str) -> None:
     assert told["final"]["gflops"] <= 0.705 * told["baseline"]["gflops"]
     for training in (False, True):
         model.train(training)(torch.rand(2, 3, 64, 64))
+
+
+class Chunked(C2f):
+    """A C2f whose forward is written out by a user; the host's exporter runs `forward_split` in its place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = list(self.cv1(x).chunk(2, 1))
+        for m in self.m:
+            parts.append(m(parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+def test_a_cut_c2f_with_a_forward_of_its_own_runs_as_the_exporter_runs_it() -> None:
+    model = network(custom_blocks.FOLLOWED[0])
+    block = model.model[2]
+    block.__class__ = Chunked
+    found = channel_groups.build(model)
+    assert not held(found, "model.2.cv1.conv")
+    plan = random_plan(found, 0, 0.8)
+    cut_channels.apply(model, found, plan)
+    assert block.cv1.conv.out_channels < 32
+    assert block.c == block.cv1.conv.out_channels // 2
+    x = torch.rand(1, block.cv1.conv.in_channels, 8, 8)
+    torch.testing.assert_close(block.forward_split(x), block(x))
+    assert blocks.sizes(model)["model.2"] == {"c": block.c}, "a checkpoint carries it, for the class builds it wide"
 
 
 def test_a_users_own_head_is_no_decoder() -> None:

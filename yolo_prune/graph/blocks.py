@@ -52,6 +52,7 @@ class Entry:
         vectors: its parameters that hold one value a channel.
         adds: block -> whether its output is its input plus what it computes, so that without it its input flows on.
         concatenates: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, in this order.
+        own_forward: whether its forward is a user's, so that nothing is known of what that does with the sizes.
     """
 
     lesson: Lesson | None = None
@@ -62,6 +63,7 @@ class Entry:
     vectors: tuple[str, ...] = ()
     adds: Callable[[Any], bool] | None = None
     concatenates: bool = False
+    own_forward: bool = False
 
 
 class Removable(NamedTuple):
@@ -141,6 +143,15 @@ def _sizes_of_half(block: Any, kept: KeptOutputs | None) -> None:
     block.c = block.cv1.conv.out_channels // 2
 
 
+def _size_of_halves(block: Any, kept: KeptOutputs | None) -> None:
+    """`c` of a C2f whose forward is a user's: so many stay of the first `c` outputs.
+
+    The host's exporter runs `forward_split`, which goes by `c`, in the place of that forward (8.4.190, engine/exporter.py).
+    """
+    if kept is not None and "cv1.conv" in kept:
+        block.c = int(np.sum(kept["cv1.conv"] < block.c))
+
+
 def _sizes_of_down(block: Any, kept: KeptOutputs | None) -> None:
     block.c = block.cv1.conv.out_channels
 
@@ -191,14 +202,17 @@ _ENTRIES = {
 BLOCKS: dict[type, Entry] = {
     getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
 }  # not every host has them all
+_OWN_C2F = Entry(set_sizes=_size_of_halves, sizes=("c",), own_forward=True)
 BLOCKS[nn.PReLU] = Entry(set_sizes=_sizes_of_slopes, vectors=("weight",))  # of one slope a channel
 
 
 def entry_of(block: nn.Module) -> Entry:
     """A block's entry: its class's, or that of the class whose forward it inherits; an empty one for other blocks."""
     for kind in type(block).__mro__:
+        if kind in BLOCKS and _runs_as(block, kind):
+            return BLOCKS[kind]
         if kind in BLOCKS:
-            return BLOCKS[kind] if _runs_as(block, kind) else Entry()
+            return _OWN_C2F if kind is host.C2f and isinstance(getattr(block, "c", None), int) else Entry()
     return Entry()
 
 

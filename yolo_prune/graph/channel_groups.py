@@ -219,7 +219,7 @@ def _known(shadow: nn.Module) -> Known:
     return Known(
         {block: entry.lesson for block, entry in entries.values() if entry.lesson is not None},
         tuple(blocks.vectors(shadow)),
-        frozenset(name for name, (_, entry) in entries.items() if entry.set_sizes is not None),
+        frozenset(name for name, (_, entry) in entries.items() if entry.set_sizes and not entry.own_forward),
         frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
         frozenset(blocks.decoders(shadow)),
     )
