@@ -116,7 +116,7 @@ def pack(folder: Path, out: Path) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("__main__.py", _MAIN)
             archive.writestr("yolo_prune/__init__.py", f'__version__ = "{__version__}"\n')
-            for wing in ("cost", "device"):
+            for wing in sorted({module.partition(".")[0] for module in _MODULES if "." in module}):
                 archive.writestr(f"yolo_prune/{wing}/__init__.py", "")
             for module in _MODULES:
                 source = f"{module.replace('.', '/')}.py"

@@ -146,7 +146,7 @@ def _sizes_of_half(block: Any, kept: KeptOutputs | None) -> None:
 def _size_of_halves(block: Any, kept: KeptOutputs | None) -> None:
     """`c` of a C2f whose forward is a user's: so many stay of the first `c` outputs.
 
-    The host's exporter runs `forward_split`, which goes by `c`, in the place of that forward (8.4.190, engine/exporter.py).
+    The host's exporter runs `forward_split` in the place of that forward, by `c` (8.4.190, engine/exporter.py).
     """
     if kept is not None and "cv1.conv" in kept:
         block.c = int(np.sum(kept["cv1.conv"] < block.c))
