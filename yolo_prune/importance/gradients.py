@@ -133,8 +133,8 @@ class Gates:
         self._counts += live.groups.to(value.device) * fine
 
     def fits(self, graph: ChannelGraph) -> bool:
-        """Whether something was seen, and of these groups."""
-        return self.seen > 0 and {g.name: g.size for g in graph.groups} == self._layout.sizes
+        """Whether something was seen, and of all these groups. Of others too, where a block was protected since."""
+        return self.seen > 0 and all(self._layout.sizes.get(group.name) == group.size for group in graph.groups)
 
     def scores(self) -> dict[str, np.ndarray]:
         """Group name -> (size,) the mean over what was seen; in the unit of the loss for all but activations.
