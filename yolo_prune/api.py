@@ -246,9 +246,8 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
     def start(trainer: Any) -> None:
         if not started and from_arguments(vars(trainer.args)) is not None:
             raise PruneError("attach() and the arguments of train() both ask for pruning; use one of them")
-        if not started:
-            session.on_pretrain_routine_start(trainer, attached=wanted)
-            started.append(True)
+        session.on_pretrain_routine_start(trainer, attached=None if started else wanted)
+        started.append(True)
 
     def end(trainer: Any) -> None:
         session.on_pretrain_routine_end(trainer, attached=None if ended else wanted)

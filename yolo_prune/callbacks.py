@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from yolo_prune.errors import HostError
-from yolo_prune.host import arguments, releases
+from yolo_prune.host import arguments, releases, yolo_methods
 from yolo_prune.host.spec_key import SPEC_KEY
 
 
@@ -66,7 +66,12 @@ CALLBACKS: tuple[Callable[[Any], None], ...] = (
 
 
 def _concerns(event: str, trainer: Any) -> bool:
-    """Whether an event is for the session: this run prunes, or its model has zeros to keep."""
+    """Whether an event is for the session: this run prunes, or its model has zeros to keep.
+
+    What `attach` put on the trainer hands every event on by itself, of this training and of later ones.
+    """
+    if yolo_methods.attached(trainer):
+        return False
     return bool(arguments.plugin_arguments(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
 
 

@@ -109,10 +109,11 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
     elif settings.get("save_dir") is None:
         wanted = from_arguments(settings)
         if wanted is not None:
-            from yolo_prune.training import preflight, qat
+            from yolo_prune.training import deployment, preflight, qat
 
             preflight.modes(settings)
             qat.require(settings, wanted)
+            deployment.require(settings, wanted)
             check_epochs(wanted, settings["epochs"])
             preflight.measurements(wanted)
             preflight.model_file(settings, wanted)
@@ -146,7 +147,8 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         if not settings.get("resume"):
             _require_weights(yolo, settings.get("pretrained", yolo.overrides.get("pretrained", True)))
         data = settings.get("data")
-        if isinstance(data, (str, Path)) and not settings.get("resume") and not own_trainer:
+        checked = not settings.get("resume") and not own_trainer
+        if checked and isinstance(data, (str, Path)) and not datasets.is_converted(data):
             datasets.opened(yolo.model, data)  # a trainer of the user's own may read data of its own kind
 
 

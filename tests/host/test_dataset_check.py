@@ -22,7 +22,7 @@ from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
-from yolo_prune.host import console, dataset_check
+from yolo_prune.host import console, dataset_check, datasets
 from yolo_prune.recipe.arguments import ARGUMENTS
 
 Change = Callable[[dict[str, Any], Path], None]
@@ -200,3 +200,18 @@ def test_a_training_says_in_one_line_what_is_not_there(change: Change, tmp_path:
 def test_in_a_training_classes_follow_the_data(tmp_path: Path) -> None:
     trained = train(data_of(tmp_path, "detect"), tmp_path, epochs=1, prune=0.3, prune_schedule="oneshot")
     assert trained.model.names == {0: "bright", 1: "dark"}
+
+
+@pytest.mark.parametrize(
+    ("data", "converted"),
+    [
+        ("my.ndjson", True),
+        ("https://example.com/my.ndjson?token=a", True),
+        ("ul://someone/datasets/some", True),
+        ("https://platform.ultralytics.com/someone/datasets/some", True),
+        (Path("my.yaml"), False),
+        ("ndjson", False),
+    ],
+)
+def test_what_the_host_makes_a_data_set_of_first_is_left_to_it(data: str | Path, converted: bool) -> None:
+    assert datasets.is_converted(data) == converted

@@ -14,8 +14,9 @@ import pytest
 from tests.helpers.foreign import plant
 from tests.helpers.runs import train
 from tests.helpers.small_models import untrained
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe import formats
+from yolo_prune.recipe.arguments import load
 from yolo_prune.training import deployment
 
 
@@ -101,3 +102,13 @@ def test_what_is_missing_is_said_before_the_first_epoch(
         "prune_deploy=openvino in int8 needs nncf, or is left out at the end of this run: pip install nncf"
         in caplog.text
     )
+
+
+@pytest.mark.parametrize("device", ["0,1", [0, 1]])
+def test_on_several_devices_it_is_refused_before_an_epoch(device: object, recipe: Path) -> None:
+    """The first process would wait for the others in its validation of an artifact, and they have ended."""
+    wanted = load(recipe)
+    deployment.require({"device": "0", "data": "my.yaml"}, wanted)
+    deployment.require({"device": None, "data": "my.yaml"}, wanted)
+    with pytest.raises(HostError, match=r"prune_deploy=torchscript,engine with device=.*0.*1.*leave it out, then yol"):
+        deployment.require({"device": device, "data": "my.yaml"}, wanted)

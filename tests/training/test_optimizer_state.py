@@ -22,7 +22,7 @@ from yolo_prune.planning.baseline import Baseline
 from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.surgery import cut_channels, widths
-from yolo_prune.training import cut_models, optimizer_state
+from yolo_prune.training import cut_models, optimizer_state, resume_state
 
 OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"]
 WANTED = from_arguments({"prune_flops": "50%"})
@@ -190,3 +190,14 @@ def test_an_optimizer_without_state_is_carried() -> None:
     cut(model, ModelEMA(model).ema, optimizer)
     one_step(model, optimizer, 0)
     assert optimizer_state.carry_optimizer(optimizer, []) == 0
+
+
+def test_a_resumed_optimizer_keeps_the_kernel_of_its_device() -> None:
+    """On CUDA the host builds it fused, and takes this over as well (8.4.190); a run may have begun on a CPU."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {"live": tensors, "average": tensors, "optimizer": deepcopy(optimizer.state_dict())}
+    optimizer.param_groups[0]["fused"] = True
+    resume_state.restore(SimpleNamespace(model=model, average=deepcopy(model), optimizer=optimizer), state)  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["fused"] is True

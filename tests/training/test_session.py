@@ -244,7 +244,7 @@ def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, m
     assert 0 <= points <= 2
 
 
-def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
+def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     yolo = untrained()
     yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
     train(tiny_data, tmp_path / "a", yolo, epochs=1)
@@ -252,6 +252,12 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path) -> None:
     yolo.overrides.setdefault("model", str(SMALL_MODEL))  # the lowest host forgets it in a training
     train(tiny_data, tmp_path / "c", yolo, epochs=1)
     assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
+    caplog.clear()
+    train(tiny_data, tmp_path / "d", yolo, epochs=2, prune="oneshot", prune_flops="70%", prune_start=0.5)
+    assert len(record_of(tmp_path / "d" / "run")["steps"]) == 1
+    told = [line for line in caplog.messages if "FLOPs" in line]
+    assert told
+    assert len(told) == len(set(told)), "not by what attach left as well"
     assert (
         record_of(tmp_path / "a" / "run")["final"]["gflops"]
         <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]

@@ -53,6 +53,13 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: s
         return [validator.preprocess(batch) for batch in _batches(dataset, images)]
 
 
+def is_converted(data: str | Path) -> bool:
+    """Whether the host makes a data set of it first: an NDJSON file, or what it fetches from the Platform (8.4.190,
+    data/utils.py: `convert_ndjson_to_yolo_if_needed`)."""
+    text = str(data)
+    return text.partition("?")[0].endswith(".ndjson") or text.startswith(("ul://", "https://platform.ultralytics.com/"))
+
+
 def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
     """The host's validator of a model's task, which knows a data set as `.data` and has read no image of it.
 

@@ -46,7 +46,7 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
             or still_attached(self)
             or kwargs.keys() & {f"prune_{old}" for old in RENAMED}
         ):
-            refuse_early(self, kwargs)
+            refuse_early(self, {**dict(zip(("trainer",), args, strict=False)), **kwargs})
         if kwargs.get("resume"):
             _require_unfinished(self)
         return stock_train(self, *args, **kwargs)

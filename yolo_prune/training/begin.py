@@ -59,6 +59,7 @@ def require(run: Run, recipe: Recipe) -> None:
         preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
     qat.require(run.settings, recipe)
+    deployment.require(run.settings, recipe)
     distill.arrange(run, recipe)
     teacher.arrange(run, recipe)
     scoring.require(recipe.importance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,11 @@ from torch import distributed, nn
 from yolo_prune.errors import PruneError
 
 T = TypeVar("T")
+
+
+def devices(settings: Mapping[str, Any]) -> list[str]:
+    """The devices that the host's `device=` names: each has a process where there are several."""
+    return [part for part in str(settings.get("device") or "").strip("[]() ").split(",") if part.strip()]
 
 
 def from_first(decide: Callable[[], T]) -> T:

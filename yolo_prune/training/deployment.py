@@ -7,11 +7,12 @@ the data, and its widths are those that the speed is compared with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yolo_prune import log
-from yolo_prune.errors import NoisyError, PruneError
+from yolo_prune.errors import HostError, NoisyError, PruneError
 from yolo_prune.export import job
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
@@ -31,6 +32,26 @@ def keep_dense(run: Run, recipe: Recipe) -> None:
     """
     if recipe.deploy:
         ddp.by_first(lambda: kept_model.keep(_path(run), run.average_student, _USE))
+
+
+def require(settings: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse artifacts at the end of a run on several devices, where the first process would validate them alone.
+
+    The host gathers what a validation finds of all processes (8.4.190, engine/validator.py); the others have ended.
+
+    Args:
+        settings: the host's arguments.
+
+    Raises:
+        HostError: several devices.
+    """
+    devices = ddp.devices(settings)
+    if recipe.deploy and len(devices) > 1:
+        names = ",".join(recipe.deploy)
+        raise HostError(
+            f"prune_deploy={names} with device={settings['device']} is not supported by this version: leave it out, "
+            f"then yolo-prune export model=best.pt format={names} data={settings.get('data') or 'my.yaml'}"
+        )
 
 
 def say_missing(recipe: Recipe, precision: str) -> None:

@@ -16,6 +16,7 @@ from yolo_prune.host import int8_training
 from yolo_prune.host.run import Run
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import record_files
+from yolo_prune.training import ddp
 from yolo_prune.training.session_data import Session
 
 FOLDER = "qat"  # in the run's folder
@@ -34,7 +35,7 @@ def require(settings: Mapping[str, Any], recipe: Recipe) -> None:
         return
     asked = f"prune_qat={recipe.qat}"
     int8_training.require(asked)
-    devices = [part for part in str(settings.get("device") or "").strip("[]() ").split(",") if part.strip()]
+    devices = ddp.devices(settings)
     if len(devices) > 1:
         raise HostError(
             f"{asked} with device={settings['device']} is not supported by this version: prune without it, then "

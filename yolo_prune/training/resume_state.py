@@ -127,6 +127,8 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
             own = {name: value.shape for name, value in _tensors(module).items()}
             if {name: value.shape for name, value in tensors.items()} != own:
                 raise ValueError("its tensors are of another model")
+        for saved, live in zip(state["optimizer"]["param_groups"], run.optimizer.param_groups, strict=True):
+            saved["fused"] = live.get("fused")  # as the host does (8.4.190): it is of the device, which may be another
         run.optimizer.load_state_dict(state["optimizer"])
         for module, tensors in pairs:
             module.load_state_dict(tensors, strict=False)
