@@ -236,7 +236,14 @@ def test_the_yaml_of_another_scale_keeps_its_depth(tmp_path: Path) -> None:
     api.prune(yolo, flops="60%")
     path = tmp_path / "m.pt"
     torch.save({"model": yolo.model}, path)
-    assert widths(YOLO(write_yaml(str(path))).model) == widths(yolo.model)
+    data = path.with_suffix(".yaml")
+    data.write_text("names: [a]\n")
+    with pytest.raises(PruneError, match=r"m\.yaml is there already, and is no model that this command wrote"):
+        write_yaml(str(path))
+    assert data.read_text() == "names: [a]\n"
+    data.unlink()
+    for _ in range(2):  # its own file is written anew
+        assert widths(YOLO(write_yaml(str(path))).model) == widths(yolo.model)
 
 
 def test_yolo_train_builds_it_and_stock_train_refuses_it(

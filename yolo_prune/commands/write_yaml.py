@@ -30,13 +30,16 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
         The file.
 
     Raises:
-        PruneError: the model is not pruned, or `out` is no .yaml file that can be written. Its folders are made.
+        PruneError: the model is not pruned, or `out` is no .yaml file that can be written, or, without it, another file
+            than one of this command is there, such as a data set's. Folders are made.
     """
     source = value_checks.path("model", model, "pruned.pt")
     target = None if out is None else value_checks.path("out", out, "pruned.yaml", (".yaml", ".yml"))
     value_checks.switch(safe=safe)
     network, _ = checkpoint.load(source, safe=safe)
-    target = target or source.with_suffix(".yaml")
+    if target is None:
+        target = source.with_suffix(".yaml")
+        _require_own(target)
     files.require_place("out", target, "pruned.yaml")
     try:
         content = widths.portable(network)
@@ -46,3 +49,12 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     words = shlex.join([f"model={target}", f"pretrained={model}"])
     log.show(f"saved {target}; build it: yolo train {words} data=...")
     return target
+
+
+def _require_own(target: Path) -> None:
+    """Raise PruneError where a file is there that another command, or the user, has written."""
+    first = _HEAD.partition("\n")[0].encode()
+    if target.is_file() and not target.read_bytes().startswith(first):
+        raise PruneError(
+            f"{target} is there already, and is no model that this command wrote: give another place, out=pruned.yaml"
+        )
