@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,21 +233,6 @@ def test_where_an_epoch_has_many_steps_some_are_passed_over() -> None:
         for _ in range(6):
             optimizer.step()
         assert seen.seen == expected, steps
-
-
-def test_what_was_seen_serves_where_a_block_is_protected_since_and_no_other_model() -> None:
-    model = small()
-    found = channel_groups.build(model)
-    seen = gradients.Gates(found, model, "fisher")
-    assert not seen.fits(found), "nothing was seen"
-    loss_of(model, 1).backward()
-    seen.look()
-    assert seen.fits(found)
-    avoided = channel_groups.build(model, avoid={"model.4": "of a test"})
-    assert 0 < len(avoided.groups) < len(found.groups)
-    assert seen.fits(avoided)
-    narrower = replace(found.groups[0], size=found.groups[0].size - 1)
-    assert not seen.fits(replace(found, groups=(narrower, *found.groups[1:])))
 
 
 def test_what_is_old_counts_half() -> None:

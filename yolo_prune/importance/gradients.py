@@ -133,8 +133,11 @@ class Gates:
         self._counts += live.groups.to(value.device) * fine
 
     def fits(self, graph: ChannelGraph) -> bool:
-        """Whether something was seen, and of all these groups. Of others too, where a block was protected since."""
-        return self.seen > 0 and all(self._layout.sizes.get(group.name) == group.size for group in graph.groups)
+        """Whether something was seen, and of these groups.
+
+        Not where a block was found at fault since: what led to a cut that failed is not asked again.
+        """
+        return self.seen > 0 and {g.name: g.size for g in graph.groups} == self._layout.sizes
 
     def scores(self) -> dict[str, np.ndarray]:
         """Group name -> (size,) the mean over what was seen; in the unit of the loss for all but activations.

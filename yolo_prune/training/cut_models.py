@@ -35,8 +35,7 @@ _IMAGE_ERRORS = (PruneError, RuntimeError, TypeError, ValueError, KeyError, Attr
 def scores(run: Run, seen: Gates | None, recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, Any]:
     """What channels are worth by the gradients since the last step, or, where there were none, by a few batches."""
     if seen is not None and seen.fits(graph):
-        known = seen.scores()
-        return {group.name: known[group.name] for group in graph.groups if group.name in known}
+        return seen.scores()
     try:
         batches = datasets.of_run(run, calibration.IMAGES)
     except _IMAGE_ERRORS as error:
