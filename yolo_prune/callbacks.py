@@ -70,9 +70,8 @@ def _concerns(event: str, trainer: Any) -> bool:
 
     What `attach` put on the trainer hands every event on by itself, of this training and of later ones.
     """
-    if yolo_methods.attached(trainer):
-        return False
-    return bool(arguments.plugin_arguments(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
+    asked = bool(arguments.plugin_arguments(vars(trainer.args))) or (event in _OF_ZEROS and _has_zeros(trainer))
+    return asked and not yolo_methods.attached(trainer)
 
 
 def _forward(event: str, trainer: Any) -> None:
