@@ -252,6 +252,7 @@ def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path, caplog: 
     yolo.overrides.setdefault("model", str(SMALL_MODEL))  # the lowest host forgets it in a training
     train(tiny_data, tmp_path / "c", yolo, epochs=1)
     assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
+    yolo.overrides.setdefault("model", str(SMALL_MODEL))
     caplog.clear()
     train(tiny_data, tmp_path / "d", yolo, epochs=2, prune="oneshot", prune_flops="70%", prune_start=0.5)
     assert len(record_of(tmp_path / "d" / "run")["steps"]) == 1
