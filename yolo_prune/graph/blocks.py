@@ -209,10 +209,9 @@ BLOCKS[nn.PReLU] = Entry(set_sizes=_sizes_of_slopes, vectors=("weight",))  # of 
 def entry_of(block: nn.Module) -> Entry:
     """A block's entry: its class's, or that of the class whose forward it inherits; an empty one for other blocks."""
     for kind in type(block).__mro__:
-        if kind in BLOCKS and _runs_as(block, kind):
-            return BLOCKS[kind]
         if kind in BLOCKS:
-            return _OWN_C2F if kind is host.C2f and isinstance(getattr(block, "c", None), int) else Entry()
+            own = _OWN_C2F if kind is host.C2f and isinstance(getattr(block, "c", None), int) else Entry()
+            return BLOCKS[kind] if _runs_as(block, kind) else own
     return Entry()
 
 

@@ -51,17 +51,16 @@ def take(run: Run, session: Session) -> None:
 
 def next_plan(run: Run, session: Session) -> dict[str, Any]:
     """What would stay of each group if the next step were taken now."""
-    _, plan = choice.choose(run.average_student, _request(run, session, _share(session)))
+    _, plan = choice.choose(run.average_student, _request(run, session))
     return plan.keep
 
 
 def _step(run: Run, session: Session, back: undo.Undo) -> tuple[dict[str, Any], list[str]]:
     """Returns the step's row of the record, and the names of blocks that went whole."""
     start = time.perf_counter()
-    share = _share(session)
     _prepare(run, session)
-    graph, removed, check = _cut(run, session, share, back)
-    _make_sparse(run, session, share)
+    graph, removed, check = _cut(run, session, back)
+    _make_sparse(run, session)
     run.rewire_after_cut()
     row = _record(run, session, start, check)
     run.forget_the_best()
@@ -81,13 +80,13 @@ def _share(session: Session) -> float:
     return schedule.share(session.recipe.schedule, session.done + 1, len(session.epochs))
 
 
-def _request(run: Run, session: Session, share: float) -> StepRequest:
-    """What a step is asked for that ends at `share` of the way."""
+def _request(run: Run, session: Session) -> StepRequest:
+    """What the next step is asked for."""
     recipe, baseline = session.recipe, session.baseline
     return StepRequest(
         recipe,
         baseline,
-        choice.step_bounds(recipe, baseline, share),
+        choice.step_bounds(recipe, baseline, _share(session)),
         lambda graph: cut_models.scores(run, session.actions.gates, recipe, graph),
         session.avoid,
         frozen.frozen_layers(run.student),
@@ -118,7 +117,7 @@ def _look_at_images(run: Run, session: Session) -> None:
         session.images = cut_models.images(run)
 
 
-def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[ChannelGraph, list[str], Check | None]:
+def _cut(run: Run, session: Session, back: undo.Undo) -> tuple[ChannelGraph, list[str], Check | None]:
     """Returns the graph as it was before the cut, the names of blocks that went whole, and what the plan was timed at.
 
     The plan of the last step is timed: the bounds of the others are on the way.
@@ -128,7 +127,7 @@ def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[Cha
         run.model,
         run.average,
         run.optimizer,
-        _request(run, session, share),
+        _request(run, session),
         session.images,
         back,
         latency_of_run.plan_timer(run, session.recipe, session.baseline) if last else None,
@@ -138,12 +137,13 @@ def _cut(run: Run, session: Session, share: float, back: undo.Undo) -> tuple[Cha
     return graph, removed, check
 
 
-def _make_sparse(run: Run, session: Session, share: float) -> None:
+def _make_sparse(run: Run, session: Session) -> None:
     """Choose which single weights are zero from now on, of average and live model alike."""
     pattern = session.pattern
     if pattern is None:
         return
-    part = share if session.recipe.sparsity is not None else 1.0  # the model came with its zeros: all of them stay
+    asked = session.recipe.sparsity is not None
+    part = _share(session) if asked else 1.0  # else the model came with its zeros: all of them stay
     chosen = ddp.from_first(lambda: masks.choose(run.average_student, pattern, part, session.frozen))
     for item in (run.average_student, run.student):
         masks.apply(item, chosen)
