@@ -65,7 +65,7 @@ RUNS: tuple[Mutation, ...] = (
         "session",
         "if was_cut and run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):",
         "if False:",
-        ("session::test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all",),
+        ("attach::test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all",),
     ),
     Mutation(
         "latency_of_run",

@@ -357,6 +357,7 @@ def test_attach_with_several_gpus_needs_a_host_that_gives_workers_its_callbacks(
     trainer.epochs, trainer.resume, trainer.model = 10, False, YOLO("yolov8n.yaml").model
     trainer.callbacks = {"on_pretrain_routine_start": [lambda trainer: None]}
     trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_recipe = load("balanced")
+    trainer.callbacks["on_pretrain_routine_start"][0].yolo_prune_taken = []
     with pytest.raises(HostError, match=r"attach\(\) with device=0,1: ultralytics .* gives its workers no callbacks"):
         module.generate_ddp_command(trainer)
     assert old.started == []  # type: ignore[attr-defined]

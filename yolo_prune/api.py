@@ -226,6 +226,8 @@ def _measure_latency(
 def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **settings: Any) -> None:
     """Prune in the next `model.train(...)`, through callbacks on this one YOLO object.
 
+    The recipe is for one training: for the next that comes to its end.
+
     Args:
         model: an `ultralytics.YOLO` object.
         recipe: a Recipe, a shipped recipe's name, a file, or a number r (the share of FLOPs to remove).
@@ -240,22 +242,20 @@ def attach(model: Any, recipe: str | Path | Recipe | float = "balanced", **setti
     if isinstance(recipe, Recipe) and settings:
         raise PruneError("attach(recipe=Recipe(...)) takes no further settings; put them into the recipe")
     wanted = recipe if isinstance(recipe, Recipe) else _arguments({"prune": recipe}, settings, ("recipe",))
-    started: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
-    ended: list[bool] = []
+    taken: list[bool] = []  # filled by the training that took the recipe: it is for one, not for every later one
 
     def start(trainer: Any) -> None:
-        if not started and from_arguments(vars(trainer.args)) is not None:
+        if not taken and from_arguments(vars(trainer.args)) is not None:
             raise PruneError("attach() and the arguments of train() both ask for pruning; use one of them")
-        session.on_pretrain_routine_start(trainer, attached=None if started else wanted)
-        started.append(True)
+        session.on_pretrain_routine_start(trainer, attached=None if taken else wanted)
 
     def end(trainer: Any) -> None:
-        session.on_pretrain_routine_end(trainer, attached=None if ended else wanted)
-        ended.append(True)
+        session.on_pretrain_routine_end(trainer, attached=None if taken else wanted)
+        taken.append(True)
 
-    for function in (start, end):  # for the parent of a DDP run, which runs no callback, and for the next attach
+    for function in (start, end):  # for host/yolo_methods.py, and for the next attach
         function.yolo_prune_recipe = wanted  # type: ignore[attr-defined]
-        function.yolo_prune_started = started  # type: ignore[attr-defined]
+        function.yolo_prune_taken = taken  # type: ignore[attr-defined]
     own = {"on_pretrain_routine_start": start, "on_pretrain_routine_end": end}
     for event, callback in session.HANDLERS.items():
         earlier = model.callbacks.get(event, [])

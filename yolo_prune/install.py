@@ -127,9 +127,15 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
             the next one whatever the error (MultiTrainer).
     """
     from yolo_prune.host import checkpoint, datasets, trainable_check
+    from yolo_prune.host.run import student_of
     from yolo_prune.training import preflight
 
     require_supported()
+    if yolo_methods.still_attached(yolo) and isinstance(settings.get("data"), (list, tuple)):
+        raise HostError(
+            f"attach() with data=[...] of {len(settings['data'])} data sets: its recipe is for one training, so the "
+            "others would not be pruned. Give train() the arguments instead, such as prune=0.5"
+        )
     if not settings.get("resume"):  # what was asked for comes before what it is to be done with
         wanted = from_arguments(settings)
         preflight.modes(settings)
@@ -139,7 +145,7 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         own = {name: value for name, value in settings.items() if name not in plugin_arguments}
         sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read
     if hasattr(yolo.model, "modules"):  # a network, and not the name of a served one
-        checkpoint.require_supported(yolo.model, str(yolo.model_name))
+        checkpoint.require_supported(student_of(yolo.model), str(yolo.model_name))
         own_trainer = settings.get("trainer") is not None  # it may build its model of anything
         # The host builds what it loaded anew from the yaml in it; anything else from what the user named (8.4.190).
         rebuilt = bool(yolo.ckpt) and not own_trainer
@@ -191,12 +197,13 @@ def _install_train(trainer: Any) -> None:
 
     @functools.wraps(stock)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not arguments.plugin_arguments(vars(self.args)):
+        attached = yolo_methods.still_attached(self)
+        if not attached and not arguments.plugin_arguments(vars(self.args)):
             return stock(self, *args, **kwargs)
         from yolo_prune.host.run import Run
         from yolo_prune.training import interruption
 
-        with interruption.said(Run(self)):
+        with interruption.said(Run(self), attached):
             return stock(self, *args, **kwargs)
 
     trainer.BaseTrainer.train = wrapped.mark(train)
@@ -259,7 +266,7 @@ def _install_trainer(trainer: Any) -> None:
 
     @functools.wraps(stock)
     def generate_ddp_command(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        attached = next((f.yolo_prune_recipe for f in yolo_methods.attached(trainer)), None)
+        attached = next((f.yolo_prune_recipe for f in yolo_methods.attached(trainer) if not f.yolo_prune_taken), None)
         if attached is None and not arguments.plugin_arguments(vars(trainer.args)):
             return stock(trainer, *args, **kwargs)
         from yolo_prune.training import session

@@ -39,12 +39,14 @@ class StoppedError(Exception):
     """Stands for a kill: it ends a training where it is."""
 
 
-def stop_in(yolo: YOLO, epoch: int, event: str = "on_train_batch_end") -> None:
+def stop_in(
+    yolo: YOLO, epoch: int, event: str = "on_train_batch_end", error: type[BaseException] = StoppedError
+) -> None:
     """Have the next training end in this epoch, from 0, at the first of these events."""
 
     def stop(trainer: Any) -> None:
         if trainer.epoch == epoch:
-            raise StoppedError
+            raise error
 
     yolo.add_callback(event, stop)
 

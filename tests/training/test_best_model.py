@@ -89,6 +89,23 @@ def test_a_run_that_does_not_choose_validates_nothing(tiny_data: Path, tmp_path:
     assert [row["fitness_cut"] for row in record_of(tmp_path / "run")["steps"]] == [None]
 
 
+def test_without_save_the_record_is_of_the_last_epoch(tiny_data: Path, tmp_path: Path) -> None:
+    """The host writes no other then, whichever was the best."""
+    yolo = untrained()
+
+    def claim(trainer: Any) -> None:
+        trainer.best_fitness = trainer.fitness = 0.9 if trainer.epoch == 1 else 0.25
+
+    yolo.add_callback("on_fit_epoch_end", claim)
+    yolo.callbacks["on_fit_epoch_end"] = yolo.callbacks["on_fit_epoch_end"][::-1]  # before ours
+    train(tiny_data, tmp_path, yolo, prune_start=0.4, save=False, **CUT)
+    record = record_of(tmp_path / "run")
+    epochs = len(record["history"])
+    assert max(row["fitness"] for row in record["history"]) == 0.9
+    assert record["final"]["fitness"] == 0.25
+    assert record["best"] == {"epoch": epochs, "right_after_cut": False, "fitness": 0.25}
+
+
 def test_best_is_the_best_at_the_final_width(tiny_data: Path, tmp_path: Path) -> None:
     seen: dict[int, float | None] = {}
     yolo = untrained()

@@ -182,7 +182,7 @@ def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_p
         seen.update(dis=trainer.model.dis, teacher=deepcopy(trainer.model.teacher_model.state_dict()))
 
     resumed.add_callback("on_train_start", look)
-    resumed.train(resume=True)
+    resumed.train(resume=True, prune_distill=6)  # beside which an argument is ignored, and said
     assert isinstance(resumed.trainer.model, DistillationModel)
     assert seen["dis"] == 6
     assert not mark.exists()

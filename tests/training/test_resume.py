@@ -102,6 +102,21 @@ def test_the_epochs_behind_the_checkpoint_are_taken(tmp_path: Path, caplog: pyte
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("entry", "there"),
+    [
+        ({"undone": {"step": 1}, "epoch": 3}, True),  # the checkpoint was saved as of the epoch before
+        ({"undone": {"step": 1}, "epoch": 4}, False),
+        ({"undone": None, "final": 0.5, "kept": True}, False),
+        (None, False),
+    ],
+)
+def test_a_step_that_was_undone_after_the_checkpoint_may_be_taken(entry: Any, there: bool, tmp_path: Path) -> None:
+    """An epochN.pt may be older than all that its record tells."""
+    found = resume.went_back(run_in(tmp_path), {**RECORD, "max_drop": entry})
+    assert found == (entry if there else None)
+
+
 @pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_record_is_said_in_one_line(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = run_in(tmp_path)

@@ -21,7 +21,7 @@ import yolo_prune
 from tests.helpers.checkout import needs
 from tests.helpers.drawing import drawn
 from tests.helpers.runs import ANY_CHOICE, StoppedError, keep_as_killed, record_of, stop_in, train
-from tests.helpers.small_models import SMALL_MODEL, untrained
+from tests.helpers.small_models import untrained
 from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host.run import Run
@@ -242,43 +242,6 @@ def test_every_shipped_recipe_runs(name: str, tiny_data: Path, tmp_path: Path, m
     bound = wanted.flops.limit(record["baseline"]["gflops"])
     points = 100 * (bound - record["final"]["gflops"]) / record["baseline"]["gflops"]
     assert 0 <= points <= 2
-
-
-def test_attach_prunes_one_object_only(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    yolo = untrained()
-    yolo_prune.attach(yolo, 0.5, schedule="oneshot", start=0)
-    train(tiny_data, tmp_path / "a", yolo, epochs=1)
-    train(tiny_data, tmp_path / "b", epochs=1)
-    yolo.overrides.setdefault("model", str(SMALL_MODEL))  # the lowest host forgets it in a training
-    train(tiny_data, tmp_path / "c", yolo, epochs=1)
-    assert not (tmp_path / "c" / "run" / "pruning").exists(), "the recipe was for one training"
-    yolo.overrides.setdefault("model", str(SMALL_MODEL))
-    caplog.clear()
-    train(tiny_data, tmp_path / "d", yolo, epochs=2, prune="oneshot", prune_flops="70%", prune_start=0.5)
-    assert len(record_of(tmp_path / "d" / "run")["steps"]) == 1
-    told = [line for line in caplog.messages if "FLOPs" in line]
-    assert told
-    assert len(told) == len(set(told)), "not by what attach left as well"
-    assert (
-        record_of(tmp_path / "a" / "run")["final"]["gflops"]
-        <= 0.5 * record_of(tmp_path / "a" / "run")["baseline"]["gflops"]
-    )
-    assert not (tmp_path / "b" / "run" / "pruning").exists()
-
-
-def test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all(tiny_data: Path, tmp_path: Path) -> None:
-    yolo = untrained()
-    stop_in(yolo, 2)
-    yolo_prune.attach(yolo, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
-    with pytest.raises(StoppedError):
-        train(tiny_data, tmp_path, yolo, epochs=5)
-    last = tmp_path / "run" / "weights" / "last.pt"
-    with pytest.raises(PruneError, match=r"last\.pt is of a run that attach\(\) gave its recipe"):
-        YOLO(last).train(resume=True)
-    again = YOLO(last)
-    yolo_prune.attach(again, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
-    again.train(resume=True)
-    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2, 4]
 
 
 @pytest.mark.parametrize("exist_ok", [False, True])

@@ -262,9 +262,14 @@ class Run:
         return self._validated()[0]
 
     @property
+    def saves(self) -> bool:
+        """Whether the run keeps its best epoch: with the host's `save=False` it writes the last one alone."""
+        return bool(self.trainer.args.save)
+
+    @property
     def chooses_best(self) -> bool:
         """Whether the run validates each epoch and keeps the best one as best.pt: the host's `val` and `save`."""
-        return bool(self.trainer.args.val and self.trainer.args.save)
+        return bool(self.trainer.args.val and self.saves)
 
     def count_as_best(self) -> float | None:
         """Validate the average as it is now, and let it be the best until an epoch is better.

@@ -41,17 +41,54 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
 
     @functools.wraps(stock_train)
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if (
-            arguments.plugin_arguments(kwargs)
-            or still_attached(self)
-            or kwargs.keys() & {f"prune_{old}" for old in RENAMED}
-        ):
+        was_attached = still_attached(self)
+        asks = bool(arguments.plugin_arguments(kwargs)) or was_attached
+        if asks and not kwargs.get("resume"):
+            _take_back_cut(self)
+        if asks or kwargs.keys() & {f"prune_{old}" for old in RENAMED}:
             refuse_early(self, {**dict(zip(("trainer",), args, strict=False)), **kwargs})
         if kwargs.get("resume"):
             _require_unfinished(self)
-        return stock_train(self, *args, **kwargs)
+        network = self.model
+        try:
+            result = stock_train(self, *args, **kwargs)
+        except BaseException:
+            if asks:
+                _remember_cut(self, network)
+            if was_attached:
+                _give_recipe_back(self)
+            raise
+        _take_recipe(self)
+        return result
 
     model.Model.train = wrapped.mark(train)
+
+
+def _remember_cut(yolo: Any, network: Any) -> None:
+    """Of a training that was stopped past its cut: the host has put the model in training into the YOLO object.
+
+    Args:
+        yolo: a YOLO object. network: its model before that training, which the training has copied and left alone.
+    """
+    if _widths(yolo.model) != _widths(network):
+        yolo.yolo_prune_stopped = (yolo.model, network)
+
+
+def _take_back_cut(yolo: Any) -> None:
+    """Let the next training that prunes begin where the stopped one had begun, and not cut its model once more."""
+    cut, network = vars(yolo).get("yolo_prune_stopped", (None, None))
+    if cut is not None and cut is yolo.model:
+        yolo.model = network
+        log.warn(
+            f"the training before was stopped past a cut: this one begins anew, with {yolo.ckpt_path or 'the model'} "
+            "as it was before. To go on in place of that: train(resume=True) of its last.pt"
+        )
+
+
+def _widths(network: Any) -> dict[str, Any]:
+    """What the yaml of a model says of its pruning, but of the run that did it."""
+    noted = (getattr(network, "yaml", None) or {}).get(SPEC_KEY) or {}
+    return {key: value for key, value in noted.items() if key != "run"}
 
 
 def _require_unfinished(yolo: Any) -> None:
@@ -155,10 +192,22 @@ def _refusing(stock: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 def attached(trainer: Any) -> list[Any]:
-    """The callbacks that `attach` put on this trainer."""
+    """The callbacks that `attach` put on this trainer, or on this YOLO object."""
     return [f for f in trainer.callbacks.get("on_pretrain_routine_start", []) if hasattr(f, "yolo_prune_recipe")]
 
 
 def still_attached(yolo: Any) -> bool:
     """Whether `attach` was called on this YOLO object and no training has taken its recipe yet."""
-    return any(not function.yolo_prune_started for function in attached(yolo))
+    return any(not function.yolo_prune_taken for function in attached(yolo))
+
+
+def _take_recipe(yolo: Any) -> None:
+    """A training has ended: the recipe of `attach` was for it, which the parent of a DDP run has not noticed."""
+    for function in attached(yolo):
+        function.yolo_prune_taken[:] = [True]
+
+
+def _give_recipe_back(yolo: Any) -> None:
+    """A training has failed: the recipe of `attach` is for the next one."""
+    for function in attached(yolo):
+        function.yolo_prune_taken.clear()

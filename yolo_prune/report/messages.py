@@ -273,6 +273,11 @@ def found_in(folders: Sequence[str]) -> str:
     return f"PYTHONPATH={shlex.quote(os.pathsep.join(folders))} " if folders else ""
 
 
+def resume_attached(last: Path) -> str:
+    """How to resume a run whose recipe `attach` gave it, which no checkpoint holds."""
+    return f'model = YOLO("{last}"), attach(model, ...) as before, and model.train(resume=True)'
+
+
 def _fused(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Why the host's summary after a training has another figure: it is of the fused model."""
     dense, final = (row.get("gflops_deployed") for row in (before, after))

@@ -140,7 +140,7 @@ def _take_up(run: Run, session: Session, size: model_size.Size, noted: Mapping[s
     record["history"] = earlier.get("history") or (deepcopy(noted["history"]) if noted else [])
     if run.is_resumed:
         resume.complete_record(run, record, size)
-    stopped = noted.get("max_drop") if noted else earlier.get("max_drop")  # the record may be of later epochs
+    stopped = noted.get("max_drop") if noted else resume.went_back(run, earlier)
     if stopped is not None:  # a step was undone before this resume: it was the last
         record["max_drop"] = stopped
         record["steps"] = record["steps"] or deepcopy(earlier["steps"])

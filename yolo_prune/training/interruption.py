@@ -23,8 +23,11 @@ _CLOSED = (errno.EACCES, errno.EPERM)  # of reading and of writing; without a na
 
 
 @contextmanager
-def said(run: Run) -> Iterator[None]:
+def said(run: Run, attached: bool = False) -> Iterator[None]:
     """Around a training.
+
+    Args:
+        attached: whether `attach` gave it its recipe, which no command can.
 
     Raises:
         PruneError: in place of an error of the disk, and in the parent of a DDP run, of a worker that failed.
@@ -34,19 +37,19 @@ def said(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        log.warn(f"stopped. {_how(run, found)}")
+        log.warn(f"stopped. {_how(run, found, attached)}")
         error.yolo_prune_said = True  # type: ignore[attr-defined]
         raise
     except OSError as error:
         fault = _of_the_disk(error, run.folder)
         if fault is None:
             raise
-        raise PruneError(f"{fault}. {_how(run, found)}") from error
+        raise PruneError(f"{fault}. {_how(run, found, attached)}") from error
     except subprocess.CalledProcessError as error:  # the traceback of the parent says nothing of what happened
         if not run.starts_workers:
             raise
         failed = "a process of this training failed; what it said stands above"
-        raise PruneError(f"{failed}. {_how(run, found)}") from error
+        raise PruneError(f"{failed}. {_how(run, found, attached)}") from error
     finally:
         folder_lock.release(run.folder)
 
@@ -67,15 +70,18 @@ def _of_the_disk(error: OSError, folder: Path) -> str | None:
     return f"{where} cannot be opened: {error.strerror}. Allow it to be"
 
 
-def _how(run: Run, found: dict[Path, int | None]) -> str:
+def _how(run: Run, found: dict[Path, int | None], attached: bool) -> str:
     """How to go on.
 
     Args:
         found: when each checkpoint had been written that lay there before; a resumed run goes on from its own.
+        attached: as of `said`.
     """
     last, best = (path.is_file() and (run.is_resumed or _written(path) != when) for path, when in found.items())
     if last and best and _has_ended(run):
         return f"All epochs had been trained: the model is {run.best}"
+    if last and attached:
+        return f"To go on: {messages.resume_attached(run.last)}"
     if last:
         return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
     cut = f". What it had cut by then, untrained, is {run.best}" if best else ""

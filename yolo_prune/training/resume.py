@@ -115,6 +115,15 @@ def _list(record: Mapping[str, Any], part: str) -> list[Any]:
     return record[part]
 
 
+def went_back(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a record says of a step that was undone (max_drop.py), if that was before the checkpoint that is resumed.
+
+    The record may be of later epochs: of an epochN.pt older than the step, and of a run that came to its end.
+    """
+    entry: dict[str, Any] = record.get("max_drop") or {}
+    return entry if entry.get("undone") and entry.get("epoch", 1) <= run.start_epoch + 1 else None
+
+
 def complete_record(run: Run, record: dict[str, Any], size: model_size.Size) -> None:
     """Make the record of a killed run that of its last.pt: no epoch that is trained again, the last one, and what came
     of a step.

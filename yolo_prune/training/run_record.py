@@ -52,9 +52,10 @@ def _note_fitness(run: Run, session: Session, size: Size) -> None:
     history[:] = [row for row in history if row["epoch"] != run.epoch + 1]
     history.append({"epoch": run.epoch + 1, "fitness": fitness, "params": size.params, "gflops": size.gflops})
     _complete_step(session, fitness, run.epoch + 1)
-    best = fitness if run.best_fitness is None else run.best_fitness
+    kept = history if run.saves else history[-1:]  # the epochs that the file may be of
+    best = run.best_fitness if run.saves and run.best_fitness is not None else fitness
     records.finish(session.record, session.baseline, run.student, size, best)
-    session.record["best"] = best_model.of(session.record)
+    session.record["best"] = best_model.of({**session.record, "history": kept})
 
 
 def _write(run: Run, session: Session) -> None:

@@ -17,6 +17,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.host.run import Run, network_in_parent
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
+from yolo_prune.report import messages
 from yolo_prune.surgery import widths
 from yolo_prune.training import (
     begin,
@@ -117,7 +118,7 @@ def require_attached(trainer: Any) -> None:
     if was_cut and run.is_first and not hasattr(trainer, _RECIPE) and resume.has_pruned(run):
         raise PruneError(
             f"resume: {run.last} is of a run that attach() gave its recipe, which no checkpoint holds. Write "
-            f'model = YOLO("{run.last}"), attach(model, ...) as before, and model.train(resume=True)'
+            f"{messages.resume_attached(run.last)}"
         )
 
 
