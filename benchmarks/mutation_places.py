@@ -69,6 +69,7 @@ TESTS = {
     "planted": "tests/importance/test_planted.py",
     "recovery": "tests/training/test_recovery.py",
     "resume": "tests/training/test_resume.py",
+    "attach": "tests/training/test_attach.py",
     "session": "tests/training/test_session.py",
     "signals": "tests/test_signals.py",
     "turns": "tests/training/test_turns.py",
