@@ -45,7 +45,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_prune import api, cli
 from yolo_prune.cost import model_size, profile_file
-from yolo_prune.device import measurement, profile, runtimes
+from yolo_prune.device import machine, measurement, profile
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
 from yolo_prune.graph import channel_groups
@@ -314,7 +314,7 @@ def main(words: list[str]) -> int:
         "command": " ".join(["python benchmarks/fuzz.py", *words]),
         "seed": seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "processor": runtimes.machine()["name"],
+        "processor": machine.this_machine()["name"],
         "seconds": round(time.time() - start, 1),
         "tracebacks": total,
         "kinds": rows,

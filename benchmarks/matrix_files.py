@@ -18,7 +18,7 @@ import yaml
 from matrix_rows import Row
 
 from yolo_prune import files
-from yolo_prune.device import runtimes
+from yolo_prune.device import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 _SCAN = """
@@ -141,7 +141,7 @@ def _git(*words: str) -> str:
 def processor(device: str = "cpu") -> str:
     """The name of this machine's processor, or of the card where `device` is one: "0" and so on."""
     if device == "cpu":
-        return str(runtimes.machine()["name"])
+        return str(machine.this_machine()["name"])
     import torch
 
     return torch.cuda.get_device_name(int(device))

@@ -208,14 +208,14 @@ def _measure_latency(
     network: nn.Module,
     known: SideBySide | None,
 ) -> None:
-    """Time the cut model beside the one that it was, where this machine can; the record gets `latency`.
+    """Time the cut model beside the one that it was, on the machine of the profile; the record gets `latency`.
 
     Args:
         known: what its plan was timed at before the cut, where it was.
     """
-    measured, note = known, "on this machine"
+    measured = None
     try:
-        measured = known or profile.time_side_by_side(dense, network, device)
+        measured, note = latency.timed(device, lambda: known or profile.time_side_by_side(dense, network, device))
     except PruneError as error:
         note = f"not measured: {error}"
     by_part = [latency_by_part(one, device) for one in (dense, network)]

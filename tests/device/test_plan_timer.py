@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.helpers.small_models import untrained
 from tests.planning.test_choice import asked
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.device import plan_timer, profile, runtimes
+from yolo_prune.device import machine, plan_timer, profile, runtimes
 from yolo_prune.device.profile import SideBySide
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import PruneError
@@ -39,7 +40,7 @@ def small() -> Any:
 
 def of_this_machine() -> Profile:
     """A made-up profile of the small model, as if it were of the machine that the tests run on."""
-    return by_channels(small(), machine=runtimes.machine()["name"])
+    return by_channels(small(), machine=machine.this_machine())
 
 
 class SlowerMachine:
@@ -219,3 +220,17 @@ def test_a_dense_model_that_cannot_be_read_is_a_plan_that_is_not_timed(device: s
     assert (check.kept, check.note) == (None, "it could not be timed: dense.pt is not there")
     assert plan.predicted is not None
     assert plan.predicted <= bounds["latency"] * 1.0001
+
+
+def test_macos_tells_which_of_its_processors_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`platform.processor` is "arm" on all of them. Not run on a Mac: what `sysctl` answers there is put in here."""
+    told = SimpleNamespace(stdout="Apple M2 Pro\n")
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *given, **options: told)
+    monkeypatch.setattr(machine, "_processor", lambda: "")
+    monkeypatch.setattr(machine, "_board", lambda: "")
+    machine._apple.cache_clear()
+    try:
+        assert machine.this_machine()["name"] == "Apple M2 Pro"
+    finally:
+        machine._apple.cache_clear()

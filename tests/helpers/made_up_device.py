@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -87,7 +88,7 @@ def made_up_once() -> profile_file.Profile:
     return _MADE[0]
 
 
-def by_channels(model: nn.Module, imgsz: int = 64, machine: str = "made up") -> profile_file.Profile:
+def by_channels(model: nn.Module, imgsz: int = 64, machine: Mapping[str, Any] | None = None) -> profile_file.Profile:
     """A profile in which every layer costs by its channels alone; depthwise ones by their outputs, as fitted."""
     plain, depthwise = [1e-5, 2e-5, 3e-5, 1e-3], [0.0, 2e-5, 0.0, 1e-3]
     kinds = {
@@ -98,7 +99,7 @@ def by_channels(model: nn.Module, imgsz: int = 64, machine: str = "made up") -> 
         **HEADER,
         "model": "x.pt",
         "imgsz": imgsz,
-        "machine": {"name": machine},
+        "machine": machine or HEADER["machine"],
         "steps": {"out": 1, "inp": 1, "tail": 0.0},
         "kinds": kinds,
         "network": [1, 1, 1, 1, 1, 0, 0],

@@ -183,3 +183,26 @@ def test_a_profile_that_is_missing_is_refused_before_the_run(tiny_data: Path, tm
     with pytest.raises(PruneError, match=r"prune_profile=nothing.json: there is no such file"):
         train(tiny_data, tmp_path, epochs=2, prune_latency="80%", prune_profile="nothing.json")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_profile_of_another_machine_is_predicted_and_not_timed_here(
+    run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a model takes other milliseconds than on a board, and is another share of the dense one's."""
+    monkeypatch.setattr(profile, "beside", lambda *given: pytest.fail("timed"))
+    found = json.loads((run / "pruning" / "device.json").read_text())
+    found["machine"]["cores"] += 1
+    (other := run / "pruning" / "other.json").write_text(json.dumps(found))
+    yolo = untrained()
+    yolo.model = dense_of(run)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        entry = yolo_prune.prune(yolo, latency="90%", profile=str(other))["latency"]
+    assert (entry["measured_ms"], entry["kept"]) == (None, None)
+    assert "not timed, for this machine is not the one of the profile" in entry["note"]
+    (line,) = [one for one in caplog.records if entry["note"] in one.message]
+    assert line.levelname == "INFO"
+    told = record_of(run)
+    ended = run_of(run)
+    baseline = Baseline.of(ended.student, channel_groups.build(ended.student), profile_file.read(other))
+    latency_of_run.beside_dense(ended, told, baseline, log.say)
+    assert told["latency"]["note"] == entry["note"]

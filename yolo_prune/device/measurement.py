@@ -19,7 +19,7 @@ import numpy as np
 from yolo_prune import files, log
 from yolo_prune.cost import latency_model
 from yolo_prune.cost.profile_format import KIND, VERSION
-from yolo_prune.device import runtimes, timing
+from yolo_prune.device import machine, runtimes, timing
 from yolo_prune.errors import PruneError
 
 _WARM_UP = 3  # calls that are not counted
@@ -80,7 +80,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
         "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
         "unsteady": unsteady,
         **fitted,
-        "machine": runtimes.machine(),
+        "machine": machine.this_machine(),
         "versions": runtimes.versions(kind),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) + " UTC",
         "seconds": round(time.time() - began, 1),

@@ -30,7 +30,7 @@ def possible(recipe: Recipe, device: Profile | None) -> bool:
         recipe.check_latency
         and recipe.latency is not None
         and device is not None
-        and device.machine == runtimes.machine()["name"]
+        and profile.is_of_this_machine(device)
         and runtimes.missing(device.format) is None
         and not formats.missing("onnx" if device.format == "engine" else device.format, device.precision, run=False)
     )

@@ -52,6 +52,7 @@ _MODULES = (
     "cost.profile_format",
     "cost.latency_model",
     "device.timing",
+    "device.machine",
     "device.runtimes",
     "device.measurement",
 )

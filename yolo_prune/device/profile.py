@@ -6,7 +6,7 @@ measure this machine where a run is asked for a latency and given no profile, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from yolo_prune import files, log, scratch
 from yolo_prune.cost import profile_file
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.device import measurement, probe_kit, runtimes, timing
+from yolo_prune.device import machine, measurement, probe_kit, runtimes, timing
 from yolo_prune.device.timing import Ratio
 from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.graph import image_shape
@@ -165,6 +165,15 @@ def of_this_machine(network: nn.Module, name: str, recipe: Recipe, imgsz: int, s
     for line in measurement.summary(content).splitlines():
         say(line)
     return profile_file.of(content, "this machine")
+
+
+def is_of_this_machine(device: Profile) -> bool:
+    """Whether what was measured elsewhere can be timed here: system, name and cores of the machine agree.
+
+    Many virtual machines share a name ("Intel(R) Xeon(R) Processor"), and more so where none is told ("aarch64").
+    """
+    measured: Mapping[str, Any] = device.content["machine"]
+    return all(measured.get(key) == value for key, value in machine.this_machine().items())
 
 
 SideBySide = tuple[float, float, Ratio]  # ms a call of the dense and of the pruned model; how many times as fast it is

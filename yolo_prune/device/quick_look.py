@@ -24,7 +24,7 @@ from yolo_prune import files, scratch
 from yolo_prune.cost import channel_steps
 from yolo_prune.cost.channel_steps import COARSEST, FINEST, OPEN, ChannelMultiple
 from yolo_prune.cost.layer_shapes import LayerShape
-from yolo_prune.device import probes, runtimes, timing
+from yolo_prune.device import machine, probes, runtimes, timing
 from yolo_prune.errors import PruneError
 from yolo_prune.host.user_folder import user_folder
 from yolo_prune.recipe.bounds import BOUNDS
@@ -85,7 +85,9 @@ def _of_table(kind: str, precision: str, doubt: str = "") -> ChannelMultiple:
 
 def _of_this_machine(kind: str) -> ChannelMultiple | None:
     """What a look at this machine says, or said before; None where the runtime cannot be run here."""
-    name = f"{runtimes.PACKAGES[kind][1]} on this machine ({runtimes.machine()['name']}, {processor() or 'unknown'})"
+    name = (
+        f"{runtimes.PACKAGES[kind][1]} on this machine ({machine.this_machine()['name']}, {processor() or 'unknown'})"
+    )
     kept = _read().get(key(kind))
     if kept is not None:
         return ChannelMultiple(kept.channels, f"{name}, as measured before")
@@ -181,7 +183,7 @@ def key(kind: str, threads: int = 1) -> str:
     """What a look holds for: a runtime and its version, a processor and its instructions, a number of threads."""
     package = runtimes.PACKAGES[kind][1]
     versions = runtimes.versions(kind)
-    return f"{package} {versions[package]}, {runtimes.machine()['name']}, {processor()}, threads {threads}"
+    return f"{package} {versions[package]}, {machine.this_machine()['name']}, {processor()}, threads {threads}"
 
 
 def keep(kind: str, channels: int, seconds: float = 0.0) -> None:

@@ -9,7 +9,6 @@ Python API of TensorRT 8.6 and 10 and was not run.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable
 from importlib import import_module
@@ -86,32 +85,6 @@ def versions(kind: str) -> dict[str, str]:
         "numpy": np.__version__,
         PACKAGES[kind][1]: str(getattr(module, "__version__", "unknown")),
     }
-
-
-def machine() -> dict[str, Any]:
-    """What this machine says of itself; cores are those that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "name": _board() or _processor() or platform.processor() or "unknown",
-        "cores": cores,
-    }
-
-
-def _board() -> str:
-    """A single-board computer's own name, such as "Raspberry Pi 5 Model B Rev 1.0"."""
-    try:
-        return Path("/proc/device-tree/model").read_text(errors="replace").strip("\0 \n")
-    except OSError:
-        return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def load(

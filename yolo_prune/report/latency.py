@@ -8,7 +8,8 @@ from typing import Any
 
 from yolo_prune import log
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.device import measurement
+from yolo_prune.device import measurement, profile
+from yolo_prune.device.profile import SideBySide
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.planning.measured_bound import NEVER, Check, Measured
 from yolo_prune.report import text
@@ -63,6 +64,19 @@ def _share(measured: Measured) -> str:
     return f"{measured.low:.1%} to {measured.high:.1%}"
 
 
+def timed(device: Profile, time: Callable[[], SideBySide]) -> tuple[SideBySide | None, str]:
+    """What two models take on the machine of a profile, and where that was measured, or why it was not.
+
+    Times of another machine would say nothing of a bound on this one's.
+
+    Args:
+        device: the profile. time: times them on this machine.
+    """
+    if profile.is_of_this_machine(device):
+        return time(), "on this machine"
+    return None, "not timed, for this machine is not the one of the profile: export both models and time them there"
+
+
 def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> None:
     """Say what was bound, predicted and measured; a missed bound is a warning.
 
@@ -79,7 +93,7 @@ def tell(entry: dict[str, Any], device: Profile, say: Callable[[str], None]) -> 
     if entry["predicted_ms_by_part"]:
         log.show(text.table(_parts(entry["predicted_ms_by_part"])))
     if measured is None:
-        log.warn(f"{line}, {entry['note']}")
+        (log.warn if profile.is_of_this_machine(device) else say)(f"{line}, {entry['note']}")
         return
     speed = entry["measured_speedup"]
     line += f", measured {measured['final']:.2f} of {measured['baseline']:.2f} ms ({1 / speed['median']:.1%}) "

@@ -12,7 +12,7 @@ from typing import Any
 import yolo_prune
 from yolo_prune import log
 from yolo_prune.cost import profile_file
-from yolo_prune.device import runtimes
+from yolo_prune.device import machine
 from yolo_prune.errors import PruneError
 from yolo_prune.host import releases, validation
 from yolo_prune.sweeps import artifacts, checks, engines, front, page, points, progress, results
@@ -250,5 +250,5 @@ def _device(request: Request) -> str:
     """What the milliseconds are of."""
     if request.profile:
         return f"predicted for {profile_file.read(request.profile[0])}"
-    machine: Mapping[str, Any] = runtimes.machine()
-    return f"{request.kind} on {machine['name']}, {request.threads} thread{'s' * (request.threads > 1)}"
+    here: Mapping[str, Any] = machine.this_machine()
+    return f"{request.kind} on {here['name']}, {request.threads} thread{'s' * (request.threads > 1)}"

@@ -14,7 +14,7 @@ from yolo_prune.cost import model_size, profile_file
 from yolo_prune.cost.latency_by_part import latency_by_part
 from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import plan_timer as plan_timers
-from yolo_prune.device import profile, runtimes
+from yolo_prune.device import profile
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
@@ -67,7 +67,7 @@ def plan_timer(run: Run, recipe: Recipe, baseline: Baseline) -> plan_timers.Plan
 
 
 def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Callable[[str], None]) -> None:
-    """At the end of a run that aimed at a device: time best.pt beside the dense model, and say what came of the bound.
+    """At the end of a run that aimed at a device: say what came of the bound; on that device time best.pt, too.
 
     Args:
         record: of the run, which gets `latency`. baseline: of the run; nothing is done without a profile.
@@ -81,9 +81,7 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
         predicted = model_size.latency_of(pruned, device)
         dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
         by_part = [latency_by_part(one, device) for one in (dense, pruned)]
-        measured = profile.time_side_by_side(dense, pruned, device)
-        here = runtimes.machine()["name"]
-        note = "on this machine" if here == device.machine else f"on this machine ({here}), not on {device.machine}"
+        measured, note = latency.timed(device, lambda: profile.time_side_by_side(dense, pruned, device))
     except (PruneError, OSError, RuntimeError) as error:
         note = f"not measured: {error}"
         predicted = record["steps"][-1].get("predicted_ms", baseline.latency) if record["steps"] else baseline.latency
