@@ -151,10 +151,10 @@ def test_a_short_recovery_takes_fewer_images_to_a_step(
         train_loader=range(batches),
         optimizer=optimizer([nn.Parameter(torch.zeros(1))], 0.1),
     )
-    cut: Any = SimpleNamespace(recipe=SimpleNamespace(nbs=None), epochs=[2, 10])
-    assert recovery.images_to_a_step(Run(trainer), cut) == expected
-    cut.recipe.nbs = 48
-    assert recovery.images_to_a_step(Run(trainer), cut) == 48
+    recipe: Any = SimpleNamespace(nbs=None)
+    assert recovery.images_to_a_step(Run(trainer), recipe, 10) == expected
+    recipe.nbs = 48
+    assert recovery.images_to_a_step(Run(trainer), recipe, 10) == 48
 
 
 @pytest.mark.parametrize(

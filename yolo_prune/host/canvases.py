@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ultralytics.utils.callbacks import base
+from yolo_prune.host import every_training
 
 EVENTS = ("on_pretrain_routine_end", "on_train_epoch_start")  # the loaders are made; they may have been made anew
 # Of a dataset: what its `batch_shapes` were; of a trainer: what its `final_eval` was.
@@ -53,8 +53,7 @@ def mix(trainer: Any) -> int | None:
 def mix_in_all() -> None:
     """Mix in every training of this process, those that do not prune among them, so that all choose best.pt alike."""
     for event in EVENTS:
-        if mix not in base.default_callbacks[event]:
-            base.default_callbacks[event].append(mix)
+        every_training.add(event, mix)
 
 
 def _final_eval(trainer: Any) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 import torch
 
 from yolo_prune.host import detection_head
+from yolo_prune.host.cadence import Cadence
 from yolo_prune.host.run import Run
+from yolo_prune.recipe.settings import Recipe
 from yolo_prune.report import messages
 from yolo_prune.training.session_data import Session
 
@@ -31,9 +33,9 @@ _ADAPTIVE = (
 def follow(run: Run, session: Session) -> None:
     """Set what the recipe asks for after a step, right after it and at the start of each epoch."""
     recipe, all_taken = session.recipe, not session.unfinished and session.done > 0
-    run.average_over(decay(recipe.ema) if recipe.ema and session.done else None)
-    run.train_in_frames(recipe.frames and session.done > 0)
-    images = images_to_a_step(run, session) if all_taken or steps_often_from_the_start(run, session) else None
+    _average_and_frames(run, recipe, session.done > 0)
+    steps_often = all_taken or steps_often_from_the_start(run, session)
+    images = images_to_a_step(run, recipe, session.epochs[-1]) if steps_often else None
     cadence = session.cadence
     if cadence is not None and (recipe.nbs is not None or images is not None or cadence.is_own):  # own, and went back
         cadence.step_every(images)
@@ -41,16 +43,37 @@ def follow(run: Run, session: Session) -> None:
         session.actions.scale_learning_rate(_rate(run, session) / max(run.schedule(run.epoch), 1e-12))
 
 
-def images_to_a_step(run: Run, session: Session) -> int | None:
+def follow_dense(run: Run, recipe: Recipe, cadence: Cadence) -> None:
+    """At the start of each epoch of a run that does not prune: train as if its model had been cut before the first.
+
+    Args:
+        recipe: as of a run that it is to be compared with. cadence: of this run.
+    """
+    _average_and_frames(run, recipe, True)
+    images = images_to_a_step(run, recipe, 0)
+    if images is not None:
+        cadence.step_every(images)
+
+
+def _average_and_frames(run: Run, recipe: Recipe, cut: bool) -> None:
+    """cut: whether the model in training is one that was."""
+    run.average_over(decay(recipe.ema) if recipe.ema and cut else None)
+    run.train_in_frames(recipe.frames and cut)
+
+
+def images_to_a_step(run: Run, recipe: Recipe, cut: int) -> int | None:
     """Images to a step of the optimizer after the last cut: as asked, or so few that about `ENOUGH` steps are left.
+
+    Args:
+        cut: the 0-based epoch of it.
 
     Returns:
         Images, of several processes together, a multiple of the batch where the recipe does not say it; None where the
         host's `nbs` stays: one that was given, one that leaves steps enough, and that of SGD and MuSGD.
     """
-    if session.recipe.nbs is not None or run.has_own_nbs or not isinstance(run.optimizer, _ADAPTIVE):
-        return session.recipe.nbs
-    batches = min(max(_batches_left(run, session) // ENOUGH, 1), run.batches_to_a_step)
+    if recipe.nbs is not None or run.has_own_nbs or not isinstance(run.optimizer, _ADAPTIVE):
+        return recipe.nbs
+    batches = min(max(_batches_left(run, cut) // ENOUGH, 1), run.batches_to_a_step)
     return None if batches == run.batches_to_a_step else batches * run.batch_size
 
 
@@ -74,10 +97,10 @@ def say(run: Run, session: Session) -> None:
     few of its steps are left whatever they are."""
     if session.unfinished:
         return
-    left = _batches_left(run, session)
+    left = _batches_left(run, session.epochs[-1])
     if session.recipe.nbs is None and not steps_often_from_the_start(run, session):
         _say_more_steps(run, session, left)
-    images = images_to_a_step(run, session)
+    images = images_to_a_step(run, session.recipe, session.epochs[-1])
     batches = run.batches_to_a_step if images is None else max(images // run.batch_size, 1)
     if left // batches < FEW:
         messages.few_steps(left // batches, run.batch_size if batches > 1 else None, left)
@@ -85,14 +108,14 @@ def say(run: Run, session: Session) -> None:
 
 def _say_more_steps(run: Run, session: Session, left: int) -> None:
     """left: batches."""
-    images = images_to_a_step(run, session)
+    images = images_to_a_step(run, session.recipe, session.epochs[-1])
     if images is not None:
         messages.more_steps(images, left // (images // run.batch_size), left // run.batches_to_a_step)
 
 
-def _batches_left(run: Run, session: Session) -> int:
-    """Batches from the last cut to the end of the run, the same whenever it is asked."""
-    return (run.epochs - session.epochs[-1]) * len(run.loader)
+def _batches_left(run: Run, cut: int) -> int:
+    """Batches from the last cut, at the start of that epoch, to the end of the run; the same whenever it is asked."""
+    return (run.epochs - cut) * len(run.loader)
 
 
 def decay(age: float) -> Callable[[int], float]:
