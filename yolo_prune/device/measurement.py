@@ -46,7 +46,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     manifest = json.loads((folder / "manifest.json").read_text())
     kind, precision = manifest["format"], manifest["precision"]
     runtimes.require(kind)
-    if line := runtimes.unasked(kind, precision):
+    if line := runtimes.other_than_fp32(kind, precision):
         say(line)
     began = time.time()
     first = folder / manifest["networks"][0]["file"]  # an engine is not built for it: no GPU is that slow

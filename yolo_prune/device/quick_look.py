@@ -180,10 +180,11 @@ def path() -> Path:
 
 
 def key(kind: str, threads: int = 1) -> str:
-    """What a look holds for: a runtime and its version, a processor and its instructions, a number of threads."""
+    """What a look holds for: a runtime, its version and what it computes in, a processor, a number of threads."""
     package = runtimes.PACKAGES[kind][1]
     versions = runtimes.versions(kind)
-    return f"{package} {versions[package]}, {machine.this_machine()['name']}, {processor()}, threads {threads}"
+    runtime = f"{package} {versions[package]} in {runtimes.computes_in(kind)}"
+    return f"{runtime}, {machine.this_machine()['name']}, {processor()}, threads {threads}"
 
 
 def keep(kind: str, channels: int, seconds: float = 0.0) -> None:

@@ -90,7 +90,9 @@ def versions(kind: str) -> dict[str, str]:
 def load(
     path: Path, kind: str, threads: int, precision: str = "fp32", shape: tuple[int, ...] | None = None
 ) -> Callable[[], object]:
-    """Open a network and return what runs it once on an image of noise.
+    """Open a network and return what runs it once on an image of noise, as `yolo predict` would run it.
+
+    ncnn and OpenVINO choose by themselves what they compute in.
 
     Args:
         path: an .onnx file; for OpenVINO also an .xml, for ncnn the .param beside its .bin; for TensorRT an .onnx
@@ -104,7 +106,8 @@ def load(
     try:
         if kind == "engine":
             return _engine(path, threads, precision)
-        opened = _ncnn(path, threads, None) if kind == "ncnn" else _OPENERS[kind](path, threads, precision)
+        chooses = _BY_ITSELF.get(kind)
+        opened = _OPENERS[kind](path, threads, precision) if chooses is None else chooses(path, threads, None)
         shape = shape or opened.shape()
     except PruneError:
         raise
@@ -118,6 +121,8 @@ def load(
 
 def runner(path: Path, kind: str, threads: int, precision: str = "fp32") -> Run:
     """Open a network and return what runs it on images that are given; arguments and errors as of `load`.
+
+    ncnn and OpenVINO are told to compute in that precision, so that outputs can be compared with torch's.
 
     Not of engines: the host's own backend runs those.
     """
@@ -147,7 +152,8 @@ def _onnx(path: Path, threads: int, precision: str) -> Opened:
     )
 
 
-def _openvino(path: Path, threads: int, precision: str) -> Opened:
+def _openvino(path: Path, threads: int, precision: str | None) -> Opened:
+    """precision: to compute in; None for what OpenVINO takes by itself, as the host and a bundle run it."""
     import openvino
 
     core = openvino.Core()
@@ -155,9 +161,10 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
         "PERFORMANCE_HINT": "LATENCY",  # as the host's backend asks
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
-        # Unasked, a CPU that knows bfloat16 computes in it: scores of yolov8n were off by up to 0.1 (2026.4, AMX).
-        "INFERENCE_PRECISION_HINT": {"fp16": "f16"}.get(precision, "f32"),
     }
+    if precision is not None or _is_held_to_fp32():
+        # Unasked, a CPU that knows bfloat16 computes in it: scores of yolov8n were off by up to 0.1 (2026.4, AMX).
+        options["INFERENCE_PRECISION_HINT"] = "f16" if precision == "fp16" else "f32"
     compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
     request = compiled.create_infer_request()
 
@@ -174,17 +181,26 @@ def _openvino(path: Path, threads: int, precision: str) -> Opened:
     )
 
 
-def unasked(kind: str, precision: str) -> str | None:
-    """A line where a runtime, left alone, computes an FP32 file in another precision than it is timed in; else None."""
-    if kind != "openvino" or precision != "fp32":
-        return None
-    chosen = import_module("openvino").Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+def _is_held_to_fp32() -> bool:
+    """Whether the host tells OpenVINO to compute in FP32 on this machine (8.4.190, nn/backends/openvino.py)."""
+    return platform.system() == "Windows" or platform.machine().lower() in ("aarch64", "arm64")
+
+
+def computes_in(kind: str) -> str:
+    """What a runtime computes an FP32 file in by itself, on the CPU: "f32", or for OpenVINO "bf16" or "f16"."""
+    if kind != "openvino" or _is_held_to_fp32():
+        return "f32"
+    return str(import_module("openvino").Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+
+
+def other_than_fp32(kind: str, precision: str) -> str | None:
+    """A line where a runtime computes an FP32 file in another precision by itself, and is timed so; else None."""
+    chosen = computes_in(kind) if precision == "fp32" else "f32"
     if chosen == "f32":
         return None
     return (
-        f"milliseconds are of OpenVINO told to compute in FP32; left alone, as in `yolo predict`, it takes {chosen} on "
-        "this processor, which is faster, mostly in wide layers: a cut, and INT8, may gain less there "
-        "(yolo-prune help intel-cpu)"
+        f"OpenVINO computes in {chosen} on this processor, in `yolo predict` as well, and milliseconds are of that: it "
+        "is faster than FP32, mostly in wide layers, so a cut, and INT8, gain less (yolo-prune help intel-cpu)"
     )
 
 
@@ -273,6 +289,8 @@ _OPENERS: dict[str, Callable[[Path, int, str], Opened]] = {
     "litert": _litert,
     "torchscript": _torchscript,
 }
+# Those that choose what they compute in, where they are not told.
+_BY_ITSELF: dict[str, Callable[[Path, int, None], Opened]] = {"ncnn": _ncnn, "openvino": _openvino}
 
 
 def _ncnn_input(path: Path) -> tuple[int, ...]:

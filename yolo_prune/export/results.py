@@ -148,7 +148,7 @@ def time_artifacts(made: list[Result], earlier: list[Result], shape: tuple[int, 
     }
     plain, alike = "dense fp32", f"dense {made[0].precision}"
     pairs = [(base, name) for base in dict.fromkeys((plain, alike)) if base in runs for name in runs if name != base]
-    if line := runtimes.unasked(made[0].kind, made[0].precision):
+    if line := runtimes.other_than_fp32(made[0].kind, made[0].precision):
         log.say(line)
     turns = timing.in_turns(calls, effort.rounds, effort.seconds, [pair for pair in pairs if pair[1] != plain])
     for name, one in runs.items():

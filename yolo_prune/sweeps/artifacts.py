@@ -126,7 +126,7 @@ def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str,
         most = request.seconds * len(artifacts)
         words = f"{len(artifacts)} models in {request.kind}, {request.threads} thread(s)"
         log.show(f"timing {words}, in turns, at most {most} s")
-        if line := runtimes.unasked(request.kind, "fp32"):
+        if line := runtimes.other_than_fp32(request.kind, "fp32"):
             log.say(line)
         reference = next((str(n) for n, one in enumerate(artifacts) if is_reference(request, one)), None)
         pairs = None if reference is None else [(reference, name) for name in calls if name != reference]
