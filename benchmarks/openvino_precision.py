@@ -3,7 +3,7 @@
 
     python benchmarks/openvino_precision.py dense=best_openvino_model pruned=pruned_openvino_model [seconds=60 out=FILE]
 
-On a CPU with bfloat16 units (AMX) it chooses bfloat16, which is what `yolo-prune export`, `profile` and `sweep` time. All
+On a CPU with bfloat16 units (AMX) it chooses bfloat16; `yolo-prune export`, `profile` and `sweep` time that. All
 networks are timed in turns in one run, on one thread; names are free, the first is what the others are compared with.
 """
 
