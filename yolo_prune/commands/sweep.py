@@ -53,7 +53,7 @@ def sweep(
         recipe, importance: recipes and importances that the cuts are made by, each with each bound.
         baselines: other models, trained for as long: a .pt, weights that Ultralytics publishes, or a yaml.
         teacher: train each of these a second time, with the model as teacher (the host's distill_model).
-        imgsz: image sizes in pixels, that of the model first. quantize: 8 adds INT8 of everything, 16 FP16.
+        imgsz: sizes in pixels; all is compared with the model's own. quantize: 8 adds INT8 of everything, 16 FP16.
         format: the runtime in which all are timed; default: the profile's, or onnx. threads: of it.
         profile: of another device, one for each image size: milliseconds are then predicted, and marked so.
         seconds: of timing for each model, at most. max_drop: what the fastest recommended model may lose of the metric.

@@ -62,8 +62,7 @@ def check(request: Request) -> Checked:
     task = str(getattr(network, "task", "detect"))
     _require_devices(request.devices)
     _require_data(network, request)
-    sizes = request.imgsz or (checkpoint.image_size(ckpt) or model_size.IMAGE,)
-    request = replace(request, imgsz=tuple(dict.fromkeys(image_shape.rounded(network, size) for size in sizes)))
+    request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))
     found, measured = [], {request.model}
     for name in request.baselines:
         path, model = baselines.find(name, "baselines", request.safe)
@@ -84,6 +83,27 @@ def _require_devices(names: Sequence[str]) -> None:
     if absent:
         there = f"the GPUs here are {', '.join(map(str, range(count)))}" if count else "torch sees no GPU here"
         raise PruneError(f"devices={','.join(absent)}: {there}; without devices= the host chooses")
+
+
+def _sizes(network: nn.Module, own: int | None, request: Request) -> tuple[int, ...]:
+    """The image sizes of a request in steps of the model, first the one that all others are compared with.
+
+    That is the size that the model was trained at; where it is not among them the largest. Where it was not given
+    first, a line says so.
+
+    Args:
+        own: pixels that the checkpoint was trained at; None where it does not say.
+    """
+    own = None if own is None else image_shape.rounded(network, own)
+    given = request.imgsz or (own or model_size.IMAGE,)
+    sizes = tuple(dict.fromkeys(image_shape.rounded(network, size) for size in given))
+    first = own if own in sizes else max(sizes)
+    if first != sizes[0]:
+        trained = f"{Path(request.model).name} was trained at"
+        largest = f"the largest of these ({trained} {own or 'no known size'})"
+        why = f"the size that {trained}" if first == own else largest
+        log.show(f"imgsz={','.join(map(str, sizes))}: all is compared with the model itself at {first} pixels, {why}")
+    return (first, *(size for size in sizes if size != first))
 
 
 def _require_data(network: nn.Module, request: Request) -> None:

@@ -284,13 +284,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], epochs: tuple[in
     words = [
         f"{key}= was {_words(old.get(key))} and is {_words(new.get(key))}"
         for key in dict.fromkeys([*old, *new])
-        if key != "files" and old.get(key) != new.get(key)
+        if key != "files" and _comparable(key, old.get(key)) != _comparable(key, new.get(key))
     ]
     before, after = old.get("files", {}), new.get("files", {})
     words += [f"{name} is another file now" for name in before if name in after and before[name] != after[name]]
     if epochs[0] != epochs[1] and epochs[0]:
         words.append(f"epochs= was {epochs[0]} and is {epochs[1]}")
     return words
+
+
+def _comparable(key: str, value: Any) -> Any:
+    """A value of an identity; in another order image sizes are the same points."""
+    return sorted(value) if key == "imgsz" and value else value
 
 
 def _words(value: object) -> str:
