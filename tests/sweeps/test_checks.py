@@ -1,8 +1,9 @@
 # yolo-prune, AGPL-3.0 license
-"""What is known of a sweep before any work: which image size all is compared with."""
+"""What is known of a sweep before any work: what all is compared with, and what INT8 and a profile need."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from tests.helpers.untrained import SIDE, save
 from tests.sweeps.test_request import read
 from yolo_prune.errors import PruneError
+from yolo_prune.recipe import formats
 from yolo_prune.sweeps import checks, folder, points
 from yolo_prune.sweeps.request import Request
 
@@ -47,6 +49,40 @@ def test_all_is_compared_with_the_model_at_its_own_size_whatever_the_order(
     assert line in caplog.text if line else "compared" not in caplog.text
     own = next(one for one in points.of(request) if one.kind == "dense")
     assert (own.imgsz, own.small) == (sizes[0], False)
+
+
+@pytest.mark.parametrize(
+    ("base", "quantize", "kind", "line"),
+    [
+        (
+            *("int8", None, "openvino"),
+            "profile=board.json is of openvino in INT8, whose metric is measured on the exported file, for which "
+            "nncf is missing here: pip install nncf, or give a profile of FP32 or FP16",
+        ),
+        ("fp32", 8, "openvino", "nncf is missing here: pip install nncf, or leave quantize=8 out"),
+        (
+            "int8",
+            None,
+            "engine",
+            "an NVIDIA GPU, tensorrt is missing here: sweep on the device itself, or give a profile of",
+        ),
+        ("fp32", None, "openvino", None),
+        ("fp16", None, "engine", None),
+        ("int8", None, "onnx", None),
+    ],
+)
+def test_int8_that_cannot_be_made_here_is_refused_though_a_profile_knows_its_milliseconds(
+    base: str, quantize: int | None, kind: str, line: str | None, asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would have no metric, which was seen after all trainings."""
+    absent = {"openvino": ["nncf"], "engine": ["tensorrt"], "onnx": []}
+    monkeypatch.setattr(formats, "missing", lambda kind, precision: absent[kind] if precision == "int8" else [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    request = replace(asked, profile=("board.json",), base=base, quantize=quantize, format=kind)
+    with contextlib.nullcontext() if line is None else pytest.raises(PruneError) as caught:
+        checks._require_format(request)
+    assert (caught is None) == (line is None)
+    assert line is None or line in str(caught.value)
 
 
 def test_the_order_of_the_image_sizes_makes_no_other_sweep(asked: Request, tmp_path: Path) -> None:

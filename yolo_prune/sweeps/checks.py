@@ -190,12 +190,32 @@ def _require_format(request: Request) -> None:
     if absent := [precision for precision in request.precisions if precision not in offered]:
         raise PruneError(f"quantize= with {request.kind}: it has no {', '.join(absent)}, but {' and '.join(offered)}")
     if request.profile:
+        _require_int8(request)
         return
     if formats.FORMATS[request.kind].gpu:
         runtimes.require(request.kind)
     made, skipped = variants.possible([request.kind], list(request.precisions))
     if len(made) < len(request.precisions):
         raise PruneError(" | ".join(skipped.values()))
+
+
+def _require_int8(request: Request) -> None:
+    """Raise where INT8 is asked for, and cannot be made and run here: unlike FP32's, its metric is that of the file."""
+    if "int8" not in request.precisions:
+        return
+    packages = formats.missing(request.kind, "int8")
+    no_gpu = formats.FORMATS[request.kind].gpu and not torch.cuda.is_available()
+    if not packages and not no_gpu:
+        return
+    of_profile = request.base == "int8"
+    given = f"profile={request.profile[0]} is of {request.kind} in" if of_profile else f"quantize=8: {request.kind} in"
+    lacks = ["an NVIDIA GPU"] * no_gpu + packages
+    right = f"pip install {' '.join(packages)}" if not no_gpu else "sweep on the device itself"
+    other = "give a profile of FP32 or FP16" if of_profile else "leave quantize=8 out"
+    raise PruneError(
+        f"{given} INT8, whose metric is measured on the exported file, for which {', '.join(lacks)} is missing here: "
+        f"{right}, or {other}"
+    )
 
 
 def check_points(checked: Checked, folder: Path) -> list[Point]:
