@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from ultralytics import YOLO
 
+from tests.helpers.made_up_device import by_channels
 from tests.helpers.untrained import SIDE, save
 from tests.sweeps.test_request import read
 from yolo_prune.errors import PruneError
+from yolo_prune.host import checkpoint
 from yolo_prune.recipe import formats
 from yolo_prune.sweeps import checks, folder, points
 from yolo_prune.sweeps.request import Request
@@ -83,6 +88,27 @@ def test_int8_that_cannot_be_made_here_is_refused_though_a_profile_knows_its_mil
         checks._require_format(request)
     assert (caught is None) == (line is None)
     assert line is None or line in str(caught.value)
+
+
+def profile_of(model: nn.Module, path: Path) -> str:
+    """Write a device profile that was measured with a model at 64 pixels."""
+    path.write_text(json.dumps(by_channels(model).content))
+    return str(path)
+
+
+def test_a_model_of_which_the_profile_knows_nothing_is_said_before_any_training(
+    asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, _ = checkpoint.load(asked.model)
+    other = YOLO("yolo11n.yaml").model
+    request = replace(asked, imgsz=(64,), baselines=("yolo11n.yaml", asked.model))
+    checks.check(replace(request, profile=(profile_of(own, tmp_path / "own.json"),)))
+    (line,) = [record.message for record in caplog.records if "no milliseconds" in record.message]
+    assert "baselines=yolo11n.yaml will have no milliseconds, and is in no recommendation: profile=" in line
+    assert "own.json: the device profile was measured with x.pt at 64 and knows nothing of " in line
+    assert line.endswith("). To compare the two, sweep on the device itself, without profile=")
+    with pytest.raises(PruneError, match=r"^profile=.*other\.json: the device profile was measured with x\.pt at 64"):
+        checks.check(replace(request, profile=(profile_of(other, tmp_path / "other.json"),)))
 
 
 def test_the_order_of_the_image_sizes_makes_no_other_sweep(asked: Request, tmp_path: Path) -> None:

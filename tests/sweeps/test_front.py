@@ -115,7 +115,9 @@ def test_the_recommendation(others: list[dict[str, Any]], latency: str | None, f
 
 def test_what_is_not_known_is_not_recommended() -> None:
     unknown = [row("cut", None, 0.7), row("other", 1.0, None)]
-    assert "the model itself, 10.00 ms" in front.recommend([DENSE, *unknown], 0.01, None, "mAP50-95")[1]
+    sentences = front.recommend([DENSE, *unknown], 0.01, None, "mAP50-95")
+    assert "the model itself, 10.00 ms" in sentences[1]
+    assert sentences[2:] == ["Not compared, for their milliseconds are not known: cut."]
     assert front.recommend(unknown, 0.01, None, "mAP50-95")[0].startswith("No recommendation")
     for interval, words in (
         ([1.2, 2.4], "1.20 to 2.40 times as fast as the model itself, as far as the busy machine lets it be known"),

@@ -63,15 +63,20 @@ def check(request: Request) -> Checked:
     _require_devices(request.devices)
     _require_data(network, request)
     request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))
+    request = _with_profiles(request)
+    for path in request.profile_at.values():
+        if reason := _unknown_to(path, network):
+            raise PruneError(f"profile={path}: {reason}")
     found, measured = [], {request.model}
     for name in request.baselines:
         path, model = baselines.find(name, "baselines", request.safe)
         found.append(path)
         _require_alike(name, model, network, task)
         _require_sizes(name, model, request.imgsz)
+        _warn_of_no_milliseconds(name, model, request)
         if Path(path).suffix == ".pt" and _names(model) == _names(network):
             measured.add(path)
-    request = _with_profiles(replace(request, baselines=tuple(found)))
+    request = replace(request, baselines=tuple(found))
     _require_format(request)
     return Checked(request, task, network, frozenset(measured))
 
@@ -139,6 +144,26 @@ def _require_sizes(name: str, model: nn.Module, sizes: Sequence[int]) -> None:
             f"baselines={name} takes images of multiples of {step} pixels, which {', '.join(map(str, wrong))} is not: "
             f"imgsz={right}, or leave it out"
         )
+
+
+def _unknown_to(profile: str, model: nn.Module) -> str | None:
+    """Why a device profile, a file that can be read, has no milliseconds for a model; None where it has them."""
+    try:
+        model_size.latency_of(model, profile_file.read(profile))
+    except PruneError as error:
+        return str(error)
+    return None
+
+
+def _warn_of_no_milliseconds(name: str, model: nn.Module, request: Request) -> None:
+    """Say of a baseline, before it is trained, that the profiles predict nothing for it."""
+    for path in request.profile_at.values():
+        if reason := _unknown_to(path, model):
+            log.warn(
+                f"baselines={name} will have no milliseconds, and is in no recommendation: profile={path}: "
+                f"{reason.partition(';')[0]}. To compare the two, sweep on the device itself, without profile="
+            )
+            return
 
 
 def _names(model: nn.Module) -> list[str]:

@@ -73,6 +73,8 @@ def limit_of(latency: str | None, dense: Row | None) -> float | None:
 def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_name: str) -> list[str]:
     """Two sentences: the fastest within `max_drop` of the dense model, and the most accurate within `latency`.
 
+    Where milliseconds of some are not known, a third one names these.
+
     Args:
         rows: all that was measured; the dense one at its own size, in the first precision, is what others are compared
             with.
@@ -80,12 +82,16 @@ def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_
     """
     known = [row for row in rows if row["metric"] is not None and row["ms"] is not None]
     dense = next((row for row in known if is_reference(row)), None)
+    untimed = [row["label"] for row in rows if row["ms"] is None]
+    left_out = [f"Not compared, for their milliseconds are not known: {', '.join(untimed)}."] if untimed else []
     if dense is None:
         return [
             "No recommendation: the model itself has no figures to compare with.",
             "See what failed, and run the same command again.",
+            *left_out,
         ]
-    return [_fastest(known, dense, max_drop, metric_name), _most_accurate(known, dense, latency, metric_name)]
+    best = _fastest(known, dense, max_drop, metric_name), _most_accurate(known, dense, latency, metric_name)
+    return [*best, *left_out]
 
 
 def is_reference(row: Row) -> bool:
