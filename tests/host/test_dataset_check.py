@@ -215,3 +215,20 @@ def test_in_a_training_classes_follow_the_data(tmp_path: Path) -> None:
 )
 def test_what_the_host_makes_a_data_set_of_first_is_left_to_it(data: str | Path, converted: bool) -> None:
     assert datasets.is_converted(data) == converted
+
+
+@pytest.mark.parametrize(
+    ("task", "family", "file"),
+    [("detect", DetectionModel, "yolov8n.yaml"), ("segment", SegmentationModel, "yolov8n-seg.yaml")],
+)
+def test_for_a_model_of_one_class_all_labels_are_one(task: str, family: Any, file: str, tmp_path: Path) -> None:
+    """As it was trained, with single_cls=True; its loss fails on labels of several."""
+    network = family(file, nc=1, verbose=False)
+    network.args = {"single_cls": True}
+    data = data_of(tmp_path, task)
+    dataset_check.require(network, data)
+    for split in ("train", "val"):
+        classes = torch.cat([batch["cls"] for batch in datasets.read(network, data, 64, 8, split)])
+        assert set(classes.flatten().tolist()) == {0.0}
+    network.args = {"single_cls": False}
+    assert set(datasets.read(network, data, 64, 8)[0]["cls"].flatten().tolist()) == {0.0, 1.0}

@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.made_up_device import by_channels
+from tests.helpers.small_models import SMALL_MODEL
 from tests.helpers.untrained import SIDE, save
 from tests.sweeps.test_request import read
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe import formats
-from yolo_prune.sweeps import checks, folder, points
+from yolo_prune.sweeps import checks, folder, job, points
 from yolo_prune.sweeps.request import Request
 
 
@@ -109,6 +111,25 @@ def test_a_model_of_which_the_profile_knows_nothing_is_said_before_any_training(
     assert line.endswith("). To compare the two, sweep on the device itself, without profile=")
     with pytest.raises(PruneError, match=r"^profile=.*other\.json: the device profile was measured with x\.pt at 64"):
         checks.check(replace(request, profile=(profile_of(other, tmp_path / "other.json"),)))
+
+
+def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Request, tmp_path: Path) -> None:
+    assert "single_cls" not in checks.check(asked).request.settings
+    content = torch.load(asked.model, weights_only=False)
+    network = DetectionModel(str(SMALL_MODEL), nc=1, verbose=False).half()
+    network.names, network.args = {0: "item"}, {"single_cls": True}
+    torch.save({**content, "model": network}, tmp_path / "one.pt")
+    one = replace(asked, model=str(tmp_path / "one.pt"), baselines=("yolov8n.yaml",))
+    checked = checks.check(replace(one, settings={"batch": 4}))
+    assert checked.request.settings == {"batch": 4, "single_cls": True}
+    every = points.of(checked.request)
+    assert [point.kind for point in every] == ["dense", "pruned", "baseline"]
+    assert all("single_cls=True" in points.words(point, checked.request) for point in every)
+    assert job._job(checked, every[2], tmp_path, "cut")["val"]["single_cls"] is True
+    with pytest.raises(
+        PruneError, match=r"single_cls=False: model=.*one\.pt was trained with single_cls=True, and all"
+    ):
+        checks.check(replace(one, settings={"single_cls": False}))
 
 
 def test_the_order_of_the_image_sizes_makes_no_other_sweep(asked: Request, tmp_path: Path) -> None:

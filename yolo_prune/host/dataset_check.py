@@ -39,7 +39,7 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
     info: dict[str, Any] = validator.data
     yaml: dict[str, Any] = getattr(network, "yaml", None) or {}
     pairs = [("classes", info.get("nc"), len(getattr(network, "names", ())) or yaml.get("nc"))]
-    if task == "depth" or _single_class(network):
+    if task == "depth" or datasets.is_single_class(network):
         pairs = []
     pairs.append(("image channels", info.get("channels", 3), yaml.get("channels", 3)))
     if task == "pose":
@@ -83,13 +83,6 @@ def _warn_of_other_names(network: nn.Module, info: dict[str, Any], name: str) ->
 
 def _names(network: nn.Module, info: dict[str, Any]) -> tuple[Any, Any]:
     return getattr(network, "names", None), info.get("names")
-
-
-def _single_class(network: nn.Module) -> bool:
-    """Whether a model was trained with single_cls=True, for which all classes of a data set are one."""
-    arguments = getattr(network, "args", None)
-    single = arguments.get("single_cls") if isinstance(arguments, dict) else getattr(arguments, "single_cls", False)
-    return bool(single)
 
 
 def _plain(value: Any) -> Any:

@@ -60,8 +60,17 @@ def is_converted(data: str | Path) -> bool:
     return text.partition("?")[0].endswith(".ndjson") or text.startswith(("ul://", "https://platform.ultralytics.com/"))
 
 
+def is_single_class(network: nn.Module) -> bool:
+    """Whether a model was trained with single_cls=True, for which all classes of a data set are one."""
+    arguments = getattr(network, "args", None)
+    single = arguments.get("single_cls") if isinstance(arguments, dict) else getattr(arguments, "single_cls", False)
+    return bool(single)
+
+
 def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
     """The host's validator of a model's task, which knows a data set as `.data` and has read no image of it.
+
+    For a model that was trained with single_cls=True its labels are of one class.
 
     Raises:
         PruneError: the data set cannot be read.
@@ -70,7 +79,7 @@ def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
     # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
     classes = vars(checkpoint.family(network))["task_map"].fget(None)
     arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
-    arguments |= {"data": str(data), "device": "cpu"}
+    arguments |= {"data": str(data), "device": "cpu", "single_cls": is_single_class(network)}
     with _one_line(network, data):
         with tempfile.TemporaryDirectory() as folder:  # a validator makes its folder of results, else in runs/
             validator = classes[task]["validator"](save_dir=Path(folder), args=arguments)

@@ -24,7 +24,7 @@ from yolo_prune.device import runtimes
 from yolo_prune.errors import HostError, NoisyError, PruneError
 from yolo_prune.export import variants
 from yolo_prune.graph import image_shape
-from yolo_prune.host import baselines, checkpoint, dataset_check, trainable_check
+from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
 from yolo_prune.recipe import arguments, formats
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.sweeps import points
@@ -62,6 +62,7 @@ def check(request: Request) -> Checked:
     task = str(getattr(network, "task", "detect"))
     _require_devices(request.devices)
     _require_data(network, request)
+    request = _with_single_class(network, request)
     request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))
     request = _with_profiles(request)
     for path in request.profile_at.values():
@@ -121,6 +122,18 @@ def _require_data(network: nn.Module, request: Request) -> None:
             f"{error}; or train it there first, and sweep what that leaves: yolo train model={request.model} "
             f"data={request.data}"
         ) from None
+
+
+def _with_single_class(network: nn.Module, request: Request) -> Request:
+    """The request whose trainings are all of one class where that of the model was: the host does not remember it."""
+    if not datasets.is_single_class(network):
+        return request
+    if request.settings.get("single_cls") is False:
+        raise PruneError(
+            f"single_cls=False: model={request.model} was trained with single_cls=True, and all are compared with it; "
+            "leave single_cls= out, or train the model without it first"
+        )
+    return replace(request, settings={**request.settings, "single_cls": True})
 
 
 def _require_alike(name: str, model: nn.Module, network: nn.Module, task: str) -> None:
