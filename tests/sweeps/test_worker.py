@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.runs import ANY_CHOICE, StoppedError, train
+from tests.helpers.small_models import untrained
 from tests.helpers.untrained import save
-from yolo_prune.host import canvases, checkpoint
+from yolo_prune.host import atomic_saving, canvases, checkpoint
 from yolo_prune.sweeps import worker
 
 
@@ -43,6 +45,37 @@ def test_a_training_begins_goes_on_or_is_done(weights: Path, tmp_path: Path) -> 
     assert worker._words(told, run) == []
 
 
+@pytest.mark.parametrize("settings", [{}, {"prune_flops": "90%", **ANY_CHOICE}], ids=["dense", "pruned"])
+def test_a_training_that_was_killed_after_its_last_epoch_is_done(
+    settings: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    """The host would say that there is nothing to resume, at each start anew."""
+
+    def stop(trainer: Any) -> None:
+        raise StoppedError
+
+    yolo = untrained()
+    yolo.add_callback("on_model_save", stop)
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, yolo, epochs=1, **settings)
+    weights = (tmp_path / "run").rename(tmp_path / "a") / "weights"
+    contents = {name: torch.load(weights / name, weights_only=False) for name in ("last.pt", "best.pt")}
+    assert [content["epoch"] for content in contents.values()] == [0, 0]
+    told = job(tmp_path)
+    assert worker._words(told, tmp_path / "a") == []
+    for name, content in contents.items():
+        stripped = torch.load(weights / name, weights_only=False)
+        assert (stripped["epoch"], stripped["optimizer"]) == (-1, None), name
+        for key, value in content["ema"].state_dict().items():
+            assert torch.equal(stripped["model"].state_dict()[key], value), (name, key)
+    stamp = (weights / "best.pt").stat().st_mtime_ns
+    assert worker._words(told, tmp_path / "a") == []
+    assert (weights / "best.pt").stat().st_mtime_ns == stamp, "what is stripped is left alone"
+    torch.save(contents["best.pt"], weights / "best.pt")  # killed between the two
+    assert worker._words(told, tmp_path / "a") == []
+    assert torch.load(weights / "best.pt", weights_only=False)["epoch"] == -1
+
+
 @pytest.mark.parametrize("device", [None, "1"])
 def test_a_training_is_on_the_device_of_its_process(
     device: str | None, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,6 +83,7 @@ def test_a_training_is_on_the_device_of_its_process(
     alike: list[bool] = []
     monkeypatch.setattr("yolo_prune.host.console.host_command", lambda: lambda: None)
     monkeypatch.setattr(canvases, "mix_in_all", lambda: alike.append(True))
+    monkeypatch.setattr(atomic_saving, "protect_all", lambda: alike.append(True))
     monkeypatch.setattr(worker, "_figures", lambda *given: {})
     monkeypatch.setattr("sys.argv", ["worker"])
     last = tmp_path / "a" / "weights" / "last.pt"
@@ -62,7 +96,7 @@ def test_a_training_is_on_the_device_of_its_process(
     torch.save({**torch.load(weights, weights_only=False), "epoch": 1}, last)
     worker._train(told)
     assert sys.argv == ["yolo", "train", "resume", f"model={last}", *end], "it may have begun on another"
-    assert alike == [True, True], "dense models choose their best.pt as pruned ones do"
+    assert alike == [True] * 4, "dense models choose their best.pt, and write it, as pruned ones do"
 
 
 def test_a_baseline_of_a_yaml_is_a_model_of_random_weights_without_a_figure(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 """How last.pt and best.pt are written: a kill finds the old file or the new, never a part of one.
 
 The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_model` and `final_eval`). For a run that
-prunes, and for no other, both write beside first: one trainer object is given its own `save_model` and `final_eval`.
+prunes, and for the others of a sweep (`protect_all`), both write beside first: one trainer object is given its own
+`save_model` and `final_eval`.
 What is kept beside last.pt for a resume is there before it: see `Companion`.
 
 What goes into them beside the host's own: training/last_checkpoint.py.
@@ -16,6 +17,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+
+from ultralytics.utils import RANK
+from ultralytics.utils.callbacks import base
+from ultralytics.utils.torch_utils import strip_optimizer
 
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
@@ -107,19 +112,9 @@ def _final(stock: Callable[[], Any], fails: Fails) -> Any:
     module: Any = sys.modules["ultralytics.engine.trainer"]
     strip = module.strip_optimizer
 
-    def strip_whole(f: str | Path, s: str = "", updates: dict[str, Any] | None = None) -> Any:
-        target = Path(s or f)
-        with files.room(target) as folder:
-            stripped_file = folder / target.name
-            with log.without(f" saved as {stripped_file},"):
-                stripped = strip(f, str(stripped_file), **({} if updates is None else {"updates": updates}))
-            if stripped_file.exists():  # not where the host skipped a file that is no checkpoint
-                files.put(stripped_file, target)
-        return stripped
-
     def strip_optimizer(*args: Any, **kwargs: Any) -> Any:
         try:
-            return strip_whole(*args, **kwargs)
+            return _strip_whole(strip, *args, **kwargs)
         except Exception as error:
             fails(error)
             return {}
@@ -129,6 +124,59 @@ def _final(stock: Callable[[], Any], fails: Fails) -> Any:
         return stock()
     finally:
         module.strip_optimizer = strip
+
+
+def _strip_whole(
+    strip: Callable[..., Any], f: str | Path, s: str = "", updates: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The host's `strip_optimizer`, with its file replaced whole. strip: that. f, s, updates: its arguments."""
+    target = Path(s or f)
+    with files.room(target) as folder:
+        stripped_file = folder / target.name
+        with log.without(f" saved as {stripped_file},"):
+            stripped: dict[str, Any] = strip(f, str(stripped_file), **({} if updates is None else {"updates": updates}))
+        if stripped_file.exists():  # not where the host skipped a file that is no checkpoint
+            files.put(stripped_file, target)
+    return stripped
+
+
+def strip_of_killed(last: Path, best: Path) -> None:
+    """Strip the checkpoints of a run that was killed after its last epoch, as the host's `final_eval` would have.
+
+    Raises:
+        PruneError: one cannot be written; the old file stands.
+    """
+    ended = _strip_whole(strip_optimizer, last)
+    _strip_whole(strip_optimizer, best, updates={"train_results": ended.get("train_results")})
+
+
+class _Nothing:
+    """The companion of a run that needs nothing beside its last.pt: one that does not prune."""
+
+    def write(self, checkpoint: Path) -> Path | None:
+        return None
+
+    def forget(self, but: Path | None) -> None:
+        pass
+
+
+def protect_all() -> None:
+    """Protect every training of this process, those that do not prune among them, which nobody else protects."""
+    if _protect_other not in base.default_callbacks["on_train_start"]:
+        base.default_callbacks["on_train_start"].append(_protect_other)
+
+
+def _protect_other(trainer: Any) -> None:
+    """Protect a run that does not prune; one that does was protected before its training started."""
+    if RANK not in {-1, 0} or "save_model" in vars(trainer):
+        return
+    protect(Run(trainer), _Nothing, _raise)
+    if trainer.resume:
+        trim_results(Path(trainer.csv), trainer.start_epoch)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def trim_results(csv: Path, epochs: int) -> None:

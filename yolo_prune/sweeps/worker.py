@@ -121,7 +121,7 @@ def _cut(job: Mapping[str, Any]) -> dict[str, Any]:
 def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train a point with the host's own command, or go on where it was killed."""
     from yolo_prune import _startup, install
-    from yolo_prune.host import canvases, checkpoint, console
+    from yolo_prune.host import atomic_saving, canvases, checkpoint, console
 
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
@@ -132,6 +132,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
         host = console.host_command()
         install.require_supported()
+        atomic_saving.protect_all()  # as those of the points that prune are
         canvases.mix_in_all()  # as the points that prune do, or these would be chosen by luck with a frame
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()
@@ -142,19 +143,26 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _words(job: Mapping[str, Any], run: Path) -> list[str]:
     """The words after `yolo train`: from the beginning, or from last.pt on; none where all epochs are done."""
-    from yolo_prune.host import checkpoint
+    from yolo_prune.host import atomic_saving, checkpoint
 
-    last = run / "weights" / "last.pt"
+    last, best = (run / "weights" / name for name in ("last.pt", "best.pt"))
     if not last.exists():
         return list(job["words"])
     try:
         _, ckpt = checkpoint.load(last, safe=_safe(job))
+        epochs = (ckpt.get("train_args") or {}).get("epochs")
+        epoch = int(ckpt.get("epoch", -1))  # -1 where the host has stripped it, when all epochs were done
+        if epoch >= 0 and (epochs is None or epoch + 1 < int(epochs)):
+            return ["resume", f"model={last}"]
+        if not best.exists():
+            return list(job["words"])
+        _, of_best = checkpoint.load(best, safe=_safe(job))
     except PruneError as error:  # the host wrote it when it was killed
         print(f"{error}; the training begins anew", flush=True)
         return list(job["words"])
-    if int(ckpt.get("epoch", -1)) < 0:  # the host strips it when all epochs are done
-        return [] if (run / "weights" / "best.pt").exists() else list(job["words"])
-    return ["resume", f"model={last}"]
+    if max(epoch, int(of_best.get("epoch", -1))) >= 0:  # killed before both were stripped; the host would not resume it
+        atomic_saving.strip_of_killed(last, best)
+    return []
 
 
 def _figures(
