@@ -260,10 +260,10 @@ def test_a_precision_that_cannot_be_made_leaves_the_others(tmp_path: Path, monke
     asked = replace(read(flops="50%", quantize=8), imgsz=(64,))
     point = points.of(asked)[1]
 
-    def make(request: Request, place: Path, point: Any, stage: str, outcome: Any, precision: str) -> dict[str, Any]:
+    def make(request: Request, place: Path, point: Any, stage: str, outcome: Any, precision: str) -> Any:
         if precision in broken:
             raise PruneError(f"no {precision}")
-        return {"file": str(tmp_path), "bytes": 1}
+        return tmp_path, {"bytes": 1}
 
     monkeypatch.setattr(artifacts, "_make", make)
     broken = {"int8"}
@@ -345,6 +345,34 @@ def test_one_sweep_at_a_time_and_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
     with pytest.raises(PruneError, match="holds other files and no sweep"):
         folder.take(read(out=str(tmp_path / "mine")))
+
+
+def test_a_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    best = old / "dense-64" / "weights" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.touch()
+    monkeypatch.chdir(tmp_path)
+    folder.finish(old, "dense-64", "trained", {"weights": str(best)})
+    folder.finish(old, "dense-64", "cut", {"weights": "weights/best.pt"})  # the user's, as it was given
+    folder.write(old / "dense-64" / "absolute.json", {"weights": str(best)})  # of an earlier version
+    folder.write(old / "dense-64" / "given.json", {"weights": "weights/best.pt"})
+    other = tmp_path / "other" / "dense-64" / "weights" / "best.pt"  # the user's, of another sweep
+    other.parent.mkdir(parents=True)
+    other.touch()
+    folder.write(old / "dense-64" / "other.json", {"weights": str(other)})
+    assert folder.read(old / "dense-64" / "trained.json") == {"weights": "dense-64/weights/best.pt"}
+    assert folder.outcome(old, "dense-64", "trained") == {"weights": str(best)}
+    old.rename(new)
+    stages = ("trained", "cut", "absolute", "given", "other")
+    moved = {stage: folder.outcome(new, "dense-64", stage) or {} for stage in stages}
+    assert {stage: Path(one["weights"]).as_posix() for stage, one in moved.items()} == {
+        "trained": (new / "dense-64" / "weights" / "best.pt").as_posix(),
+        "cut": (tmp_path / "weights" / "best.pt").as_posix(),
+        "absolute": (new / "dense-64" / "weights" / "best.pt").as_posix(),
+        "given": "weights/best.pt",
+        "other": other.as_posix(),
+    }
 
 
 def test_what_a_kill_left_half_written_is_not_finished(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_every_point_is_a_run_of_the_host_with_what_makes_it(swept: Swept) -> No
         run = swept.folder / name
         assert len((run / "results.csv").read_text().splitlines()) == 2, "a head and one epoch"
         outcome = json.loads((run / "trained.json").read_text())
-        assert outcome["weights"] == str(run / "weights" / "best.pt")
+        assert outcome["weights"] == f"{name}/weights/best.pt", "so that the folder can be moved"
         assert shlex.split(outcome["command"])[:2] == ["yolo", "train"]
         assert outcome["point"]["name"] == name
     assert not list(swept.folder.rglob(".yolo-prune-*"))
@@ -248,7 +248,7 @@ def test_what_was_measured_on_a_busy_machine_is_not_kept(
 def test_a_point_that_fails_is_a_line_and_not_the_end(
     swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The finished sweep, copied, with one training that failed and fails again."""
+    """The finished sweep, in another place, with one training that failed and fails again."""
     import shutil
 
     copy = Path(shutil.copytree(swept.folder, tmp_path / "copy"))
@@ -264,4 +264,6 @@ def test_a_point_that_fails_is_a_line_and_not_the_end(
     rows = {row["name"]: row for row in record["rows"]}
     assert rows["flops60-64"]["failed"] == "no luck again"
     assert [name for name, row in rows.items() if row["metric"] is not None] == [n for n in POINTS if n != "flops60-64"]
+    dense = rows["dense-64"]
+    assert (Path(dense["weights"]).parents[2], Path(dense["artifact"]).parents[2]) == (copy, copy)
     assert "flops60-64" not in {row["name"] for row in record["front"]}

@@ -37,6 +37,10 @@ def test_a_training_begins_goes_on_or_is_done(weights: Path, tmp_path: Path) -> 
     assert worker._words(told, run) == told["words"]
     torch.save({**torch.load(weights, weights_only=False), "epoch": 1}, last)
     assert worker._words(told, run) == ["resume", f"model={last}"]
+    content = torch.load(last, weights_only=False)
+    for place, words in ((run, ["resume", f"model={last}"]), (tmp_path / "moved", told["words"])):
+        torch.save({**content, "train_args": {**content["train_args"], "save_dir": str(place)}}, last)
+        assert worker._words(told, run) == words, "the host would go on in the folder that it was"
     last.write_bytes(last.read_bytes()[:1000])  # the host was killed while it wrote
     assert worker._words(told, run) == told["words"]
     shutil.copy(weights, last)

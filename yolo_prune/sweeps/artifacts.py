@@ -58,26 +58,27 @@ def of_point(
     made: list[Artifact] = []
     failed: dict[str, str] = {}
     for precision in request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]:
-        content = noted.get(precision)
-        if not (isinstance(content, dict) and Path(str(content.get("file"))).exists()):
+        content: Any = noted.get(precision)
+        file = folders.now(folder, point.name, str(content.get("file"))) if isinstance(content, dict) else None
+        if file is None or not file.exists():
             try:
-                content = _make(request, folder, point, stage, outcome, precision)
+                file, content = _make(request, folder, point, stage, outcome, precision)
             except PruneError as error:
                 if not made:
                     raise
                 failed[precision] = str(error)
                 log.warn(f"{point.label}, {precision}: {error}")
                 continue
-            noted[precision] = content
+            noted[precision] = {**content, "file": folders.noted(folder, point.name, file)}
             folders.write(folder / point.name / f"artifacts-{stage}.json", noted)
-        made.append(Artifact(point, precision, Path(content["file"]), content))
+        made.append(Artifact(point, precision, file, {**content, "file": str(file)}))
     return made, failed
 
 
 def _make(
     request: Request, folder: Path, point: Point, stage: str, outcome: Mapping[str, Any], precision: str
-) -> dict[str, Any]:
-    """Export and prove one artifact; its content says file, bytes, faults, and metrics where they are its own."""
+) -> tuple[Path, dict[str, Any]]:
+    """Export and prove one artifact: its file; and its bytes, channels, faults, and metrics where they are its own."""
     effort = Effort(1, request.threads, _IMAGES, _ROUNDS, request.seconds)
     options: dict[str, Any] = {"imgsz": point.imgsz}
     if precision == "int8" and formats.FORMATS[request.kind].calibrated:
@@ -99,8 +100,7 @@ def _make(
         target.parent.mkdir(parents=True, exist_ok=True)
         artifact_files.place(result.file, target)
     size = sum(file.stat().st_size for file in artifact_files.files(target))
-    return {
-        "file": str(target),
+    return target, {
         "bytes": size,
         "channels": subject.image_channels,
         "faults": result.faults,

@@ -9,11 +9,13 @@
     NAME/cut.log, train.log what the host said
 
 A point is finished where its file is there: each is written whole, by the process that did the work, as its last act.
+Files of a point are noted relative to the folder, which may be moved; others, such as the user's model, absolute.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,14 +88,40 @@ def note(folder: Path, asked: Request) -> None:
 
 
 def outcome(folder: Path, name: str, stage: str) -> dict[str, Any] | None:
-    """What a point came to in a stage of `STAGES`; None where it is not finished."""
-    found = read(folder / name / f"{stage}.json")
-    return found or None
+    """What a point came to in a stage of `STAGES`, its `weights` as they lie now; None where it is not finished."""
+    content = read(folder / name / f"{stage}.json")
+    if content.get("weights"):
+        content["weights"] = str(now(folder, name, content["weights"]))
+    return content or None
 
 
 def finish(folder: Path, name: str, stage: str, content: Mapping[str, Any]) -> None:
-    """Write down what a point came to: from here on it is finished."""
+    """Write down what a point came to: from here on it is finished. Its `weights` are a path, absolute or as given."""
+    if content.get("weights"):
+        content = {**content, "weights": noted(folder, name, content["weights"])}
     write(folder / name / f"{stage}.json", content)
+
+
+def noted(folder: Path, name: str, path: str | Path) -> str:
+    """How the path of a file is written down: relative to the folder of the sweep where it is in that of the point."""
+    whole = Path(os.path.abspath(path))
+    own = whole.is_relative_to(folder / name)
+    return whole.relative_to(folder).as_posix() if own else str(whole)
+
+
+def now(folder: Path, name: str, path: str) -> Path:
+    """Where a file lies that was `noted`.
+
+    Earlier versions noted files of the point absolute, and the user's as they had been given.
+    """
+    given = Path(path)
+    if given.parts[:1] == (name,):
+        return folder / given
+    if given.is_absolute() and not given.exists() and name in given.parts:  # the folder has been moved since
+        end = len(given.parts) - given.parts[::-1].index(name)
+        moved = folder.joinpath(name, *given.parts[end:])
+        return moved if moved.exists() else given
+    return given
 
 
 def beaten(folder: Path) -> list[str] | None:

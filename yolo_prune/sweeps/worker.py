@@ -153,7 +153,7 @@ def _words(job: Mapping[str, Any], run: Path) -> list[str]:
         epochs = (ckpt.get("train_args") or {}).get("epochs")
         epoch = int(ckpt.get("epoch", -1))  # -1 where the host has stripped it, when all epochs were done
         if epoch >= 0 and (epochs is None or epoch + 1 < int(epochs)):
-            return ["resume", f"model={last}"]
+            return ["resume", f"model={last}"] if _lies_where_it_was(run, ckpt) else list(job["words"])
         if not best.exists():
             return list(job["words"])
         _, of_best = checkpoint.load(best, safe=_safe(job))
@@ -163,6 +163,15 @@ def _words(job: Mapping[str, Any], run: Path) -> list[str]:
     if max(epoch, int(of_best.get("epoch", -1))) >= 0:  # killed before both were stripped; the host would not resume it
         atomic_saving.strip_of_killed(last, best)
     return []
+
+
+def _lies_where_it_was(run: Path, ckpt: Mapping[str, Any]) -> bool:
+    """Whether a run was trained in this folder: the host would go on where it was, and not here."""
+    was = (ckpt.get("train_args") or {}).get("save_dir")
+    if was is None or Path(was).resolve() == run.resolve():
+        return True
+    print(f"{run} was moved, and was {was}: its training, which had not ended, begins anew", flush=True)
+    return False
 
 
 def _figures(
