@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,29 @@ def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Reque
         PruneError, match=r"single_cls=False: model=.*one\.pt was trained with single_cls=True, and all"
     ):
         checks.check(replace(one, settings={"single_cls": False}))
+
+
+def test_cuts_of_another_version_by_other_arguments_are_not_mixed_with_those_of_this_one(tmp_path: Path) -> None:
+    request = replace(
+        read(profile="board.json", flops="50%", out=str(tmp_path)), imgsz=(64,), profile_at={64: "b.json"}
+    )
+    (dense, cut) = every = points.of(request)
+    assert cut.cut == {"prune_flops": "50%", "prune_profile": "b.json"}
+    folder.require_same_cuts(tmp_path, request, every)
+    moved = replace(cut, cut={**cut.cut, "prune_profile": "/elsewhere/b.json"})
+    for stage, point in (("cut", dense), ("trained", dense), ("cut", moved)):
+        folder.finish(tmp_path, point.name, stage, {"point": asdict(point)})
+    folder.require_same_cuts(tmp_path, request, every)
+    without = {"point": asdict(replace(cut, cut={"prune_flops": "50%"}))}
+    folder.finish(tmp_path, cut.name, "trained", {**without, "failed": "no luck"})  # it is tried again
+    folder.require_same_cuts(tmp_path, request, every)
+    folder.finish(tmp_path, cut.name, "trained", without)
+    with pytest.raises(PruneError) as caught:
+        folder.require_same_cuts(tmp_path, request, every)
+    assert str(caught.value) == (
+        f"out={tmp_path}: another version of yolo-prune cut flops50-64 otherwise (prune_profile= was not given and is "
+        f"b.json), and the two do not compare; name another folder, such as out={tmp_path}2"
+    )
 
 
 def test_the_order_of_the_image_sizes_makes_no_other_sweep(asked: Request, tmp_path: Path) -> None:

@@ -267,3 +267,10 @@ def test_a_point_that_fails_is_a_line_and_not_the_end(
     dense = rows["dense-64"]
     assert (Path(dense["weights"]).parents[2], Path(dense["artifact"]).parents[2]) == (copy, copy)
     assert "flops60-64" not in {row["name"] for row in record["front"]}
+    outcome = folder.read(copy / "flops60-32" / "cut.json")
+    outcome["point"]["cut"]["prune_round"] = 8
+    folder.finish(copy, "flops60-32", "cut", outcome)
+    with pytest.raises(
+        PruneError, match=r"cut flops60-32 otherwise \(prune_round= was 8 and is not given\), and the two"
+    ):
+        yolo_prune.sweep(**arguments)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolo_prune import files, folder_lock
 from yolo_prune.errors import PruneError
 from yolo_prune.sweeps import request as requests
+from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
 
 _REQUEST = "sweep.json"
@@ -80,6 +81,31 @@ def require_same(folder: Path, asked: Request) -> None:
             f"out={asked.out} holds another sweep ({'; '.join(words)}); name another folder, such as "
             f"out={_next_to(Path(asked.out))}, or give the same arguments to go on with it"
         )
+
+
+def require_same_cuts(folder: Path, asked: Request, every: Iterable[Point]) -> None:
+    """Raise where a point that lies in a folder was cut by other arguments than it would be now, by another version.
+
+    Args:
+        every: the points of the request. Their device profiles may lie elsewhere now; `require_same` knows the content.
+
+    Raises:
+        PruneError: the line names the point and what differs.
+    """
+    for point in every:
+        after = json.loads(json.dumps(point.cut or {}))
+        for stage in STAGES:
+            content = outcome(folder, point.name, stage) or {}
+            before = content.get("point", {}).get("cut") or {}
+            if not content or content.get("failed") or "point" not in content:
+                continue
+            if "prune_profile" in before and "prune_profile" in after:
+                before = {**before, "prune_profile": after["prune_profile"]}
+            if words := requests.differences(before, after, (0, 0)):
+                raise PruneError(
+                    f"out={asked.out}: another version of yolo-prune cut {point.name} otherwise ({'; '.join(words)}), "
+                    f"and the two do not compare; name another folder, such as out={_next_to(Path(asked.out))}"
+                )
 
 
 def note(folder: Path, asked: Request) -> None:

@@ -41,6 +41,7 @@ def run(request: Request) -> dict[str, Any]:
         checked = checks.check(request)
         folders.require_same(folder, checked.request)
         every = checks.check_points(checked, folder)
+        folders.require_same_cuts(folder, checked.request, every)
         with engines.of(checked.request, folder) as engine:
             folders.note(folder, checked.request)
             return _carry_out(checked, every, folder, engine)
