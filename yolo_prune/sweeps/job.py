@@ -68,8 +68,7 @@ def _carry_out(checked: Checked, every: Sequence[Point], folder: Path, engine: E
         return _tell(checked, rows, [], folder)
     chosen = _chosen(request, every, rows, folder)
     log.show(f"\nafter the cut alone:\n{results.table(rows, name)}")
-    failed = {row["name"] for row in rows if row["failed"]}
-    left_out = [point.label for point in every if point.name not in chosen and point.name not in failed]
+    left_out = [row["label"] for row in rows if not row["failed"] and row["name"] not in chosen]
     if left_out:
         log.show(f"not trained, another cut at its size is as fast and keeps more: {', '.join(left_out)}")
     trained_points = [point for point in every if point.name in chosen]
