@@ -179,6 +179,24 @@ def test_a_dense_model_that_would_run_code_is_not_timed(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_run_whose_timing_was_left_to_others_has_what_is_predicted(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sweep, where it would measure the machine that trains and not the device, beside other trainings."""
+    shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setattr(latency_of_run, "_not_timed", [])
+    monkeypatch.setattr(profile, "time_side_by_side", lambda *given: pytest.fail("it was timed"))
+    ended = run_of(tmp_path / "run")
+    device = profile_file.read(run / "pruning" / "device.json")
+    baseline = Baseline.of(ended.student, channel_groups.build(ended.student), device)
+    latency_of_run.leave_timing("others do it")
+    latency_of_run.beside_dense(ended, record := record_of(run), baseline, log.say)
+    expected = round(model_size.latency_of(ended.student, device), 4)
+    assert (record["latency"]["measured_ms"], record["latency"]["note"]) == (None, "not measured: others do it")
+    assert record["latency"]["predicted_ms"]["final"] == expected
+    assert record["latency"]["predicted_ms_by_part"]
+
+
 def test_a_profile_that_is_missing_is_refused_before_the_run(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(PruneError, match=r"prune_profile=nothing.json: there is no such file"):
         train(tiny_data, tmp_path, epochs=2, prune_latency="80%", prune_profile="nothing.json")

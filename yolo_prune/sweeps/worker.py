@@ -122,6 +122,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train a point with the host's own command, or go on where it was killed."""
     from yolo_prune import _startup, install
     from yolo_prune.host import atomic_saving, canvases, checkpoint, console
+    from yolo_prune.training import latency_of_run
 
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
@@ -134,6 +135,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         install.require_supported()
         atomic_saving.protect_all()  # as those of the points that prune are
         canvases.mix_in_all()  # as the points that prune do, or these would be chosen by luck with a frame
+        latency_of_run.leave_timing("the models of a sweep are timed, or predicted, together at its end")
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()
     best = run / "weights" / "best.pt"

@@ -27,6 +27,7 @@ from yolo_prune.training import kept_model
 
 _PROFILE, _DENSE = "device.json", "dense.pt"  # in the run's folder `pruning`
 _USE = "beside which the trained model is timed"
+_not_timed: list[str] = []  # the reason why no run of this process times its best.pt, where there is one
 
 
 def profile_of_run(run: Run, model: nn.Module, recipe: Recipe, say: Callable[[str], None]) -> Profile | None:
@@ -66,6 +67,11 @@ def plan_timer(run: Run, recipe: Recipe, baseline: Baseline) -> plan_timers.Plan
     )
 
 
+def leave_timing(why: str) -> None:
+    """Let no run of this process time its best.pt at its end. why: what its record notes in place of figures."""
+    _not_timed[:] = [why]
+
+
 def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Callable[[str], None]) -> None:
     """At the end of a run that aimed at a device: say what came of the bound; on that device time best.pt, too.
 
@@ -81,6 +87,8 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
         predicted = model_size.latency_of(pruned, device)
         dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
         by_part = [latency_by_part(one, device) for one in (dense, pruned)]
+        if _not_timed:
+            raise PruneError(_not_timed[0])
         measured, note = latency.timed(device, lambda: profile.time_side_by_side(dense, pruned, device))
     except (PruneError, OSError, RuntimeError) as error:
         note = f"not measured: {error}"
