@@ -150,7 +150,7 @@ _SWEEP = Help(
         "importance": ("obdc,l2", "importances, each with each bound"),
         "baselines": ("yolo11n.pt", "other models, trained for as long: a .pt, published weights, or a yaml"),
         "teacher": ("True", "train each of these a second time with the model as teacher"),
-        "imgsz": ("640,512", "image sizes, each for every model; others are compared with the one it was trained at"),
+        "imgsz": ("640,512", "image sizes, each for every model; all is compared with the model at its own"),
         "quantize": ("8", "8 adds INT8 of everything, 16 adds FP16"),
         "format": ("onnx", "the runtime of all, default onnx: openvino, ncnn, mnn, litert, torchscript, engine"),
         "profile": ("device.json", "of another device, one for each image size: milliseconds are predicted"),

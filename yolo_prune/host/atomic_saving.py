@@ -3,8 +3,7 @@
 
 The host writes its checkpoints in place (8.4.190, engine/trainer.py: `save_model` and `final_eval`). For a run that
 prunes, and for the others of a sweep (`protect_all`), both write beside first: one trainer object is given its own
-`save_model` and `final_eval`.
-What is kept beside last.pt for a resume is there before it: see `Companion`.
+`save_model` and `final_eval`. What is kept beside last.pt for a resume is there before it: see `Companion`.
 
 What goes into them beside the host's own: training/last_checkpoint.py.
 """
@@ -18,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ultralytics.utils import RANK
+from ultralytics.utils import RANK, torch_utils
 from ultralytics.utils.callbacks import base
-from ultralytics.utils.torch_utils import strip_optimizer
 
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
@@ -146,8 +144,8 @@ def strip_of_killed(last: Path, best: Path) -> None:
     Raises:
         PruneError: one cannot be written; the old file stands.
     """
-    ended = _strip_whole(strip_optimizer, last)
-    _strip_whole(strip_optimizer, best, updates={"train_results": ended.get("train_results")})
+    ended = _strip_whole(torch_utils.strip_optimizer, last)
+    _strip_whole(torch_utils.strip_optimizer, best, updates={"train_results": ended.get("train_results")})
 
 
 class _Nothing:
