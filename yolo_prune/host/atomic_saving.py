@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ultralytics.utils import RANK, torch_utils
-from ultralytics.utils.callbacks import base
 
 from yolo_prune import files, log
 from yolo_prune.errors import PruneError
+from yolo_prune.host import every_training
 from yolo_prune.host.run import Run
 
 _TEMPORARY = ".saving-"  # begins the name of the folder that half-written checkpoints stand in
@@ -160,8 +160,7 @@ class _Nothing:
 
 def protect_all() -> None:
     """Protect every training of this process, those that do not prune among them, which nobody else protects."""
-    if _protect_other not in base.default_callbacks["on_train_start"]:
-        base.default_callbacks["on_train_start"].append(_protect_other)
+    every_training.add("on_train_start", _protect_other)
 
 
 def _protect_other(trainer: Any) -> None:
