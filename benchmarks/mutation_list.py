@@ -364,7 +364,7 @@ MUTATIONS = (
     ),
     Mutation(
         "after_the_cut",
-        "recipe.frames and session.done > 0",
+        "recipe.frames and cut",
         "recipe.frames",
         ("after_the_cut::test_a_run_that_went_back_to_the_dense_model_steps_as_the_host_does",),
     ),

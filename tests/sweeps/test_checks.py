@@ -132,6 +132,18 @@ def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Reque
         checks.check(replace(one, settings={"single_cls": False}))
 
 
+def test_what_is_not_cut_is_trained_as_the_first_of_the_cuts_is_after_it(tmp_path: Path, asked: Request) -> None:
+    request = replace(asked, settings={"prune_ema": 0.2}, baselines=("yolov8n.yaml",))
+    checked = checks.check(request)
+    told = {point.kind: job._job(checked, point, tmp_path, "trained") for point in points.of(checked.request)}
+    cut = told["pruned"]["cut"]
+    assert cut["prune_ema"] == 0.2
+    assert [told[kind]["trained_as"] for kind in ("dense", "baseline", "pruned")] == [cut, cut, None]
+    none = replace(checked, request=replace(checked.request, bounds=()))
+    (dense, *_) = points.of(none.request)
+    assert job._job(none, dense, tmp_path, "trained")["trained_as"] is None, "it has nothing to be compared with"
+
+
 def test_cuts_of_another_version_by_other_arguments_are_not_mixed_with_those_of_this_one(tmp_path: Path) -> None:
     request = replace(
         read(profile="board.json", flops="50%", out=str(tmp_path)), imgsz=(64,), profile_at={64: "b.json"}

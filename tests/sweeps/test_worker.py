@@ -28,6 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(folder: Path, **more: Any) -> dict[str, Any]:
     """What a worker is told."""
     plain = {"folder": str(folder), "name": "a", "imgsz": 64, "safe": True, "cut": None, "measured": False}
+    plain["trained_as"] = None
     return {**plain, "data": "none.yaml", "val": {}, "device": "cpu", "words": ["model=a.pt", "epochs=3"], **more}
 
 

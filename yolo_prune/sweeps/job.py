@@ -130,6 +130,7 @@ def _job(checked: Checked, point: Point, folder: Path, stage: str) -> Job:
         "data": request.data,
         "imgsz": point.imgsz,
         "cut": None if point.cut is None else dict(point.cut),
+        "trained_as": None if point.cut is not None else points.first_cut(request, point.imgsz),
         "measured": point.model in checked.measured,
         "val": val,
         "safe": request.safe,

@@ -96,6 +96,11 @@ def _told_apart(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def first_cut(request: Request, imgsz: int) -> dict[str, Any] | None:
+    """The arguments of the first of the cuts, as which what is not cut is trained; None where nothing is cut."""
+    return next((arguments for _, _, arguments in cuts(request, imgsz)), None)
+
+
 def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
     """Every way in which the model is cut: a short name, words for a table, and the arguments of `yolo train`."""
     ways = []

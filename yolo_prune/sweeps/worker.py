@@ -122,7 +122,8 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train a point with the host's own command, or go on where it was killed."""
     from yolo_prune import _startup, install
     from yolo_prune.host import atomic_saving, canvases, checkpoint, console
-    from yolo_prune.training import latency_of_run
+    from yolo_prune.recipe.arguments import from_arguments
+    from yolo_prune.training import dense_alike, latency_of_run
 
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
@@ -135,6 +136,9 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         install.require_supported()
         atomic_saving.protect_all()  # as those of the points that prune are
         canvases.mix_in_all()  # as the points that prune do, or these would be chosen by luck with a frame
+        recipe = from_arguments(job["trained_as"] or {})
+        if recipe is not None:
+            dense_alike.train_all_as(recipe)  # with as many steps, as long an average, and in frames
         latency_of_run.leave_timing("the models of a sweep are timed, or predicted, together at its end")
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()
