@@ -17,7 +17,7 @@ from tests.helpers.drawing import drawn
 from tests.helpers.oracle import lively
 from tests.helpers.untrained import QUICK, SIDE
 from yolo_prune.errors import PruneError, VerifyError
-from yolo_prune.export import artifact_files, job
+from yolo_prune.export import artifact_files, job, variants
 from yolo_prune.host import exporter
 from yolo_prune.recipe import formats
 
@@ -72,6 +72,20 @@ def test_what_cannot_be_made_here_is_named(everything: tuple[Path, Any]) -> None
     if not formats.missing("ncnn"):
         assert told["skipped"]["ncnn int8"] == "format=ncnn has no INT8 in ultralytics: left out"
     assert told["passed"]
+
+
+def test_a_gpu_without_tensorrt_leaves_the_engine_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "tensorrt" else name)
+    made, skipped = variants.possible(["engine"], ["fp32", "fp16"])
+    assert made == []
+    assert list(skipped) == ["engine"]
+    assert (
+        "format=engine is not made here: it needs tensorrt (pip install tensorrt). ONNX is exported"
+        in (skipped["engine"])
+    )
+    monkeypatch.setattr(formats, "find_spec", lambda name: name)
+    assert variants.possible(["engine"], ["fp32", "fp16"]) == ([("engine", "fp32"), ("engine", "fp16")], {})
 
 
 def test_the_picture_shows_every_model(everything: tuple[Path, Any]) -> None:

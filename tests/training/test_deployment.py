@@ -104,6 +104,17 @@ def test_what_is_missing_is_said_before_the_first_epoch(
     )
 
 
+def test_an_engine_of_the_device_needs_its_onnx_file_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name in ("tensorrt", "onnxslim") else name)
+    wanted: Any = SimpleNamespace(deploy=("engine",))
+    with caplog.at_level(logging.WARNING, "ultralytics"):
+        deployment.say_missing(wanted, "fp16")
+    (record,) = caplog.records
+    assert "prune_deploy=engine in fp16 needs onnxslim, or is left out" in record.message
+
+
 @pytest.mark.parametrize("device", ["0,1", [0, 1]])
 def test_on_several_devices_it_is_refused_before_an_epoch(device: object, recipe: Path) -> None:
     """The first process would wait for the others in its validation of an artifact, and they have ended."""

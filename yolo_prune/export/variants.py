@@ -39,6 +39,16 @@ def precisions_of(quantize: object, data: object) -> list[str]:
     return ["fp32", formats.QUANTIZE[int(str(quantize))]]
 
 
+def elsewhere(kind: str) -> str | None:
+    """Why an engine is not built on this machine; None where it is, and for formats that need no GPU."""
+    if not formats.FORMATS[kind].gpu:
+        return None
+    if not torch.cuda.is_available():
+        return "an engine is built on the NVIDIA GPU that it will run on"
+    packages = formats.missing(kind)
+    return f"it needs {', '.join(packages)} (pip install {' '.join(packages)})" if packages else None
+
+
 def possible(kinds: list[str], precisions: list[str]) -> tuple[list[Variant], dict[str, str]]:
     """What can be made here, as (format, precision), and of what cannot, why.
 
@@ -48,10 +58,11 @@ def possible(kinds: list[str], precisions: list[str]) -> tuple[list[Variant], di
     variants: list[Variant] = []
     skipped: dict[str, str] = {}
     for kind in kinds:
-        if formats.FORMATS[kind].gpu and not torch.cuda.is_available():
+        reason = elsewhere(kind)
+        if reason is not None:
             skipped[kind] = (
-                f"format={kind} is not made here: an engine is built on the NVIDIA GPU that it will run on. ONNX is "
-                "exported, and a program beside it that builds and times the engine there"
+                f"format={kind} is not made here: {reason}. ONNX is exported, and a program beside it that builds and "
+                "times the engine on the device"
             )
             continue
         for precision in precisions:

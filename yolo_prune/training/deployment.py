@@ -13,7 +13,7 @@ from typing import Any
 
 from yolo_prune import log
 from yolo_prune.errors import HostError, NoisyError, PruneError
-from yolo_prune.export import job
+from yolo_prune.export import job, variants
 from yolo_prune.host import checkpoint
 from yolo_prune.host.run import Run
 from yolo_prune.recipe import formats
@@ -63,7 +63,8 @@ def say_missing(recipe: Recipe, precision: str) -> None:
     for kind in recipe.deploy:
         entry = formats.FORMATS[kind]
         in_it = precision if precision in entry.precisions else "fp32"
-        packages = [] if entry.gpu else formats.missing(kind, in_it)
+        # An engine that is built on the device needs its ONNX file here.
+        packages = formats.missing(kind, in_it) if variants.elsewhere(kind) is None else formats.missing("onnx")
         if packages:
             log.warn(
                 f"prune_deploy={kind} in {in_it} needs {', '.join(packages)}, or is left out at the end of this run: "
