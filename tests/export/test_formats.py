@@ -67,6 +67,7 @@ def test_int8_stands_beside_fp32(everything: tuple[Path, Any]) -> None:
 def test_what_cannot_be_made_here_is_named(everything: tuple[Path, Any]) -> None:
     _, told = everything
     assert "NVIDIA GPU" in told["skipped"]["engine"]
+    assert "yolo export model=best.pt format=engine quantize=8 data=my.yaml" in told["skipped"]["engine int8"]
     assert told["tensorrt"] == "best-tensorrt.py"
     assert (everything[0] / "best-tensorrt.py").is_file()
     if not formats.missing("ncnn"):
@@ -79,6 +80,8 @@ def test_a_gpu_without_tensorrt_leaves_the_engine_to_the_device(monkeypatch: pyt
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "tensorrt" else name)
     made, skipped = variants.possible(["engine"], ["fp32", "fp16"])
     assert made == []
+    assert list(variants.possible(["engine"], ["fp32", "int8"])[1]) == ["engine", "engine int8"]
+    assert list(variants.possible(["engine"], ["fp32", "int8"], trained=True)[1]) == ["engine"]
     assert list(skipped) == ["engine"]
     assert (
         "format=engine is not made here: it needs tensorrt (pip install tensorrt). ONNX is exported"

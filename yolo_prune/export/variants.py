@@ -49,8 +49,12 @@ def elsewhere(kind: str) -> str | None:
     return f"it needs {', '.join(packages)} (pip install {' '.join(packages)})" if packages else None
 
 
-def possible(kinds: list[str], precisions: list[str]) -> tuple[list[Variant], dict[str, str]]:
+def possible(kinds: list[str], precisions: list[str], trained: bool = False) -> tuple[list[Variant], dict[str, str]]:
     """What can be made here, as (format, precision), and of what cannot, why.
+
+    Args:
+        kinds: names in formats.FORMATS. precisions: of `precisions_of`. trained: whether INT8 is what a training with
+            quantize=8 learned, which the ONNX file of an engine carries.
 
     Raises:
         PruneError: nothing can.
@@ -64,6 +68,11 @@ def possible(kinds: list[str], precisions: list[str]) -> tuple[list[Variant], di
                 f"format={kind} is not made here: {reason}. ONNX is exported, and a program beside it that builds and "
                 "times the engine on the device"
             )
+            if "int8" in precisions and not trained:
+                skipped[f"{kind} int8"] = (
+                    f"format={kind} has no INT8 here: that program builds FP16. On the device the host calibrates it, "
+                    f"yolo export model=best.pt format={kind} quantize=8 data=my.yaml, or train it in: prune_qat=5"
+                )
             continue
         for precision in precisions:
             packages = formats.missing(kind, precision)
@@ -103,7 +112,7 @@ def possible_of_trained(
     if not able:
         names = " and ".join(name for name, one in formats.FORMATS.items() if one.trained)
         raise PruneError(f"format={','.join(kinds)}: {model} was trained with quantize=8, which only {names} can hold")
-    variants, skipped = possible(able, ["fp32", "int8"] if with_fp32 else ["int8"])
+    variants, skipped = possible(able, ["fp32", "int8"] if with_fp32 else ["int8"], trained=True)
     for kind in kinds:
         if kind not in able:
             skipped[kind] = f"format={kind} cannot hold what a training with quantize=8 learned: left out"
