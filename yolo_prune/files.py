@@ -201,6 +201,13 @@ def named_by(error: OSError) -> Path | None:
     return None if name is None or isinstance(name, int) else Path(os.fsdecode(name))
 
 
+def named_in(folder: Path, error: OSError) -> Path | None:
+    """The same where it is that folder, or lies in it; else None: the error is of something else."""
+    name = named_by(error)
+    place = Path(os.path.realpath(name or ""))
+    return name if Path(os.path.realpath(folder)) in (place, *place.parents) else None
+
+
 def reason(error: BaseException) -> str:
     """What the system says, without the number and the names, in one line."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__).partition("\n")[0]

@@ -94,3 +94,12 @@ def test_the_installed_openvino_says_what_it_computes_in() -> None:
     line = runtimes.other_than_fp32("openvino", "fp32")
     able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (line is not None and "OpenVINO computes in bf16" in line) == able
+
+
+@pytest.mark.parametrize("error", [ImportError("no module"), OSError("libgomp.so.1: cannot open shared object file")])
+def test_a_runtime_that_cannot_be_imported_is_missing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(runtimes, "import_module", fails)
+    assert runtimes.missing("ncnn") == "ncnn"

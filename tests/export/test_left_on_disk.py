@@ -11,8 +11,8 @@ import pytest
 from ultralytics import YOLO
 
 from tests.helpers.untrained import QUICK
-from yolo_prune.errors import PruneError
-from yolo_prune.export import artifact_files, job, results
+from yolo_prune.errors import PruneError, VerifyError
+from yolo_prune.export import artifact_files, compare, job, results
 
 
 def test_an_export_that_dies_leaves_what_was_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +62,36 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypat
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in model.parent.iterdir()) == ["best.onnx", "best.pt", "export.log"]
     assert (model.parent / "best.onnx").read_bytes() == b"an older one"
+
+
+def test_an_error_of_the_system_that_is_of_no_file_of_ours_is_of_its_format_alone(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a library that onnxruntime loads, or of the host's exporter."""
+    missing = OSError("libgomp.so.1: cannot open shared object file")
+    stock = compare.of_artifact
+
+    def of_artifact(file: Path, kind: str, *rest: Any) -> Any:
+        if kind == "onnx":
+            raise missing
+        return stock(file, kind, *rest)
+
+    monkeypatch.setattr(compare, "of_artifact", of_artifact)
+    with pytest.raises(
+        VerifyError, match=r"do not deploy it: onnx fp32: libgomp\.so\.1: cannot open shared object file"
+    ):
+        job.export(model, format="onnx,torchscript", **QUICK)
+    assert (model.parent / "best.torchscript").is_file()
+
+    def dies(*_: Any, **__: Any) -> str:
+        raise missing
+
+    monkeypatch.setattr(YOLO, "export", dies)
+    with pytest.raises(PruneError, match=r"^the export of .*best\.pt failed\. ultralytics .* to onnx: libgomp\.so\.1"):
+        job.export(model, **QUICK)
+    monkeypatch.setattr(job, "_samples", dies)
+    with pytest.raises(PruneError, match=r"^.*best\.pt could not be exported: libgomp\.so\.1"):
+        job.export(model, **QUICK)
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def missing(kind: str) -> str | None:
     module, package = PACKAGES[kind]
     try:
         import_module(module)
-    except ImportError:
+    except (ImportError, OSError):  # OSError: a library that it loads is not there
         return package
     return None
 

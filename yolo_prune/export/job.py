@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from yolo_prune import files, log, scratch
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.export import artifact_files, picture, results, subjects, table, tensorrt_kit, variants, verdict
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
@@ -210,7 +210,10 @@ def _judged(request: Request, safe: bool) -> Outcome:
         with scratch.folder() as place, exporter.restrained(safe), silence.noise_to(request.folder / NOISE):
             outcome = _carry_out(request, place)
     except OSError as error:
-        raise files.cannot_write(files.named_by(error) or request.folder, error) from error
+        ours = files.named_in(request.folder, error)
+        if ours is not None:
+            raise files.cannot_write(ours, error) from error
+        raise PruneError(f"{request.main.path} could not be exported: {first_line(error)}") from error
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
     for result in outcome.results:
@@ -230,8 +233,10 @@ def _carry_out(request: Request, place: Path) -> Outcome:
         _say_stage(stages, number, began)
         try:
             outcome.results += _one_variant(request, outcome, kind, precision, place)
-        except PruneError as error:
-            outcome.failed[f"{kind} {precision}"] = str(error)
+        except (PruneError, OSError) as error:
+            if isinstance(error, OSError) and any(files.named_in(one, error) for one in (request.folder, place)):
+                raise  # a disk that is full, which no other format finds better
+            outcome.failed[f"{kind} {precision}"] = first_line(error)
             log.warn(f"{kind}, {precision} failed; what was wrong is said at the end, and in {request.folder / NOISE}")
     if not any(result.subject is request.main for result in outcome.results):
         raise PruneError(" | ".join(outcome.failed.values()))

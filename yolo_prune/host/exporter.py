@@ -22,7 +22,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, checks
 
-from yolo_prune import scratch
+from yolo_prune import files, scratch
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.model_state import copy_of
 from yolo_prune.host import checkpoint, noise_data, silence
@@ -78,16 +78,16 @@ def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **argum
         The artifact, a file or a folder.
 
     Raises:
-        PruneError: the host could not, in its own words.
+        PruneError: the host could not, in its own words. OSError: a file beside `staged` could not be written.
     """
     options: dict[str, Any] = {"format": kind, "device": 0 if formats.FORMATS[kind].gpu else "cpu"}
     options |= {**_precision(precision), **arguments}
     try:
         with restrained(), silence.quiet(), _untouched(), _without_mnn_log():
             artifact = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
-    except OSError:
-        raise  # a disk without room is not the exporter's fault
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
+        if isinstance(error, OSError) and files.named_in(staged.parent, error):
+            raise  # a disk without room is not the exporter's fault
         words = first_line(error)
         raise PruneError(f"ultralytics could not export the model to {kind}: {words}") from error
     if not artifact.exists():
