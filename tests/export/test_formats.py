@@ -17,7 +17,7 @@ from tests.helpers.drawing import drawn
 from tests.helpers.oracle import lively
 from tests.helpers.untrained import QUICK, SIDE
 from yolo_prune.errors import PruneError, VerifyError
-from yolo_prune.export import artifact_files, job, variants
+from yolo_prune.export import artifact_files, job, results, variants
 from yolo_prune.host import exporter
 from yolo_prune.recipe import formats
 
@@ -73,6 +73,28 @@ def test_what_cannot_be_made_here_is_named(everything: tuple[Path, Any]) -> None
     if not formats.missing("ncnn"):
         assert told["skipped"]["ncnn int8"] == "format=ncnn has no INT8 in ultralytics: left out"
     assert told["passed"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "made", "kind", "precision", "name"),
+    [
+        ("best", "best.onnx", "onnx", "fp32", "best.onnx"),
+        ("best", "best.onnx", "onnx", "fp16", "best_fp16.onnx"),
+        ("best", "best_int8_openvino_model", "openvino", "int8", "best_int8_openvino_model"),
+        ("best_fp16", "best_fp16.onnx", "onnx", "fp32", "best_fp16.onnx"),
+        ("best_fp16", "best_fp16.onnx", "onnx", "fp16", "best_fp16_fp16.onnx"),
+        ("best_int8", "best_int8_int8.onnx", "onnx", "int8", "best_int8_int8.onnx"),
+    ],
+)
+def test_each_precision_has_a_name_of_its_own(stem: str, made: str, kind: str, precision: str, name: str) -> None:
+    assert results.file_name(Path(made), kind, precision, stem) == name
+
+
+def test_a_model_named_after_a_precision_keeps_both_files(checkpoint: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(checkpoint, tmp_path / "best_fp16.pt"))
+    told = job.export(path, format="onnx", quantize=16, **QUICK)
+    assert set(told["artifacts"]) == {"best_fp16.onnx", "best_fp16_fp16.onnx"}
+    assert (tmp_path / "best_fp16.onnx").stat().st_size > 1.5 * (tmp_path / "best_fp16_fp16.onnx").stat().st_size
 
 
 def test_a_gpu_without_tensorrt_leaves_the_engine_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

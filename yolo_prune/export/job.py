@@ -173,7 +173,7 @@ def _request(
             subjects.check_dataset(data, models)
     for kind, precision in chosen:
         suffix = formats.FORMATS[kind].suffix
-        name = results.file_name(Path(main.path.stem + suffix), kind, precision)
+        name = results.file_name(Path(main.path.stem + suffix), kind, precision, main.path.stem)
         artifact_files.require_free(folder / name, not suffix.startswith("."))
     side = subjects.image_side(main, imgsz)
     for words in skipped.values():

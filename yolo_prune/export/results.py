@@ -75,16 +75,16 @@ def make(subject: Subject, kind: str, precision: str, place: Path, arguments: di
         made = exporter.by_host(subject.staged, subject.network, kind, precision, **arguments)
         own = place / f"{subject.role}-{kind}-{precision}"  # two precisions of one format may have one name
         own.mkdir()
-        file = Path(shutil.move(made, own / file_name(made, kind, precision)))
+        file = Path(shutil.move(made, own / file_name(made, kind, precision, subject.staged.stem)))
         return Result(subject, kind, precision, file, round(artifact_files.megabytes(file), 3))
     except PruneError as error:
         raise PruneError(f"the export of {subject.path} failed. {error}") from error
 
 
-def file_name(made: Path, kind: str, precision: str) -> str:
-    """What the host calls an artifact; with the precision where it does not say it."""
+def file_name(made: Path, kind: str, precision: str, stem: str = "") -> str:
+    """What the host calls an artifact; with the precision where it does not say it behind the model's `stem`."""
     suffix = formats.FORMATS[kind].suffix
-    if precision == "fp32" or precision in made.name:
+    if precision == "fp32" or precision in made.name.removeprefix(stem):
         return made.name
     stem = made.name.removesuffix(suffix)
     return f"{stem}_{precision}{suffix}"
