@@ -81,6 +81,12 @@ def make(out: Path | str, *, images: int = 640, val: int = 100, imgsz: int = 128
     return folder / "data.yaml"
 
 
+def is_set(folder: Path) -> bool:
+    """Whether a folder holds a demo set."""
+    data = folder / "data.yaml"
+    return data.is_file() and data.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
+
+
 def _check(**numbers: int) -> None:
     """Refuse numbers that no set can be made of, all at once."""
     ranges = {"images": (1, 100_000), "val": (1, 100_000), "imgsz": (64, 2048), "seed": (0, 2**32 - 1)}
@@ -104,8 +110,7 @@ def _check_folder(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()}
     if not names:
         return
-    data = folder / "data.yaml"
-    if not data.is_file() or not data.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+    if not is_set(folder):
         raise PruneError(
             f"demo data: {folder} is not empty and holds no demo set; give a folder that does not exist yet"
         )

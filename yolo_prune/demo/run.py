@@ -14,12 +14,13 @@ from typing import Any
 from yolo_prune import files, log
 from yolo_prune.demo import dataset
 from yolo_prune.demo.settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
-from yolo_prune.errors import NoisyError, VerifyError
+from yolo_prune.errors import NoisyError, PruneError, VerifyError
 from yolo_prune.export import job
 from yolo_prune.host import yolo_object
 from yolo_prune.recipe import value_checks
 
 STAGES = 4
+RUNS = ("dense", "pruned")  # folders of the two trainings
 _MARK = log.mark("demo:")
 LOSS = 0.05  # of mAP50-95, the most that the pruned model may lose
 
@@ -40,17 +41,18 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
     """
     start = time.perf_counter()
     folder = value_checks.path("out", out, "yolo-prune-demo").resolve()
+    _require_own(folder)
     files.require_folder("out", folder)
     imgsz = int(TRAIN_ARGS["imgsz"])
     _stage(1, f"drawing {IMAGES} training and {VAL_IMAGES} validation images", start)
     data = dataset.make(folder / "data", images=IMAGES, val=VAL_IMAGES, imgsz=imgsz, seed=seed)
     common = {"data": str(data), "project": str(folder), "exist_ok": True, "seed": seed}
     _stage(2, f"training a dense yolov8n from random weights, {TRAIN_ARGS['epochs']} epochs", start)
-    yolo_object.of("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": "dense"})
-    dense = folder / "dense" / "weights" / "best.pt"
+    yolo_object.of("yolov8n.yaml").train(**{**TRAIN_ARGS, **common, "name": RUNS[0]})
+    dense = folder / RUNS[0] / "weights" / "best.pt"
     _stage(3, f"pruning it to half its FLOPs while it trains on, {PRUNE_ARGS['epochs']} epochs", start)
-    yolo_object.of(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": "pruned", "pretrained": True})
-    pruned = folder / "pruned" / "weights" / "best.pt"
+    yolo_object.of(dense).train(**{**TRAIN_ARGS, **PRUNE_ARGS, **common, "name": RUNS[1], "pretrained": True})
+    pruned = folder / RUNS[1] / "weights" / "best.pt"
     _stage(4, "exporting both to ONNX, comparing and timing them", start)
     noisy: NoisyError | None = None
     try:
@@ -62,6 +64,16 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
     if noisy is not None:
         raise noisy
     return result
+
+
+def _require_own(folder: Path) -> None:
+    """Raise PruneError where runs of the user's have the names of the demo's, which would be written over."""
+    taken = [folder / name for name in RUNS if (folder / name).exists()]
+    if taken and not dataset.is_set(folder / "data"):
+        raise PruneError(
+            f"out={folder}: {taken[0]} is there and no demo has made it; name another folder, such as "
+            "out=yolo-prune-demo"
+        )
 
 
 def _stage(number: int, what: str, start: float) -> None:
