@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from yolo_prune.demo import dataset, run
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import HostError, PruneError
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +36,13 @@ def test_runs_that_are_no_demos_are_left_alone(name: str, tmp_path: Path, traine
     with pytest.raises(InterruptedError):
         run.run(out=str(tmp_path))
     assert trained == ["yolov8n.yaml"]
+
+
+def test_a_demo_with_the_plugin_off_is_refused_at_once(
+    tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLO_PRUNE", "0")
+    with pytest.raises(HostError, match=r"^YOLO_PRUNE=0 turns the plugin off: unset it, for the demo prunes"):
+        run.run(out=str(tmp_path / "new"))
+    assert not trained
+    assert not list(tmp_path.iterdir())
