@@ -267,6 +267,10 @@ def test_another_scale_is_another_model_and_a_protected_group_is_not(
         ({"data": "x.yaml", "safe": "no"}, "safe=no: True or False is needed"),
         ({"protect": {0}}, "protect={0}: names or patterns of modules are needed"),
         ({"data": "x.yaml", "images": 0}, "images=0: a whole number of 1 or more"),
+        (
+            {"data": "x.yaml", "importance": "obdc"},
+            "importance=obdc is of gradients, which inspect does not take; known",
+        ),
         ({"data": "x.yaml"}, "data=x.yaml: not a data set that ultralytics can read for detect"),
     ],
 )

@@ -126,7 +126,7 @@ _INSPECT = Help(
         "out": ("sensitivity.json", "the file for prune_sensitivity=; default: beside the model"),
         "images": ("16", "how many training images that is measured on"),
         "imgsz": _IMGSZ,
-        "importance": ("l2", "how channels are scored for it"),
+        "importance": ("l2", "how channels are scored for it: l1, l2, bn, lamp, fpgm, random"),
         "protect": ("backbone,model.22.*", "what a recipe would protect"),
         "safe": _SAFE,
     },

@@ -18,6 +18,7 @@ from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.host import checkpoint, dataset_check, datasets
 from yolo_prune.importance import scoring
+from yolo_prune.importance.gradients import GRADIENT_IMPORTANCES
 from yolo_prune.planning import sensitivity, unmet_requests
 from yolo_prune.recipe import value_checks
 from yolo_prune.report import layer_names, sensitivity_picture, text
@@ -75,12 +76,18 @@ def inspect(
 
 
 def _require_importance(importance: object) -> None:
-    """Raise PruneError unless this names an importance."""
+    """Raise PruneError unless this names an importance that needs no data."""
     if not isinstance(importance, str):
         raise PruneError(
             f"importance={value_checks.shown(importance)}: the name of an importance is needed, such as l2"
         )
     scoring.require(importance)
+    if importance in GRADIENT_IMPORTANCES:
+        rest = ", ".join(name for name in scoring.names() if name not in GRADIENT_IMPORTANCES)
+        raise PruneError(
+            f"importance={importance} is of gradients, which inspect does not take; known here are {rest}, and what "
+            "yolo_prune.register adds in a script"
+        )
 
 
 def layer_rows(graph: ChannelGraph) -> list[dict[str, Any]]:
