@@ -79,9 +79,12 @@ def prune(
     wanted = recipe_of(flops, params, recipe, settings)
     value_checks.whole(imgsz=imgsz)
     value_checks.switch(measure=measure)
-    data = None if data is None else value_checks.path("data", data, "my.yaml")
+    data = None if data is None else value_checks.data_set(data)
     network = yolo_object.network_of(model)
-    _require_prunable(model, network, data)
+    _require_prunable(model, network, data is not None)
+    if data is not None:
+        data = datasets.converted(data)
+        dataset_check.require(network, data)
     imgsz = None if imgsz is None else image_shape.said(network, imgsz)
     batches = _batches(model, network, wanted, data, imgsz, "importance" in settings)
     if not batches and wanted.importance in GRADIENT_IMPORTANCES:
@@ -91,8 +94,8 @@ def prune(
         return _cut(model, network, wanted, data if measure else None, imgsz, batches, back, timed=measure)
 
 
-def _require_prunable(model: Any, network: Any, data: Path | None) -> None:
-    """Raise PruneError where a model cannot be pruned once as it is, or not be measured on `data`."""
+def _require_prunable(model: Any, network: Any, measured: bool) -> None:
+    """Raise PruneError where a model cannot be pruned once as it is, or not be `measured` on data."""
     if not isinstance(network, nn.Module):
         raise PruneError(
             f"prune() wants a YOLO object with PyTorch weights or an nn.Module, given {type(model).__name__}"
@@ -104,17 +107,15 @@ def _require_prunable(model: Any, network: Any, data: Path | None) -> None:
             "from, and train the pruned one with quantize=8"
         )
     trainable_check.require_unfused(network)
-    if data is not None and network is model:
+    if measured and network is model:
         raise PruneError("prune(data=...) measures a YOLO object; pass YOLO('best.pt') instead of its nn.Module")
-    if data is not None:
-        dataset_check.require(network, data)
 
 
 def _cut(
     model: Any,
     network: nn.Module,
     wanted: Recipe,
-    data: Path | None,
+    data: str | None,
     imgsz: int | None,
     batches: Batches,
     back: undo.Undo,
@@ -328,7 +329,7 @@ def _as_typed(words: str) -> str:
 
 
 def _batches(
-    model: Any, network: nn.Module, wanted: Recipe, data: Path | None, imgsz: int | None, insists: bool
+    model: Any, network: nn.Module, wanted: Recipe, data: str | None, imgsz: int | None, insists: bool
 ) -> Batches:
     """Training images by which channels are judged and the cut is made up for; none without a data set, which is said.
 

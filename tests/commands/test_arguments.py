@@ -74,6 +74,14 @@ def test_paths() -> None:
     )
 
 
+def test_data_sets() -> None:
+    for address in ("ul://me/datasets/x", "https://example.com/x.zip?token=a//b"):
+        assert value_checks.data_set(address) == address
+    assert value_checks.data_set(Path("a/my.yaml")) == str(Path("a/my.yaml"))
+    assert value_checks.data_set(2024) == "2024"
+    assert _line(value_checks.data_set, {0}) == "data={0} is no name of a file or folder: write data=my.yaml"
+
+
 def test_whole_numbers() -> None:
     value_checks.whole(imgsz=64, batch=None, threads=np.int64(2))
     for wrong in ("abc", 0, -64, 64.0, True, [64], (64, 64), float("nan")):

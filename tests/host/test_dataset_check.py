@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 import yolo_prune
 from tests.helpers.runs import train
 from tests.helpers.task_data import make
+from tests.helpers.untrained import save
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
 from yolo_prune.errors import PruneError
@@ -232,3 +234,26 @@ def test_for_a_model_of_one_class_all_labels_are_one(task: str, family: Any, fil
         assert set(classes.flatten().tolist()) == {0.0}
     network.args = {"single_cls": False}
     assert set(datasets.read(network, data, 64, 8)[0]["cls"].flatten().tolist()) == {0.0, 1.0}
+
+
+def test_commands_have_the_host_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def convert(data: str) -> Path:
+        given.append(data)
+        return tmp_path / "made.yaml"
+
+    monkeypatch.setattr(datasets.utils, "convert_ndjson_to_yolo_if_needed", convert, raising=False)
+    path = str(save(tmp_path / "best.pt", 0))
+    for call in (inspect, partial(apply, flops="50%"), job.export):
+        with pytest.raises(PruneError, match=r"^data=.*made\.yaml: not a data set that ultralytics can read"):
+            call(path, data="ul://me/datasets/x")
+    assert given == ["ul://me/datasets/x"] * 3
+
+    def fails(data: str) -> None:
+        raise ModuleNotFoundError("No module named 'aiohttp'")
+
+    monkeypatch.setattr(datasets.utils, "convert_ndjson_to_yolo_if_needed", fails)
+    with pytest.raises(PruneError, match=r"^data=my\.ndjson: not a data set .* No module named 'aiohttp'"):
+        datasets.converted("my.ndjson")
+    assert datasets.converted("my.yaml") == "my.yaml"

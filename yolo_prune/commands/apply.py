@@ -39,7 +39,7 @@ def apply(
     target = None if out is None else value_checks.path("out", out, "pruned.pt", (".pt",))
     value_checks.whole(imgsz=imgsz)
     value_checks.switch(safe=safe)
-    data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
+    data = None if data is None else value_checks.data_set(data)
     checkpoint.require_file(source)
     api.recipe_of(flops, params, recipe, settings)  # a wrong argument is refused before anything is loaded
     network, ckpt = checkpoint.load(source, safe=safe)

@@ -58,9 +58,10 @@ def inspect(
     checkpoint.require_supported(network, str(source))
     target = target or source.with_name(f"{source.stem}-sensitivity.json")
     if data is not None:  # minutes of measuring must not be lost for want of a place
-        data = str(value_checks.path("data", data, "my.yaml"))
+        data = value_checks.data_set(data)
         files.require_place("out", target, "sensitivity.json")
         files.require_place("out", target.with_suffix(".png"), "sensitivity.json")
+        data = datasets.converted(data)
         dataset_check.require(network, data, ["train"])
     graph = channel_groups.build(network, patterns)
     unmet_requests.require_protected(graph, patterns)

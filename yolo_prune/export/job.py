@@ -25,7 +25,7 @@ from yolo_prune.export import artifact_files, picture, results, subjects, table,
 from yolo_prune.export.results import Effort, Result
 from yolo_prune.export.subjects import Subject
 from yolo_prune.export.variants import Variant
-from yolo_prune.host import exporter, samples, silence
+from yolo_prune.host import datasets, exporter, samples, silence
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
 from yolo_prune.surgery import widths
@@ -156,7 +156,7 @@ def _request(
     """
     source = value_checks.path("model", model, "best.pt")
     parent = None if dense is None else value_checks.path("dense", dense, "dense.pt")
-    data = None if data is None else str(value_checks.path("data", data, "my.yaml"))
+    data = None if data is None else value_checks.data_set(data)
     out = None if out is None else value_checks.path("out", out, "exported")
     possible = variants.possible(kinds, variants.precisions_of(quantize, data))
     models = [subjects.load(source, None, safe)]
@@ -170,6 +170,7 @@ def _request(
         log.warn(note)
     if data is not None:
         with exporter.restrained():  # reading a data set may make the host want to install what unpacks it
+            data = datasets.converted(data)
             subjects.check_dataset(data, models)
     for kind, precision in chosen:
         suffix = formats.FORMATS[kind].suffix

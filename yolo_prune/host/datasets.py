@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, default_collate
+from ultralytics.data import utils
 from ultralytics.data.augment import classify_transforms
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
@@ -65,6 +66,23 @@ def is_single_class(network: nn.Module) -> bool:
     arguments = getattr(network, "args", None)
     single = arguments.get("single_cls") if isinstance(arguments, dict) else getattr(arguments, "single_cls", False)
     return bool(single)
+
+
+def converted(data: str) -> str:
+    """A data set as the host reads it: of what `is_converted` says the data set that it makes, all else as it is.
+
+    Raises:
+        PruneError: it cannot be made.
+    """
+    convert = getattr(utils, "convert_ndjson_to_yolo_if_needed", None)  # 8.4.0 has none
+    if convert is None or not is_converted(data):
+        return data
+    try:
+        return str(convert(data))
+    except Exception as error:  # of the network, of the file, or of a package that is missing
+        raise PruneError(
+            f"data={data}: not a data set that ultralytics can read. {error_text.quoted(error)}"
+        ) from error
 
 
 def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:

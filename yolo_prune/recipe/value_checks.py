@@ -43,6 +43,15 @@ def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -
     return place
 
 
+def data_set(given: object) -> str:
+    """What the host's data= takes: the name of a file or folder, or an address, which stays as it is.
+
+    Raises:
+        PruneError: it is neither.
+    """
+    return given if isinstance(given, str) and "://" in given else str(path("data", given, "my.yaml"))
+
+
 def whole(**given: object) -> None:
     """Raise PruneError unless all are whole numbers of 1 or more, and none absurd. None is not given."""
     given = {name: value for name, value in given.items() if value is not None}
