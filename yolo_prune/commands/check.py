@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -44,9 +45,16 @@ def check() -> int:
     print(f"{'hook':16}{words}")
     yolo = shutil.which("yolo")
     print(f"{'yolo command':16}{yolo or 'not on PATH: use `yolo-prune train ...`'}")
-    if yolo and Path(yolo).parent.resolve() != Path(sys.executable).parent.resolve():
+    if yolo and not _is_of_this_environment(Path(yolo)):
         print(f"{'':16}of another environment than this one: activate this one, or use `yolo-prune train ...`")
     return 0 if good and live else 1
+
+
+def _is_of_this_environment(script: Path) -> bool:
+    """Whether a script lies where this Python installs them, for all users or, with pip's --user, for one."""
+    user = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
+    folders = (sysconfig.get_path("scripts"), user, Path(sys.executable).parent)
+    return script.parent.resolve() in [Path(folder).resolve() for folder in folders]
 
 
 def _check_host() -> bool:
