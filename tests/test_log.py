@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from yolo_prune import log
+from yolo_prune import cli, log
 
 
 @pytest.mark.parametrize(
@@ -26,3 +30,23 @@ def test_progress_is_a_line_every_few_seconds_with_the_time_that_is_left(
             clock[0] += seconds
             progress.one()
     assert [message.partition(" ")[2] for message in caplog.messages] == lines
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
+def test_a_command_answers_where_the_host_is_silent(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YOLO_VERBOSE=False makes the level of the host's log, and of its handler, ERROR."""
+    logger, seen = logging.getLogger("ultralytics"), []
+    handler = logging.Handler(level)
+    handler.emit = lambda entry: seen.append(entry.getMessage().rpartition(" ")[2])  # type: ignore[method-assign]
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", level)
+
+    def apply(model: str) -> None:
+        for tell in (log.show, log.say, log.warn, logger.info, logger.error):
+            tell(tell.__name__)
+
+    monkeypatch.setitem(sys.modules, "stand_in", SimpleNamespace(apply=apply))  # type: ignore[arg-type]
+    monkeypatch.setitem(cli._COMMANDS, "apply", ("stand_in", "apply"))
+    assert cli.main(["apply", "model=a.pt"]) == 0
+    assert seen == ["show", "say", "warn", *(["info"] if level == logging.INFO else []), "error"]
+    assert (logger.level, handler.level, logger.filters) == (level, level, [])

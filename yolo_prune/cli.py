@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from yolo_prune import __version__, scratch
+from yolo_prune import __version__, log, scratch
 from yolo_prune.errors import HostError, NoisyError, PruneError, VerifyError
 
 HELP = """\
@@ -127,7 +127,7 @@ def _run(words: list[str]) -> int:
         raise PruneError(_missing(command, missing))
     module, name = _COMMANDS[command]
     function = getattr(importlib.import_module(module), name)
-    with scratch.unwinding():
+    with scratch.unwinding(), log.aloud():
         function(**arguments)
     return 0
 

@@ -20,21 +20,47 @@ def mark(word: str) -> str:
 
 
 _MARK = mark("prune:")
+_OURS = {"of_yolo_prune": True}  # what our entries of the log have
 
 
 def say(line: str) -> None:
     """One line for who watches a run."""
-    _LOGGER.info(f"{_MARK} {line}")
+    _LOGGER.info(f"{_MARK} {line}", extra=_OURS)
 
 
 def warn(line: str) -> None:
     """One line that must not be missed."""
-    _LOGGER.warning(f"{_MARK} {line}")
+    _LOGGER.warning(f"{_MARK} {line}", extra=_OURS)
 
 
 def show(text: str) -> None:
     """A table, or what a command answers, as it stands."""
-    _LOGGER.info(text)
+    _LOGGER.info(text, extra=_OURS)
+
+
+@contextmanager
+def aloud() -> Iterator[None]:
+    """Let our lines through in the block where the host's log is silent, and leave the host's own away.
+
+    YOLO_VERBOSE=False makes it so (8.4.190, utils/__init__.py, `set_logging`): a command would answer nothing.
+    """
+    places: list[logging.Logger | logging.Handler] = [_LOGGER]
+    places += _LOGGER.handlers
+    levels = [one.level for one in places]
+    least = max(levels)
+
+    def ours(entry: logging.LogRecord) -> bool:
+        return entry.levelno >= least or hasattr(entry, *_OURS)
+
+    _LOGGER.addFilter(ours)
+    for one in places:
+        one.setLevel(min(one.level, logging.INFO))
+    try:
+        yield
+    finally:
+        _LOGGER.removeFilter(ours)
+        for one, level in zip(places, levels):  # noqa: B905 (Python 3.8 has no strict)
+            one.setLevel(level)
 
 
 def to_go(began: float, share: float) -> str:
