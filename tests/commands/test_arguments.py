@@ -63,7 +63,11 @@ def test_what_names_something_keeps_its_text(word: str, value: object) -> None:
     assert found == {word.partition("=")[0]: value}
 
 
-def test_paths() -> None:
+def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(Path("/home/me")))
+    assert value_checks.path("model", "~/best.pt", "a.pt") == Path("/home/me/best.pt")
+    assert value_checks.data_set("~/my.yaml") == str(Path("/home/me/my.yaml"))
     assert value_checks.path("out", 2024, "a.pt") == Path("2024")
     assert value_checks.path("out", "a.pt", "b.pt", (".pt",)) == Path("a.pt")
     assert value_checks.path("out", Path("x"), "b.pt") == Path("x")

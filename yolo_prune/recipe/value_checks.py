@@ -25,8 +25,8 @@ def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -
     """A file or folder that the user names.
 
     Args:
-        name: the argument. given: text, a path, or a whole number, whose digits are the name. example: what would be
-            right. suffixes: of which it must have one; none: any will do.
+        name: the argument. given: text, a path, or a whole number, whose digits are the name; a leading ~ is the home
+            folder. example: what would be right. suffixes: of which it must have one; none: any will do.
 
     Raises:
         PruneError: it is none of these, or empty, or has another suffix.
@@ -35,7 +35,7 @@ def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -
         given = shown(given)
     if not isinstance(given, (str, os.PathLike)) or not str(given).strip():
         raise PruneError(f"{name}={shown(given)} is no name of a file or folder: write {name}={example}")
-    place = Path(given)
+    place = Path(os.path.expanduser(given))  # a shell leaves model=~/best.pt as it is
     if suffixes and place.suffix not in suffixes:
         raise PruneError(
             f"{name}={shown(given)}: a file that ends in {' or '.join(suffixes)} is needed, such as {name}={example}"
