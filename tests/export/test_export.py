@@ -273,6 +273,7 @@ def test_a_fault_is_said_once(
         ({"imgsz": [64, 64]}, "imgsz=[64, 64]: a whole number of 1 or more is needed"),
         ({"imgsz": 10**12}, f"imgsz={10**12} is too large: 8192 at most"),
         ({"safe": "no"}, "safe=no: True or False is needed"),
+        ({"workspace": "x"}, "workspace=x: GiB are needed, a number above 0, such as workspace=4"),
         ({"workspace": 4}, "workspace=4: no argument of ultralytics for onnx"),
         ({"formt": "onnx"}, "formt=onnx (did you mean format?): not supported by this version"),
         ({"data": "nowhere.yaml"}, "data=nowhere.yaml: not a data set that ultralytics can read."),
@@ -301,9 +302,12 @@ def test_an_argument_of_one_format_is_left_out_for_the_others(
 
     monkeypatch.setattr(results, "make", make)
     with caplog.at_level("WARNING", logger="ultralytics"), pytest.raises(PruneError, match="no more is looked at"):
-        job.export(model, format="onnx,torchscript", opset=17, dynamic=True, simplify=True, out=tmp_path / "out")
-    assert given == {"onnx": {"opset", "dynamic", "simplify"}, "torchscript": {"dynamic"}}
+        job.export(
+            model, format="onnx,torchscript", opset=17, dynamic=True, simplify=True, fraction=0.5, out=tmp_path / "out"
+        )
+    assert given == {"onnx": {"opset", "dynamic", "simplify", "fraction"}, "torchscript": {"dynamic"}}
     assert "opset=17 is left out for torchscript, which has none" in caplog.text
+    assert "fraction=0.5 is of INT8's calibration: it does nothing without quantize=8" in caplog.text
 
 
 @pytest.mark.parametrize("yaml", ["yolov10n.yaml", "yolo12n.yaml", "yolo26n.yaml"])

@@ -40,9 +40,10 @@ def test_only_one_line_of_a_copy_is_its_own(tmp_path: Path) -> None:
     was, now = (path.read_text(encoding="utf-8").split("\n") for path in (SOURCE, made))
     assert len(was) == len(now)
     assert [a.partition(" = ")[0] for a, b in zip(was, now, strict=True) if a != b] == ["DEFAULTS"]
-    assert tensorrt_kit.write(tmp_path, {"dense": tmp_path / "dense.onnx"}, precision="fp16", sparse=False) == (
-        tmp_path / "dense-tensorrt.py"
-    )
+    only = {"dense": tmp_path / "dense.onnx"}
+    other = tensorrt_kit.write(tmp_path, only, precision="fp16", sparse=False, workspace=1.5)
+    assert other == tmp_path / "dense-tensorrt.py"
+    assert defaults(other)["workspace"] == 1.5
 
 
 @pytest.mark.parametrize(

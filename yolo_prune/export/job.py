@@ -127,7 +127,7 @@ def export(
     kinds = variants.formats_of(format)
     value_checks.whole(imgsz=imgsz, batch=batch, threads=threads, images=images, repeats=repeats, seconds=seconds)
     value_checks.switch(safe=safe)
-    _check_host_arguments(host_args, kinds)
+    _check_host_arguments(host_args, kinds, quantize)
     effort = Effort(batch, threads, images, repeats, seconds)
     request = _request(model, dense, data, out, kinds, quantize, imgsz, effort, safe, host_args)
     outcome = _judged(request, safe)
@@ -285,7 +285,7 @@ def _one_variant(request: Request, outcome: Outcome, kind: str, precision: str, 
         artifact_files.place(made[-1].file, target)
         made[-1].file = target
     if (kind, precision) == request.for_device:
-        outcome.kit = _kit(made, request.folder)
+        outcome.kit = _kit(made, request.folder, request.host_args.get("workspace"))
     return made
 
 
@@ -296,17 +296,21 @@ def _samples(request: Request) -> Samples:
     return samples.from_data(request.main.network, request.data, request.side, request.effort.images)
 
 
-def _kit(made: list[Result], folder: Path) -> Path:
-    """Write the program that builds and times engines of the ONNX files on a device; the dense one goes along."""
+def _kit(made: list[Result], folder: Path, workspace: float | None) -> Path:
+    """Write the program that builds and times engines of the ONNX files on a device; the dense one goes along.
+
+    Args:
+        made: the ONNX files, that of the model last. folder: where they lie. workspace: GiB, where it was asked for.
+    """
     main = made[-1]
     networks = {"pruned": main.file}
     if main.subject.trained_int8:  # its Q/DQ nodes are what TensorRT reads; those that onnxruntime calibrates are not
-        return tensorrt_kit.write(folder, networks, precision="int8", sparse=False)
+        return tensorrt_kit.write(folder, networks, precision="int8", sparse=False, workspace=workspace)
     if made[0] is not main:
         networks["dense"] = folder / f"{main.file.stem}-dense.onnx"
         artifact_files.place(made[0].file, networks["dense"])
     sparse = widths.sparsity(main.subject.network) == "2:4"
-    return tensorrt_kit.write(folder, networks, precision="fp16", sparse=sparse)
+    return tensorrt_kit.write(folder, networks, precision="fp16", sparse=sparse, workspace=workspace)
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
@@ -355,7 +359,7 @@ NOISE = "export.log"  # in the folder of the export: what pnnx, nncf, torch's ex
 # Checks before any work -----------------------------------------------------------------------------------------------
 
 
-def _check_host_arguments(given: dict[str, Any], kinds: list[str]) -> None:
+def _check_host_arguments(given: dict[str, Any], kinds: list[str], quantize: int | None) -> None:
     own = [name for name in signature(export).parameters if name != "host_args"]
     others = [
         f"{name}={value_checks.shown(value)}{value_checks.nearest(name, [*own, *HOST_ARGUMENTS])}"
@@ -367,9 +371,16 @@ def _check_host_arguments(given: dict[str, Any], kinds: list[str]) -> None:
             f"{', '.join(others)}: not supported by this version, which proves artifacts without embedded NMS; "
             f"arguments that are handed to the host's exporter: {', '.join(HOST_ARGUMENTS)}"
         )
+    gib = given.get("workspace")
+    if gib is not None and (isinstance(gib, bool) or not isinstance(gib, (int, float)) or not 0 < gib < 1 << 20):
+        raise PruneError(f"workspace={value_checks.shown(gib)}: GiB are needed, a number above 0, such as workspace=4")
     for name, value in given.items():
         if value == exporter.default(name):
             continue
+        if name == "fraction" and quantize != 8:
+            log.warn(
+                f"fraction={value_checks.shown(value)} is of INT8's calibration: it does nothing without quantize=8"
+            )
         without = [kind for kind in kinds if not exporter.takes(kind, name)]
         if without == kinds:
             raise PruneError(f"{name}={value_checks.shown(value)}: no argument of ultralytics for {', '.join(kinds)}")

@@ -19,7 +19,9 @@ PRECISIONS = ("fp16", "fp32", "int8")
 _LINE = "DEFAULTS = "  # how the line begins that a copy has its own of
 
 
-def write(folder: Path, onnx_files: Mapping[str, Path], *, precision: str, sparse: bool) -> Path:
+def write(
+    folder: Path, onnx_files: Mapping[str, Path], *, precision: str, sparse: bool, workspace: float | None = None
+) -> Path:
     """Write the program that builds, times and compares ONNX files, beside them.
 
     With `sparse` TensorRT may use the sparse tensor cores of a layer if of every four neighbouring weights along its
@@ -30,6 +32,7 @@ def write(folder: Path, onnx_files: Mapping[str, Path], *, precision: str, spars
     Args:
         folder: where the files lie. onnx_files: role ("dense", "pruned") -> file; one of them is enough.
         precision: "fp16", "fp32" or "int8"; "int8" is for files with symmetric Q/DQ nodes. sparse: see above.
+        workspace: GiB that a build may take; None: the program's own default.
 
     Returns:
         The program, named as the pruned file (or else the dense one) with -tensorrt.py instead of its ending.
@@ -43,7 +46,8 @@ def write(folder: Path, onnx_files: Mapping[str, Path], *, precision: str, spars
     _check(precision)
     names = {role: _name(folder, path) for role, path in onnx_files.items()}
     defaults = {role: names.get(role, "") for role in ROLES}
-    values = json.dumps({**defaults, "precision": precision, "sparse": bool(sparse)})
+    more = {} if workspace is None else {"workspace": workspace}
+    values = json.dumps({**defaults, "precision": precision, "sparse": bool(sparse), **more})
     source = (Path(__file__).parent / "on_device" / "tensorrt_compare.py").read_text(encoding="utf-8")
     lines = source.splitlines(keepends=True)
     (at,) = [index for index, line in enumerate(lines) if line.startswith(_LINE)]
