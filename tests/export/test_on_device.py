@@ -71,6 +71,19 @@ def test_what_is_saved_overwrites_no_source(placed: ModuleType, pictures: Path, 
     assert "cannot be written to" in _words(placed, f"source={pictures}", "save=file")
 
 
+def test_a_picture_of_any_name_is_saved(
+    placed: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)  # as on Windows, of a name beyond ASCII
+    name = "Größe.png"
+    source = Path(shutil.copy(pictures / "small.png", tmp_path / name))
+    assert placed.main([f"source={source}", "save=found"]) == 0
+    assert placed.image(tmp_path / "found" / name).shape == placed.image(source).shape
+    (tmp_path / "found" / name).unlink()
+    (tmp_path / "found" / name).mkdir()
+    assert f"{name} cannot be written: Is a directory" in _words(placed, f"source={source}", "save=found")
+
+
 def test_what_is_missing_on_the_device(placed: ModuleType, monkeypatch: pytest.MonkeyPatch, best: Path) -> None:
     folder = Path(placed.__file__ or "").parent
     with monkeypatch.context() as patch:

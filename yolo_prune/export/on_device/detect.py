@@ -292,6 +292,23 @@ def image(path: Path) -> Any:
     return picture
 
 
+def _write_image(path: Path, pixels: Any) -> None:
+    """Write a picture, (height, width, 3), BGR, uint8, in the format that its name says.
+
+    Raises:
+        DeviceError: it cannot be written.
+    """
+    try:
+        good, content = cv2.imencode(path.suffix, pixels)  # cv2.imwrite knows no names beyond ASCII on Windows
+        if good:
+            path.write_bytes(content.tobytes())
+    except (OSError, cv2.error) as error:
+        reason = getattr(error, "strerror", None) or "OpenCV does not write this format"
+        raise DeviceError(f"{path} cannot be written: {reason}") from None
+    if not good:
+        raise DeviceError(f"{path} cannot be written")
+
+
 def _stream(source: str) -> Iterator[Frame]:
     """Yield the frames of a video, or of a camera until it or the user stops."""
     camera = source.isdigit()
@@ -372,8 +389,8 @@ class Keeper:
         self._count += 1
         if frame.moving:
             self._to_film(frame)
-        elif not cv2.imwrite(str(self.folder / frame.name), frame.pixels):
-            raise DeviceError(f"{self.folder / frame.name} cannot be written")
+        else:
+            _write_image(self.folder / frame.name, frame.pixels)
 
     def _to_film(self, frame: Frame) -> None:
         if frame.name != self._filmed:
