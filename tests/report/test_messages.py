@@ -21,7 +21,7 @@ from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, console
 from yolo_prune.host.run import Run
-from yolo_prune.report import messages
+from yolo_prune.report import messages, text
 from yolo_prune.training import run_record
 
 
@@ -65,6 +65,23 @@ def test_the_next_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "data": "my data.yaml",
         "format": "ncnn",
     }
+
+
+@pytest.mark.parametrize(
+    ("system", "folders", "line"),
+    [
+        ("posix", [], "yolo train 'model=my runs/best.pt'"),
+        ("posix", ["/my code", "/b"], "PYTHONPATH='/my code:/b' yolo train 'model=my runs/best.pt'"),
+        ("nt", [], 'yolo train "model=my runs/best.pt"'),
+        ("nt", ["C:\\my code", "D:\\b"], 'set "PYTHONPATH=C:\\my code;D:\\b" && yolo train "model=my runs/best.pt"'),
+    ],
+)
+def test_a_command_is_for_the_shell_of_the_system(
+    system: str, folders: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separator = ";" if system == "nt" else ":"
+    monkeypatch.setattr(text, "os", SimpleNamespace(name=system, pathsep=separator))
+    assert text.command(["yolo", "train", "model=my runs/best.pt"], folders) == line
 
 
 def test_a_model_with_classes_of_the_users_own_needs_trust_and_their_folder(

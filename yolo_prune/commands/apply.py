@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,8 @@ def _show(record: Mapping[str, Any], name: str, target: Path, data: str) -> None
     if removed["blocks"] or removed["heads"]:
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
         log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
-    log.show(f"saved {target}; train it to recover: yolo train {shlex.join([f'model={target}', f'data={data}'])}")
+    train = text.command(["yolo", "train", f"model={target}", f"data={data}"])
+    log.show(f"saved {target}; train it to recover: {train}")
 
 
 def _megabytes(count: int | None) -> str:

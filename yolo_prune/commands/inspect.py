@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -169,7 +168,7 @@ def _sensitivity(
     known = layer_names.places(network, layers.values())
     places = {group: known[layer] for group, layer in layers.items()}
     sensitivity_picture.picture(result, target.with_suffix(".png"), places)
-    word = shlex.quote(f"prune_sensitivity={target}")
+    word = text.command([f"prune_sensitivity={target}"])
     log.show(
         f"saved {target} and {target.with_suffix('.png').name}; spare what is sensitive: yolo train ... "
         f"prune_scope=global {word}"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import yaml
@@ -12,6 +11,7 @@ from yolo_prune import files, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe import value_checks
+from yolo_prune.report import text
 from yolo_prune.surgery import widths
 
 _HEAD = """\
@@ -46,8 +46,8 @@ def write_yaml(model: str, out: str | None = None, safe: bool = True) -> Path:
     except PruneError as error:
         raise PruneError(f"model={model}: {error}") from None
     files.replace(target, _HEAD + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120))
-    words = shlex.join([f"model={target}", f"pretrained={model}"])
-    log.show(f"saved {target}; build it: yolo train {words} data=...")
+    train = text.command(["yolo", "train", f"model={target}", f"pretrained={source}", "data=..."])
+    log.show(f"saved {target}; build it: {train}")
     return target
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,14 +261,9 @@ def what_next(
         kind: the format that it is for. more: words that the command needs as well. folders: of modules of the user's
             own, which the checkpoints hold classes of.
     """
-    words = [f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
+    words = ["yolo-prune", "export", f"model={weights}", *([] if dense is None else [f"dense={dense}"])]
     words += [*([] if data is None else [f"data={data}"]), f"format={kind}", *more]
-    log.say(f"next: {found_in(folders)}yolo-prune export {shlex.join(words)}")
-
-
-def found_in(folders: Sequence[str]) -> str:
-    """What to put before a command so that modules in these folders are found; empty where there are none."""
-    return f"PYTHONPATH={shlex.quote(os.pathsep.join(folders))} " if folders else ""
+    log.say(f"next: {text.command(words, folders)}")
 
 
 def resume_attached(last: Path) -> str:

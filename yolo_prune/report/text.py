@@ -1,9 +1,26 @@
 # yolo-prune, AGPL-3.0 license
-"""Plain text tables for the terminal."""
+"""Plain text for the terminal: tables, and commands to paste into it."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
+
+
+def command(words: Sequence[str], folders: Sequence[str] = ()) -> str:
+    """A command as a shell reads it, on Windows cmd.exe.
+
+    Args:
+        words: the program and its arguments. folders: of modules of the user's own, which it has to find.
+    """
+    windows = os.name == "nt"
+    line = subprocess.list2cmdline(words) if windows else shlex.join(words)
+    if not folders:
+        return line
+    path = os.pathsep.join(folders)
+    return f'set "PYTHONPATH={path}" && {line}' if windows else f"PYTHONPATH={shlex.quote(path)} {line}"
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -13,7 +13,7 @@ from yolo_prune import files, folder_lock, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
-from yolo_prune.report import messages
+from yolo_prune.report import text
 
 _FULL = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room"),
@@ -83,7 +83,7 @@ def _how(run: Run, found: dict[Path, int | None], attached: bool) -> str:
     if last and attached:
         return f"To go on: {messages.resume_attached(run.last)}"
     if last:
-        return f"To go on: {messages.found_in(_folders(run))}yolo train resume model={run.last}"
+        return f"To go on: {text.command(['yolo', 'train', 'resume', f'model={run.last}'], _folders(run))}"
     cut = f". What it had cut by then, untrained, is {run.best}" if best else ""
     return f"No epoch had been saved, so there is nothing to resume: start it again{cut}"
 
