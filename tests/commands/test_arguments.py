@@ -68,6 +68,7 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(Path("/home/me")))
     assert value_checks.path("model", "~/best.pt", "a.pt") == Path("/home/me/best.pt")
     assert value_checks.data_set("~/my.yaml") == str(Path("/home/me/my.yaml"))
+    assert value_checks.path("model", "~\0b", "a.pt") == Path("~\0b")  # no user's home, and no error of looking for it
     assert value_checks.path("out", 2024, "a.pt") == Path("2024")
     assert value_checks.path("out", "a.pt", "b.pt", (".pt",)) == Path("a.pt")
     assert value_checks.path("out", Path("x"), "b.pt") == Path("x")

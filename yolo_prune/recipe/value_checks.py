@@ -35,7 +35,9 @@ def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -
         given = shown(given)
     if not isinstance(given, (str, os.PathLike)) or not str(given).strip():
         raise PruneError(f"{name}={shown(given)} is no name of a file or folder: write {name}={example}")
-    place = Path(os.path.expanduser(given))  # a shell leaves model=~/best.pt as it is
+    place = Path(given)
+    if place.parts[:1] == ("~",):  # a shell leaves model=~/best.pt as it is
+        place = Path(os.path.expanduser(place))
     if suffixes and place.suffix not in suffixes:
         raise PruneError(
             f"{name}={shown(given)}: a file that ends in {' or '.join(suffixes)} is needed, such as {name}={example}"
