@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,8 +18,13 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_prune
 from tests.helpers import custom_blocks
 from tests.helpers.oracle import assert_no_trace, flat, lively, random_plan
+from yolo_prune.allocation.allocate import PrunePlan
+from yolo_prune.cost.model_size import flops_cost, params_cost, size_of
+from yolo_prune.errors import PruneError
 from yolo_prune.graph import blocks, channel_groups
-from yolo_prune.surgery import cut_channels
+from yolo_prune.planning import candidates
+from yolo_prune.planning.baseline import Baseline
+from yolo_prune.surgery import cut_channels, widths
 
 BLOCK = 5  # its place in yaml_with
 
@@ -134,3 +140,48 @@ def test_a_users_own_head_is_no_decoder() -> None:
     assert found.untaught[f"model.{len(model.model) - 1}"] == "Mixing"
     assert {"model.3.conv", "model.6.cv2.conv"} <= set(found.protected)
     check(model, found)
+
+
+@pytest.mark.parametrize("name", ["NoScale", "NoStatistics", "NeitherScaleNorStatistics", "NoShift"])
+def test_a_norm_that_lacks_something_is_counted_cut_and_built_again(name: str) -> None:
+    model = DetectionModel(custom_blocks.yaml_with(name), verbose=False)
+    found = channel_groups.build(model)
+    baseline = Baseline.of(model, found)
+    names = [group.name for group in found.groups if group.name.startswith(f"model.{BLOCK}.")]
+    sizes = {group.name: group.size for group in found.groups}
+    units = candidates.units(found, {n: np.ones(size) for n, size in sizes.items()}, sizes, dict.fromkeys(sizes, 1))
+    counts = np.array([8.0 if set(unit.groups) & set(names) else unit.size for unit in units])
+    expected = [cost(found, units, baseline.size, 1.0)(counts) for cost in (flops_cost, params_cost)]
+    plan = PrunePlan({name: np.arange(8) for name in names})
+    cut_channels.apply(model, found, plan)
+    size = size_of(model)
+    assert names
+    assert expected == pytest.approx([size.flops, size.params], rel=1e-6)
+    widths.stamp(model, found.native)
+    again = DetectionModel(deepcopy(model.yaml), verbose=False)
+    again.load_state_dict(model.state_dict())
+    norm = again.model[BLOCK].bn
+    assert norm.num_features == 8
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(outputs(again, x), outputs(model, x))
+
+
+def test_what_a_block_adds_behind_a_norm_without_scale_and_shift_is_weighed() -> None:
+    model = network(custom_blocks.Keywords)
+    norm = model.model[2].m[0].cv2.bn
+    norm.reset_parameters()
+    share = channel_groups.build(model).blocks[0].share
+    model.model[2].m[0].cv2.bn = nn.BatchNorm2d(norm.num_features, affine=False)
+    assert 0 < share < 1
+    assert channel_groups.build(model).blocks[0].share == pytest.approx(share)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(32, track_running_stats=False), nn.GroupNorm(4, 32)])
+def test_a_norm_that_the_host_cannot_fold_is_refused_before_anything_is_done(norm: nn.Module) -> None:
+    model = network(custom_blocks.Keywords)
+    model.model[BLOCK].a.bn = norm
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    words = rf"model\.{BLOCK}\.a is a Conv whose bn, a {type(norm).__name__}, has no running statistics"
+    with pytest.raises(PruneError, match=words):
+        yolo_prune.prune(model, flops="70%")
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

@@ -25,6 +25,7 @@ def lively(model: nn.Module) -> nn.Module:
     for norm in norms:
         if norm.affine:
             norm.weight.data.uniform_(0.5, 1.5)
+        if norm.bias is not None:
             norm.bias.data.uniform_(-0.5, 0.5)
     for m in model.modules():
         if isinstance(getattr(m, "gamma", None), nn.Parameter):
@@ -41,7 +42,7 @@ def lively(model: nn.Module) -> nn.Module:
         model(torch.rand(4, image_shape.channels(model), side, side, dtype=dtype))
     for norm, was in zip(norms, momentum, strict=True):
         norm.momentum = was
-        if norm.affine:  # else what goes in of a dead channel would not be 0
+        if norm.affine and norm.running_mean is not None:  # else what goes in of a dead channel would not be 0
             norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
     return model.train(training)
 
@@ -86,10 +87,13 @@ def kill(model: nn.Module, found: channel_groups.ChannelGraph, plan: PrunePlan) 
         if group.name not in plan.keep:
             continue
         dropped = np.setdiff1d(np.arange(group.size), plan.keep[group.name])
+        deaf = any(_speaks_of_nothing(modules.get(member.module)) for member in group.members)
         for member in group.members:
+            where = torch.as_tensor(member.positions[np.isin(member.channels, dropped)])
             if member.side == "out":
-                where = torch.as_tensor(member.positions[np.isin(member.channels, dropped)])
                 _silence(model, member.module, modules.get(member.module), where)
+            elif deaf and member.side == "in":
+                modules[member.module].weight.data[:, where] = 0
     for block in found.blocks:
         if block.name in plan.blocks:
             for name in _last_layers(model, block.name):
@@ -129,9 +133,16 @@ def _last_layers(model: nn.Module, name: str) -> list[str]:
     return [f"{name}.{ending}.bn" for ending in endings.get(type(block).__name__, ("cv2",))]
 
 
+def _speaks_of_nothing(module: nn.Module | None) -> bool:
+    """Whether a layer makes something of a 0 that nothing in it turns off: then its readers must not listen."""
+    return isinstance(module, nn.BatchNorm2d) and module.bias is None
+
+
 def _silence(model: nn.Module, name: str, module: nn.Module | None, where: torch.Tensor) -> None:
     if module is None:
         model.get_parameter(name).data[where] = 0
+    elif module.weight is None:
+        return
     elif isinstance(module, nn.ConvTranspose2d):
         module.weight.data[:, where] = 0
     else:

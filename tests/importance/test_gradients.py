@@ -347,3 +347,17 @@ def test_gradients_that_are_no_numbers_are_one_line(tiny_data: Path) -> None:
         network.model[0].conv.weight[0] = float("nan")
     with pytest.raises(PruneError, match="the gradients of this DetectionModel on this data are no finite numbers"):
         calibration.gather(network, channel_groups.build(network), "obdc", batches)
+
+
+@pytest.mark.parametrize("kind", ["taylor", "obdc"])
+def test_a_norm_without_a_shift_speaks_by_its_scale_where_the_readers_are_frozen(kind: str) -> None:
+    model = small()
+    norm = model.model[1].bn
+    norm.register_parameter("bias", None)
+    gates = gradients.Gates(channel_groups.build(model), model, kind)
+    norm.weight.data.uniform_(0.5, 1.5)
+    norm.weight.grad = torch.linspace(1, 2, 32)
+    gates.look()
+    product = (norm.weight.detach() * norm.weight.grad).double().numpy()
+    expected = product if kind == "taylor" else product**2 / 2
+    np.testing.assert_allclose(gates.scores()["model.1.conv"], expected, rtol=1e-5)

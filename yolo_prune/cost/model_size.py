@@ -29,7 +29,7 @@ from yolo_prune.graph.channel_groups import IMAGE, ChannelGraph
 from yolo_prune.graph.residual import ResidualBlock
 from yolo_prune.host import checkpoint, flops
 
-_BATCHNORM_OPS = 4  # multiply-adds a value that thop charges for an affine BatchNorm
+_NORM_OPS = 2  # multiply-adds a value that thop charges for a BatchNorm, and as many for its scale and shift
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def flops_cost(
         graph: the channel groups and layers. units: what allocation decides. size: the host's count of the same model.
         limit: the bound in FLOPs. parts: what may go whole.
     """
-    kernel, single, norm, _ = _kinds(graph)
+    kernel, single, scale, _ = _kinds(graph)
+    norm = _NORM_OPS * (np.array([layer.kind == "norm" for layer in graph.layers]) + scale)
     product = np.array([layer.kind == "product" for layer in graph.layers])
     whole, scaled = (np.array([getattr(layer, name) for layer in graph.layers]) for name in ("area", "scaled"))
     # Hosts count at 640 x 640 or at the smallest image and scale up, and attention's products or not: of the four ways
@@ -132,7 +133,7 @@ def flops_cost(
     ways = [
         _cost("FLOPs", graph, units, size.flops, limit, 2 * kernel * area, 2 * outs * area, parts)
         for area in (whole, scaled)
-        for outs in (single + _BATCHNORM_OPS * norm + product, single + _BATCHNORM_OPS * norm)
+        for outs in (single + norm + product, single + norm)
     ]
     return min(ways, key=lambda cost: abs(cost.fixed))
 
@@ -141,8 +142,8 @@ def params_cost(
     graph: ChannelGraph, units: Sequence[Unit], size: Size, limit: float, parts: Sequence[Part] = ()
 ) -> Cost:
     """Parameters as a function of the units' counts; `limit` is the bound in parameters."""
-    kernel, single, norm, bias = _kinds(graph)
-    return _cost("params", graph, units, size.params, limit, kernel, single + bias + norm, parts)
+    kernel, single, scale, bias = _kinds(graph)
+    return _cost("params", graph, units, size.params, limit, kernel, single + bias + scale, parts)
 
 
 def size_cost(
@@ -227,13 +228,13 @@ def latency_cost(
 
 
 def _kinds(graph: ChannelGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(layers,) each: weights for an output and an input; weights for an output of a depthwise layer; norms; biases."""
+    """(layers,) each: weights for an output and an input; for an output of a depthwise layer; scales; biases."""
     layers = graph.layers
     deep = np.array([layer.kind == "depthwise" for layer in layers])
     kernel = np.array([layer.kernel for layer in layers], dtype=float)
-    norm = np.array([layer.kind == "norm" for layer in layers], dtype=float)
+    scale = np.array([layer.scale for layer in layers], dtype=float)
     bias = np.array([layer.bias for layer in layers], dtype=float)
-    return kernel * ~deep, kernel * deep, norm, bias
+    return kernel * ~deep, kernel * deep, scale, bias
 
 
 def _cost(

@@ -91,6 +91,7 @@ class Layer:
         out, inp: channels. kernel: weights that an output of one channel reads of one input. bias: whether it has one.
         area: places at which its weights are applied in an image of 640 x 640; of a product, multiply-adds a channel.
         scaled: the same for the smallest image that the model takes, scaled to 640 x 640 by its pixels.
+        scale: whether it is a norm with a scale of its own.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Layer:
     bias: bool
     area: float
     scaled: float
+    scale: bool = False
 
     @property
     def weights(self) -> int:
@@ -235,9 +237,9 @@ def _shadow(model: nn.Module) -> nn.Module:
     for block in shadow.modules():
         conv, bn = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None:
-            if not is_layer(conv) or bn.weight is None or conv.out_channels != bn.num_features:
+            if not is_layer(conv) or conv.out_channels != bn.num_features:
                 continue
-            scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
+            scale = (1.0 if bn.weight is None else bn.weight.detach()) / torch.sqrt(bn.running_var + bn.eps)
             conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
     return shadow
 
@@ -369,7 +371,8 @@ def _layers(trace: Trace, shadow: nn.Module) -> tuple[Layer, ...]:
             kind: Literal["conv", "depthwise"] = "depthwise" if deep else "conv"
             layers.append(Layer(name, kind, m.out_channels, m.in_channels, kernel, m.bias is not None, *areas))
         elif isinstance(m, nn.BatchNorm2d):
-            layers.append(Layer(name, "norm", m.num_features, m.num_features, 0, True, *areas))
+            bias, scale = m.bias is not None, m.weight is not None
+            layers.append(Layer(name, "norm", m.num_features, m.num_features, 0, bias, *areas, scale))
     layers += [Layer(n, "vector", len(p), len(p), 0, True, 0.0, 0.0) for n, p in vectors.items()]
     for name, (ids, work) in trace.products.items():
         areas = _at(work, trace.sizes, IMAGE, 2), _at(work, trace.sizes, side, 2) * (IMAGE / side) ** 2

@@ -81,7 +81,10 @@ def _energy(shadow: nn.Module, conv: str) -> float:
     if not isinstance(bn, nn.BatchNorm2d):
         return 1.0
     quantiles = torch.special.ndtri((torch.arange(33, dtype=torch.float64) + 0.5) / 33).float()
-    values = bn.bias.detach()[:, None] + bn.weight.detach().abs()[:, None] * quantiles
+    one = torch.ones(bn.num_features)  # without a scale, and a shift, of its own it is 1, and 0
+    scale = one if bn.weight is None else bn.weight.detach().abs()
+    shift = 0 * one if bn.bias is None else bn.bias.detach()
+    values = shift[:, None] + scale[:, None] * quantiles
     with torch.no_grad():
         values = act(values) if isinstance(act, nn.Module) else values
     return float(values.square().mean())

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv, ConvTranspose
 
 from yolo_prune import files
 from yolo_prune.errors import HostError, PruneError, first_line
@@ -194,7 +195,8 @@ def require_supported(model: nn.Module, path: str) -> None:
         model: a stock model. path: how the user named it.
 
     Raises:
-        PruneError: its class is not one of the host's supported ones (open vocabulary, for example, is not).
+        PruneError: its class is not one of the host's supported ones (open vocabulary, for example, is not), or the
+            host cannot fold one of its norms.
     """
     kind = type(model)
     if kind.__name__ not in _MODELS or not kind.__module__.startswith("ultralytics."):
@@ -202,6 +204,26 @@ def require_supported(model: nn.Module, path: str) -> None:
             f"model={path} is a {kind.__name__}, which this version does not prune; it prunes the stock YOLO models of "
             f"the tasks {', '.join(TASKS)}, and RT-DETR"
         )
+    _require_foldable(model, path)
+
+
+def _require_foldable(model: nn.Module, path: str) -> None:
+    """Raise where the host fails to fold a norm into a convolution, as it does to validate and to export.
+
+    It takes what its own blocks call `bn` for a BatchNorm with running statistics (8.4.190, nn/tasks.py: `fuse`).
+    """
+    for name, block in model.named_modules():
+        norm = getattr(block, "bn", None)
+        if isinstance(block, (Conv, ConvTranspose)) and norm is not None and _statistics(norm) is None:
+            raise PruneError(
+                f"model={path}: {name} is a {type(block).__name__} whose bn, a {type(norm).__name__}, has no running "
+                "statistics: ultralytics cannot fold it into the convolution, and so neither validate nor export the "
+                "model; give it a BatchNorm2d with track_running_stats=True, or make the block an nn.Module of your own"
+            )
+
+
+def _statistics(norm: object) -> object:
+    return getattr(norm, "running_mean", None)
 
 
 def family(model: nn.Module) -> Any:

@@ -213,8 +213,9 @@ class Gates:
         module = self._modules[name]
         product = module.weight.detach().float() * module.weight.grad.float()
         if side == "out":  # a norm: what follows is scaled by its scale and its shift together
-            bias: torch.Tensor = module.bias
-            other = bias.detach().float() * bias.grad.float() if bias.grad is not None else torch.zeros_like(product)
+            bias = module.bias
+            silent = bias is None or bias.grad is None
+            other = torch.zeros_like(product) if silent else bias.detach().float() * bias.grad.float()
             return product**2 + other**2 if self.kind == "obdc" else product + other
         product = product**2 if self.kind == "obdc" else product
         return along(product, _axis(module))

@@ -189,12 +189,13 @@ def _silenced(
     try:
         for name, channels in gone.items():
             for member in members[name]:
-                if member.side != "out":
+                if member.side == "work":
                     continue
                 rows = torch.as_tensor(member.positions[np.isin(member.channels, channels)])
                 module = modules.get(member.module)
-                own = [parameters[member.module]] if module is None else [module.weight, module.bias]
-                axis = 1 if inputs_first(module) else 0
+                reads = member.side == "in"  # a norm without a scale makes something of 0: nobody may read it
+                own = [parameters[member.module]] if module is None else [module.weight, None if reads else module.bias]
+                axis = 1 if inputs_first(module) != reads else 0
                 for tensor in own:
                     if tensor is None:
                         continue

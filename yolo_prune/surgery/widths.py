@@ -194,7 +194,7 @@ def _build(
         if name in of_image:
             wanted[1] = counts[1]
         if wanted != counts:
-            _resize(holder, name, module, wanted)
+            _resize(module, wanted)
             narrowed += isinstance(module, nn.Conv2d)
     for name, size in spec.get("vectors", {}).items():
         block, _, vector = name.rpartition(".")
@@ -315,11 +315,10 @@ def portable(model: nn.Module) -> dict[str, Any]:
     return yaml
 
 
-def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) -> None:
+def _resize(module: nn.Module, counts: list[int]) -> None:
     """Give a layer new counts and fresh weights (they are loaded afterwards)."""
     if isinstance(module, nn.BatchNorm2d):
-        block, _, last = name.rpartition(".")
-        setattr(holder.get_submodule(block), last, nn.BatchNorm2d(counts[0], eps=module.eps, momentum=module.momentum))
+        _resize_norm(module, counts[0])
         return
     out, inp = counts
     if isinstance(module, nn.Linear):
@@ -335,3 +334,15 @@ def _resize(holder: nn.Module, name: str, module: nn.Module, counts: list[int]) 
     if module.bias is not None:
         module.bias = nn.Parameter(torch.empty(out))
     module.reset_parameters()  # type: ignore[operator]
+
+
+def _resize_norm(norm: nn.BatchNorm2d, count: int) -> None:
+    """The same for a BatchNorm, which may be without scale, shift or running statistics and then stays so."""
+    norm.num_features = count
+    held: Any
+    for held in (norm._parameters, norm._buffers):
+        for key, tensor in held.items():
+            if tensor is not None and tensor.ndim:  # the number of batches has no dimension
+                new = torch.empty(count, device=tensor.device, dtype=tensor.dtype)
+                held[key] = nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new
+    norm.reset_parameters()

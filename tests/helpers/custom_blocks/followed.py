@@ -276,3 +276,42 @@ class Checkpointed(Between):
 
     def between(self, y: Tensor) -> Tensor:
         return torch.utils.checkpoint.checkpoint(self.m, y, use_reentrant=False)
+
+
+class NormedBetween(Between):
+    """A BatchNorm that lacks something."""
+
+    def norm(self, c: int) -> nn.BatchNorm2d:
+        raise NotImplementedError
+
+    def make(self, c: int) -> None:
+        self.conv, self.bn, self.act = nn.Conv2d(c, c, 3, padding=1), self.norm(c), nn.SiLU()
+
+    def between(self, y: Tensor) -> Tensor:
+        return y + self.act(self.bn(self.conv(y)))
+
+
+@followed
+class NoScale(NormedBetween):
+    def norm(self, c: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(c, affine=False)
+
+
+@followed
+class NoStatistics(NormedBetween):
+    def norm(self, c: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(c, track_running_stats=False)
+
+
+@followed
+class NeitherScaleNorStatistics(NormedBetween):
+    def norm(self, c: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(c, affine=False, track_running_stats=False)
+
+
+@followed
+class NoShift(NormedBetween):
+    def norm(self, c: int) -> nn.BatchNorm2d:
+        norm = nn.BatchNorm2d(c)
+        norm.register_parameter("bias", None)  # newer torch has an argument for it
+        return norm
