@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +14,16 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
+from tests.helpers import small_models
 from tests.helpers.runs import record_of, train
+from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
-from yolo_prune.errors import PruneError
+from yolo_prune.cost import model_size
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import channel_groups
+from yolo_prune.planning import unmet_requests
+from yolo_prune.surgery import cut_channels
 
 
 def saved(folder: Path, stock: str = "yolov8n.yaml") -> Path:
@@ -125,3 +132,46 @@ def test_prune_beside_resume_is_ignored_and_said(tiny_data: Path, tmp_path: Path
 def _interrupt(trainer: Any) -> None:
     if trainer.epoch == 1:
         raise KeyboardInterrupt
+
+
+def counted_otherwise(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Let the forecast of parameters take channels for so many times dearer than they are."""
+    stock = model_size.params_cost
+
+    def cost(*given: Any) -> Any:
+        right = stock(*given)
+        fixed = given[2].params - factor * (given[2].params - right.fixed)
+        return replace(right, per_pair=factor * right.per_pair, per_output=factor * right.per_output, fixed=fixed)
+
+    monkeypatch.setattr(model_size, "params_cost", cost)
+
+
+def test_a_bound_that_one_cut_has_missed_is_kept_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted_otherwise(monkeypatch, 1.05)
+    cuts: list[PrunePlan] = []
+    stock = cut_channels.apply
+    monkeypatch.setattr(cut_channels, "apply", lambda m, g, plan: cuts.append(plan) or stock(m, g, plan))
+    model = small_models.untrained().model
+    record = yolo_prune.prune(model, params="60%", round=8)
+    tried = len([plan for plan in cuts if plan.keep]) // 2  # each is tried on a copy first
+    assert tried > 1
+    assert record["final"]["params"] == sum(p.numel() for p in model.parameters())
+    assert record["final"]["params"] <= 0.6 * record["baseline"]["params"]
+
+
+def test_a_bound_that_no_cut_keeps_is_said_and_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted_otherwise(monkeypatch, 2.0)
+    model = small_models.untrained().model
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(HostError, match=r"after 3 cuts the model still has \S+ params where at most \S+ params were"):
+        yolo_prune.prune(model, params="60%", round=1)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_a_cut_model_that_is_slower_than_its_plan_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_models.untrained().model
+    baseline = SimpleNamespace(profile="a device")
+    monkeypatch.setattr(model_size, "latency_of", lambda network, profile: 5.0)
+    assert unmet_requests.slower_than_predicted(model, baseline, PrunePlan(predicted=4.99)) == []
+    lines = unmet_requests.slower_than_predicted(model, baseline, PrunePlan(predicted=4.9))
+    assert lines == ["the cut model is predicted at 5 ms, where its plan was at 4.9 ms"]

@@ -133,8 +133,8 @@ def _checked(problem: Problem, scope: str) -> np.ndarray:
     over = [cost for cost in problem.costs if cost(n) > cost.limit * (1 + 1e-9)]
     if over:
         raise PruneError(
-            f"scope {scope!r} keeps {_human(over[0](n), over[0].name)} where the bound of this step is "
-            f"{_human(over[0].limit, over[0].name)}"
+            f"scope {scope!r} keeps {in_words(over[0](n), over[0].name)} where the bound of this step is "
+            f"{in_words(over[0].limit, over[0].name)}"
         )
     return n.astype(float)
 
@@ -144,8 +144,8 @@ def _refuse(units: Sequence[Unit], costs: Sequence[Costing], multiple: int) -> N
     for cost in costs:
         if cost(floor) > cost.limit * (1 + 1e-9):
             raise BoundError(
-                f"the bound of {_human(cost.limit, cost.name)} is out of reach: the narrowest legal widths of this "
-                f"model have {_human(cost(floor), cost.name)}; raise the bound, or lower prune_round or "
+                f"the bound of {in_words(cost.limit, cost.name)} is out of reach: the narrowest legal widths of this "
+                f"model have {in_words(cost(floor), cost.name)}; raise the bound, or lower prune_round or "
                 "prune_min_channels, or raise prune_max_cut. More: yolo-prune help faq"
             )
 
@@ -200,16 +200,16 @@ def _plan(units: Sequence[Unit], counts: np.ndarray, gone: Sequence[Part]) -> Pr
     return PrunePlan(keep, tuple(part.name for part in gone if not part.heads), dropped)
 
 
-def _human(value: float, name: str) -> str:
-    """A cost in words; latency and size have units of their own."""
+def in_words(value: float, name: str, digits: int = 3) -> str:
+    """A cost in words; latency and size have units of their own. digits: that are told."""
     if name == "latency":
-        return f"{value:.3g} ms"
+        return f"{value:.{digits}g} ms"
     if name == "size":
-        return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+        return f"{value / 1e6:.{digits}g} MB" if value >= 1e6 else f"{value / 1e3:.{digits}g} kB"
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
-            return f"{value / scale:.3g}{letter} {name}"
-    return f"{value:.3g} {name}"
+            return f"{value / scale:.{digits}g}{letter} {name}"
+    return f"{value:.{digits}g} {name}"
 
 
 def lowest_counts(sizes: Mapping[str, int], *, min_channels: int, max_cut: float) -> dict[str, int]:

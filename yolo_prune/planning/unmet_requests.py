@@ -7,11 +7,19 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from yolo_prune.allocation.allocate import PrunePlan, in_words
+from yolo_prune.cost import model_size
+from yolo_prune.cost.model_size import Size
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_parts import first_match
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe.settings import Recipe
+
+_DIGITS = 6  # two figures that are told beside each other differ
+_ROUNDING = 0.01  # of a latency, by widths that are rounded where heads go
 
 
 def require_protected(graph: ChannelGraph, patterns: Sequence[str]) -> None:
@@ -64,3 +72,31 @@ def not_removed(recipe: Recipe, baseline: Baseline, removed: Mapping[str, Any]) 
                 why = f"{share:g} of its {there} {what} is less than one, so none may go: raise it"
         lines.append(f"{name}={share:g} removed nothing: {why}")
     return lines
+
+
+def above_bounds(model: nn.Module, size: Size, baseline: Baseline, bounds: Mapping[str, float]) -> str:
+    """Which bounds a cut model is above, in words, by what the host counts; empty where it keeps them.
+
+    Args:
+        size: of the model as it is. baseline: before its first cut. bounds: as of `choice.step_bounds`; latency, which
+            a profile predicts, is not looked at.
+    """
+    figures: dict[str, tuple[str, float]] = {"flops": ("FLOPs", size.flops), "params": ("params", size.params)}
+    if "size" in bounds:
+        figures["size"] = "size", model_size.deployed_size(model, baseline.deployment).bytes or 0
+    over = [(*figures[key], bound) for key, bound in bounds.items() if key in figures]
+    return ", ".join(
+        f"{in_words(value, name, _DIGITS)} where at most {in_words(bound, name, _DIGITS)} were asked for"
+        for name, value, bound in over
+        if value > bound * (1 + 1e-9)
+    )
+
+
+def slower_than_predicted(model: nn.Module, baseline: Baseline, plan: PrunePlan) -> list[str]:
+    """A line where a cut model is predicted slower than its plan was before the cut: a bound may not hold then."""
+    if baseline.profile is None or plan.predicted is None:
+        return []
+    now = model_size.latency_of(model, baseline.profile)
+    if now <= plan.predicted * (1 + _ROUNDING):
+        return []
+    return [f"the cut model is predicted at {now:.3g} ms, where its plan was at {plan.predicted:.3g} ms"]

@@ -21,7 +21,7 @@ from yolo_prune.host.memory import is_out_of_memory
 from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import calibration
 from yolo_prune.importance.gradients import Gates
-from yolo_prune.planning import choice, measured_bound
+from yolo_prune.planning import choice, measured_bound, unmet_requests
 from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.surgery import cut_channels, reconstruct
@@ -134,7 +134,7 @@ def cut_training(
     removed: list[str] = []
     check: measured_bound.Check | None = None
     scored = student_of(ema)
-    bounds, avoid = asked.bounds, asked.avoid
+    avoid = asked.avoid
     untrained = {name for name, value in student_of(model).named_parameters() if not value.requires_grad}
 
     def decide(timed: measured_bound.Timer | None) -> tuple[Any, ...]:
@@ -155,12 +155,10 @@ def cut_training(
         if dropped:
             _say_dropped(type(optimizer).__name__, dropped)
         size = model_size.size_of(scored)
-        figures: dict[str, float] = {"flops": size.flops, "params": size.params}
-        if "size" in bounds:
-            figures["size"] = model_size.deployed_size(scored, asked.baseline.deployment).bytes or 0
-        if all(figures[key] <= bound * (1 + 1e-9) for key, bound in bounds.items() if key in figures):
+        above = unmet_requests.above_bounds(scored, size, asked.baseline, asked.bounds)
+        if not above:
             if images is not None:
                 student_of(model).load_state_dict(scored.state_dict())
             ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
             return graph, removed, check
-    raise HostError(f"this ultralytics counts {size.gflops:.3f} GFLOPs where yolo-prune expected at most {bounds}")
+    raise HostError(f"after 3 cuts the model still has {above}; this ultralytics counts it in another way")
