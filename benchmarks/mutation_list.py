@@ -64,8 +64,8 @@ MUTATIONS = (
     ),
     Mutation(
         "step",
-        "baseline.weights or weights)",
-        "baseline.weights)",
+        "_now_named(baseline.weights, first) or weights)",
+        "_now_named(baseline.weights, first))",
         ("planted::test_the_branch_that_matters_keeps_more_and_the_cut_costs_less",),
     ),
     Mutation(

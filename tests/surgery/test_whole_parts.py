@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,28 @@ def test_several_steps_together_keep_the_limits() -> None:
         gone += plan.blocks
     assert 1 <= len(gone) <= 3
     assert len(set(gone)) == len(gone)
+
+
+def test_what_was_before_the_first_cut_is_known_when_heads_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found, _, _, baseline = prepared("yolo11n.yaml")
+    attention = "model.10.m.0.attn"
+    of_heads = [group for group in found.groups if group.tie and group.tie.startswith("model.10")]
+    keep = {group.name: np.arange(group.size // (4 if group.head is None else 2)) for group in of_heads}
+    keep |= {group.name: np.arange(0) for group in of_heads if group.head is not None and group.head.number == 0}
+    cut_channels.apply(model, found, PrunePlan(keep, (), {attention: (0,)}))
+    baseline = replace(
+        baseline,
+        weights={f"{attention}.qkv.conv[1/4]": 3.0},
+        largest_cuts={f"{attention}.qkv.conv[1/4]": 0.6, f"{attention}.qkv.conv[2/4]": 0.55},
+    )
+    seen: list[Any] = []
+    stock = candidates.units
+    monkeypatch.setattr(candidates, "units", lambda *given: seen.extend(stock(*given)) or seen)
+    wanted = asked(flops="50%", heads=0.5)
+    choice.plan(model, channel_groups.build(model), wanted, baseline, choice.step_bounds(wanted, baseline))
+    keys, values = ([one for one in seen if f"{attention}.qkv.conv[{n}/2]" in one.groups] for n in (1, 2))
+    assert [(one.size, one.original, one.lowest, one.weight) for one in keys] == [(16, 32, 13, 3.0)]
+    assert [(one.size, one.original, one.lowest) for one in values] == [(32, 64, 29)]
 
 
 def test_a_block_that_adds_nothing_goes_first_and_one_that_adds_all_stays() -> None:

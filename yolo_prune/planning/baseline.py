@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -105,6 +106,25 @@ class Baseline:
             fixed=fixed,
         )
 
+    def first_names(self, graph: channel_groups.ChannelGraph) -> dict[str, str]:
+        """Group name -> what it was called before the first cut, the name that `channels` and the like have.
+
+        With fewer heads the parts of an attention's layer are counted anew: of `qkv.conv[3/8]` of four heads, the keys
+        of the second, two heads later `qkv.conv[3/4]` is left. Heads are alike, so that it stands for any of them.
+
+        Args:
+            graph: the groups as they are now.
+        """
+        names = {group.name: group.name for group in graph.groups}
+        for group in graph.groups:
+            attention = "" if group.head is None else group.head.attention
+            now, first = graph.heads.get(attention), self.heads.get(attention)
+            named = _PART.fullmatch(group.name)
+            if named is not None and now and first and now != first:
+                layer, part, count = named.groups()
+                names[group.name] = f"{layer}[{part}/{int(count) // now * first}]"
+        return names
+
     def figures(self) -> dict[str, float]:
         """What bounds are shares of: "flops", "params", with a profile "latency" in ms, "size" in bytes of the file."""
         figures = {"flops": self.size.flops, "params": float(self.size.params)}
@@ -120,6 +140,7 @@ class Baseline:
         return all(value >= figures[key] for key, value in bounds.items())
 
 
+_PART = re.compile(r"(.*)\[(\d+)/(\d+)\]")  # of a layer's outputs: see ChannelGroup.name
 _KEPT = ("channels", "layers", "blocks", "heads", "latency", "weights", "least", "largest_cuts")  # plain as they are
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def units(
         Unit(
             tuple(group.name for group in groups),
             groups[0].size // groups[0].times,
-            original[groups[0].name] // groups[0].times,
+            _original(groups, original),
             max(-(-lowest[group.name] // group.times) for group in groups),
             [scores[group.name] for group in groups],
             tuple(group.times for group in groups),
@@ -42,6 +42,12 @@ def units(
         )
         for groups in together.values()
     ]
+
+
+def _original(groups: Sequence[channel_groups.ChannelGroup], original: Mapping[str, int]) -> int:
+    """The count of a unit before the first cut: of a head, where it has one, for what feeds all of them loses some."""
+    group = next((group for group in groups if group.head is not None), groups[0])
+    return original[group.name] // group.times
 
 
 def _kind(group: channel_groups.ChannelGroup, layers: Mapping[str, channel_groups.Layer]) -> str:

@@ -116,9 +116,10 @@ def plan(
     if scores is None:
         recipe = by_weights(recipe)
         scores = scoring.score(graph, model, recipe.importance)
-    original = {group.name: baseline.channels.get(group.name, group.size) for group in graph.groups}
-    lowest = _lowest(recipe, original, baseline.largest_cuts)
-    cuttable = candidates.units(graph, scores, original, lowest, baseline.weights or weights)
+    first = baseline.first_names(graph)
+    original = {group.name: baseline.channels.get(first[group.name], group.size) for group in graph.groups}
+    lowest = _lowest(recipe, original, _now_named(baseline.largest_cuts, first))
+    cuttable = candidates.units(graph, scores, original, lowest, _now_named(baseline.weights, first) or weights)
     parts = [
         *candidates.heads(cuttable, graph.heads, baseline.heads, recipe.heads),
         *candidates.blocks(graph, recipe.depth),
@@ -148,6 +149,11 @@ def plan(
     now = forecast(np.array([unit.size for unit in cuttable], dtype=float))
     dense = now if baseline.latency is None else min(baseline.latency, now)
     return _not_slower(chosen, dense, allocated, recipe.scope, multiple, math.lcm(multiple, profile.multiple))
+
+
+def _now_named(of_first: Mapping[str, float], first: Mapping[str, str]) -> dict[str, float]:
+    """What is known of groups by their first names, by the names that they have now."""
+    return {now: of_first[name] for now, name in first.items() if name in of_first}
 
 
 def _costs(
