@@ -197,16 +197,29 @@ def test_what_is_frozen_stays_as_it_is() -> None:
 def test_statistics_that_are_not_true_yet_are_not_aimed_at() -> None:
     model = small()
     x = settled(model)
-    assert norm_statistics.are_true(model, x)
+    assert not norm_statistics.untrue(model, x)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.weight.data *= 6  # by these statistics each layer multiplies
-    assert not norm_statistics.are_true(model, x)
+    assert norm_statistics.untrue(model, x)
     weights = [parameter.norm() for parameter in cut(model, "none", x).parameters()]
     mended = [parameter.norm() for parameter in cut(model, "weights", x).parameters()]
     assert max(new / old for new, old in zip(mended, weights, strict=True) if old > 0) < 3
-    assert norm_statistics.are_true(cut(model, "bn", x), x), "those of the images are taken in their place"
+    assert not norm_statistics.untrue(cut(model, "bn", x), x), "those of the images are taken in their place"
+
+
+def test_a_norm_whose_statistics_are_far_is_named_for_all_take_others(caplog: Any) -> None:
+    model: Any = small()
+    x = settled(model)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        cut(model, "weights", x)
+        assert "running statistics" not in caplog.text
+        model.model[4].cv1.bn.running_var.fill_(1e-6)
+        cut(model, "weights", x)
+    said = [line for line in caplog.messages if "running statistics of model.4.cv1.bn" in line]
+    assert len(said) == 1
+    assert "all norms take those of the images" in said[0]
 
 
 def test_fewer_places_than_weights_is_the_same_fit() -> None:

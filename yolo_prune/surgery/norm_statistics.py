@@ -9,7 +9,7 @@ after it they are put where they stand so to the images again. Without a cut tha
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +60,23 @@ def follow(norm: Any, x: torch.Tensor, before: Standing) -> None:
     norm.running_var.copy_((variance + norm.eps) * before.ratio.to(mean.device) - norm.eps).clamp_(min=0)
 
 
-def are_true(model: nn.Module, images: torch.Tensor) -> bool:
-    """Whether what reaches each norm has, by its running statistics, a mean square that is not far from 1."""
-    squares: list[torch.Tensor] = []
+def untrue(model: nn.Module, images: torch.Tensor) -> list[str]:
+    """The norms that read something whose mean square is far from 1 by their running statistics, or no number."""
+    squares: list[tuple[str, torch.Tensor]] = []
 
-    def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        shape = (1, -1, 1, 1)
-        middle, spread = module.running_mean.view(shape), (module.running_var + module.eps).view(shape)
-        squares.append(((inputs[0].detach() - middle) ** 2 / spread).mean())
+    def looking(name: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+        def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            shape = (1, -1, 1, 1)
+            middle, spread = module.running_mean.view(shape), (module.running_var + module.eps).view(shape)
+            squares.append((name, ((inputs[0].detach() - middle) ** 2 / spread).mean()))
 
-    handles = [module.register_forward_pre_hook(look) for module in norms_of(model).values()]
+        return look
+
+    handles = [module.register_forward_pre_hook(looking(name)) for name, module in norms_of(model).items()]
     with removed_after(handles):
         model(images)
-    return not squares or bool(torch.stack(squares).max() < _FAR)
+    far = torch.stack([~(square < _FAR) for _, square in squares]).tolist() if squares else []
+    return list(dict.fromkeys(name for (name, _), is_far in zip(squares, far, strict=True) if is_far))
 
 
 def be_of_images(model: nn.Module, momentum: float, held: Collection[str] = ()) -> None:

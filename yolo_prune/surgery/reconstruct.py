@@ -107,11 +107,13 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
 
     with undisturbed(model), torch.no_grad():
         model.eval()
-        before.true = norm_statistics.are_true(model, images[:_FEW])
+        untrue = norm_statistics.untrue(model, images[:_FEW])
+        before.true = not untrue
         handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
-        if not before.true:  # early in a training: outputs by them would be of no use
-            norm_statistics.be_of_images(model, momentum=0.0)
         norms = norm_statistics.norms_of(model).items()
+        if untrue:  # early in a training: outputs by them would be of no use
+            _say_untrue(untrue, len(norms))
+            norm_statistics.be_of_images(model, momentum=0.0)
         noted = before.true and method != "bias"
         handles += [
             module.register_forward_pre_hook(_norm_hook(name, before, made, calls, noted)) for name, module in norms
@@ -126,6 +128,15 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     for name, mean in means.items():
         before.removed[name] = _output_of_removed_inputs(layers[name], kept[name][1], mean)
     return before
+
+
+def _say_untrue(names: list[str], of: int) -> None:
+    """In the model's order, for what is wrong in one shows in those behind it."""
+    more = f" (and {len(names) - 1} more, of {of})" if len(names) > 1 else ""
+    log.say(
+        f"the running statistics of {names[0]}{more} are far from those of the images, as they are early in a "
+        "training: after this cut all norms take those of the images"
+    )
 
 
 def _norm_hook(name: str, before: DenseOutputs, made: Made, calls: dict[str, int], noted: bool) -> Callable[..., None]:
