@@ -361,3 +361,31 @@ def test_a_norm_without_a_shift_speaks_by_its_scale_where_the_readers_are_frozen
     product = (norm.weight.detach() * norm.weight.grad).double().numpy()
     expected = product if kind == "taylor" else product**2 / 2
     np.testing.assert_allclose(gates.scores()["model.1.conv"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "together"), [(64, 1), (640, 1), (672, 2), (896, 2), (928, 4), (1280, 4), (1920, 8)])
+def test_batches_of_large_images_are_smaller(side: int, together: int) -> None:
+    assert datasets.batches_together(side) == together
+
+
+@pytest.mark.parametrize("kind", ["taylor", "activation"])
+def test_large_images_are_looked_at_few_by_few_and_say_the_same(
+    kind: str, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backward(network: Any, batch: Any) -> None:  # the sum over images, as the host's loss is but for its norming
+        seen.append(len(batch["img"]))
+        network(batch["img"])[0].square().sum().backward()
+
+    monkeypatch.setattr(calibration.loss, "backward", backward)
+    monkeypatch.setattr(gradients, "_PASSES_PER_LOOK", 1)
+    model = small().eval()
+    found = channel_groups.build(model)
+    scores = []
+    for whole in (64, 32):
+        seen: list[int] = []
+        monkeypatch.setattr(datasets, "_WHOLE", whole)
+        scores.append(calibration.gather(model, found, kind, datasets.read(model, tiny_data, 64, 8)))
+        assert seen == ([8] if whole == 64 else [2, 2, 2, 2])
+    for name, values in scores[0].items():
+        np.testing.assert_allclose(scores[1][name], values, rtol=1e-3)
+    assert any(values.any() for values in scores[0].values())

@@ -301,5 +301,5 @@ def test_without_data_one_cut_says_what_it_does_not_do(caplog: pytest.LogCapture
     ("images", "left"), [(64, [0, 1, 2, 3, 4, 5, 6, 7]), (24, [0, 4, 9]), (4, [0]), (999, range(10))]
 )
 def test_fewer_batches_are_spread_evenly(images: int, left: Any) -> None:
-    batches = [{"number": number} for number in range(8 if images == 64 else 10)]
+    batches = [{"number": number, "img": range(8)} for number in range(8 if images == 64 else 10)]
     assert [batch["number"] for batch in datasets.fewer(batches, images)] == list(left)

@@ -29,6 +29,7 @@ from yolo_prune.host import checkpoint, error_text, random_state
 from yolo_prune.host.run import Run
 
 _BATCH = 8
+_WHOLE = 640  # pixels: batches of larger images are smaller, for gradients on one take memory by its pixels
 _PIXELS = 128 * 320 * 320  # of all images together: what one pass of a whole batch may hold in memory, and may take
 _FEWEST, _MOST = 8, 256
 
@@ -36,6 +37,14 @@ _FEWEST, _MOST = 8, 256
 def count(imgsz: int) -> int:
     """How many images of this size are enough, and not too many for memory."""
     return min(max(_PIXELS // imgsz**2, _FEWEST), _MOST)
+
+
+def batches_together(imgsz: int) -> int:
+    """How many batches of images of this size have as many images as one of small images: 1, 2, 4 or 8."""
+    parts = 1
+    while parts < _BATCH and imgsz**2 > parts * _WHOLE**2:
+        parts *= 2
+    return min(parts, _BATCH)
 
 
 def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: str = "train") -> list[dict[str, Any]]:
@@ -51,7 +60,7 @@ def read(network: nn.Module, data: str | Path, imgsz: int, images: int, split: s
     validator = opened(network, data, imgsz)
     dataset = of_split(validator, network, data, split)
     with _one_line(network, data):
-        return [validator.preprocess(batch) for batch in _batches(dataset, images)]
+        return [validator.preprocess(batch) for batch in _batches(dataset, images, imgsz)]
 
 
 def is_converted(data: str | Path) -> bool:
@@ -149,7 +158,7 @@ def of_run(run: Run, images: int) -> list[dict[str, Any]]:
     else:
         raise PruneError(f"a {type(dataset).__name__} gives no images without augmentation")
     with random_state.drawing_apart():
-        batches = _batches(dataset, images)
+        batches = _batches(dataset, images, run.image_size)
     for batch in batches:
         pixels = batch["img"]
         batch["img"] = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
@@ -167,15 +176,15 @@ def pixels(batches: list[dict[str, Any]]) -> torch.Tensor:
 
 def fewer(batches: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
     """Some of the batches, spread evenly, with about so many images at most."""
-    count = min(len(batches), max(1, images // _BATCH))
+    most = max((len(batch["img"]) for batch in batches), default=1)
+    count = min(len(batches), max(1, images // most))
     return [batches[pick] for pick in np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()]
 
 
-def _batches(dataset: Dataset[Any], images: int) -> list[dict[str, Any]]:
+def _batches(dataset: Dataset[Any], images: int, imgsz: int) -> list[dict[str, Any]]:
     """Images spread evenly over a data set, in batches."""
+    size = _BATCH // batches_together(imgsz)
     total = len(dataset)  # type: ignore[arg-type]
     picks = np.unique(np.linspace(0, total - 1, min(images, total)).round().astype(int)).tolist()
     collate = getattr(dataset, "collate_fn", default_collate)
-    return [
-        collate([dataset[pick] for pick in picks[start : start + _BATCH]]) for start in range(0, len(picks), _BATCH)
-    ]
+    return [collate([dataset[pick] for pick in picks[start : start + size]]) for start in range(0, len(picks), size)]

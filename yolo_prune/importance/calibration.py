@@ -15,7 +15,7 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.host import loss
+from yolo_prune.host import datasets, loss
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.importance import gradients
 
@@ -62,12 +62,15 @@ def _gather(copy: Any, graph: ChannelGraph, kind: str, batches: Sequence[Mapping
     with loss.evaluating(copy), torch.enable_grad():
         if kind == "activation":
             seen.attach(None)
-        for batch in batches:
+        copy.zero_grad()
+        for number, batch in enumerate(batches, 1):
             here = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            copy.zero_grad()
             loss.backward(copy, here)
-            if kind != "activation":
-                seen.look()
+            # What batches of large images say is added up: a look is at as many images whatever their size.
+            if number % datasets.batches_together(max(here["img"].shape[-2:])) == 0 or number == len(batches):
+                if kind != "activation":
+                    seen.look()
+                copy.zero_grad()
             progress.one()
         seen.detach()
     if not seen.seen:  # looks with inf or NaN in them are not counted
