@@ -7,6 +7,7 @@ import functools
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.oracle import assert_no_trace, random_plan
+from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph import channel_groups
 from yolo_prune.surgery import cut_channels, widths
 
@@ -93,6 +95,23 @@ def test_a_stamped_yaml_builds_the_same_widths(seed: int, classes: int) -> None:
         assert shape == ((classes, *expected[name][1:]) if name in heads else expected[name]), name
     for block, twin in zip(layers, cut.model, strict=True):
         assert getattr(block, "c", None) == getattr(twin, "c", None)
+
+
+def test_halves_of_one_channel_are_followed_and_keep_their_width() -> None:
+    model, found = lively("n")
+    cut = deepcopy(model)
+    plan = PrunePlan({group.name: np.arange(1) for group in found.groups if group.name.startswith("model.2.")})
+    cut_channels.apply(cut, found, plan)
+    widths.stamp(cut, found.native)
+    again = channel_groups.build(cut)
+    assert again.operations == {}
+    assert "model.2.cv1.conv" not in again.protected
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    assert_no_trace(cut, again, random_plan(again, 1, 0.9), partial(outputs, x=x), 1e-9)
+    widths.stamp(cut, {*again.native, "model.2.cv1.conv"})  # as of a block that is not followed any more
+    rebuilt = DetectionModel(deepcopy(cut.yaml), verbose=False).double().eval()
+    rebuilt.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(outputs(rebuilt, x), outputs(cut, x))
 
 
 def test_every_convolution_is_prunable_or_protected_with_a_reason() -> None:

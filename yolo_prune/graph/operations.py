@@ -242,7 +242,7 @@ def _same_channels(call: Call, dim: int | None = None) -> bool:
 def _split_into_parts(call: Call) -> bool:
     """Parts of a tensor: along the pixels, or along the channels where the block's code finds them after a cut too."""
     tensor, label = call.first
-    seen = [_places(part, label) for part in _again(call, tensor, label)]
+    seen = [_places(part, label) or _alone(part, tensor, label) for part in _again(call, tensor, label)]
     if any(one is None for one in seen):
         return False
     places = [one for one in seen if one is not None]
@@ -262,6 +262,13 @@ def _split_into_parts(call: Call) -> bool:
     if not call.uneven:
         call.trace.equal.append((call.where, [(label.ids[positions], 1) for _, positions in places]))
     return True
+
+
+def _alone(part: torch.Tensor, tensor: torch.Tensor, label: Label) -> tuple[int, np.ndarray] | None:
+    """As `_places`, of a part of one channel, which does not tell where it lies: a split moves no dimension."""
+    if part.ndim != tensor.ndim or part.shape[label.dim] != 1 or not part.numel():
+        return None
+    return label.dim, part.flatten()[:1].numpy()
 
 
 # Moved dimensions -----------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def stamp(
         spec["scale"] = yaml.get("scale")
         yaml["backbone"][0][2] = REFUSAL
     spec["channels"] = image_shape.channels(model)  # of the image; the host overwrites the yaml's by those of the data
+    before = spec.get("widths", {})  # what a width was said of has it, though nothing can be cut of one channel
+    native = {name for name in native if before.get(name, [None])[0] is None}
     spec["widths"] = {}
     for name, module in model.named_modules():
         counts = _counts(module)
