@@ -12,6 +12,7 @@ from torch import nn
 
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph import channel_groups, image_shape
+from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.surgery import cut_channels
 
 
@@ -93,7 +94,8 @@ def kill(model: nn.Module, found: channel_groups.ChannelGraph, plan: PrunePlan) 
             if member.side == "out":
                 _silence(model, member.module, modules.get(member.module), where)
             elif deaf and member.side == "in":
-                modules[member.module].weight.data[:, where] = 0
+                weight = modules[member.module].weight.data
+                weight.index_fill_(0 if inputs_first(modules[member.module]) else 1, where, 0)
     for block in found.blocks:
         if block.name in plan.blocks:
             for name in _last_layers(model, block.name):
@@ -143,7 +145,7 @@ def _silence(model: nn.Module, name: str, module: nn.Module | None, where: torch
         model.get_parameter(name).data[where] = 0
     elif module.weight is None:
         return
-    elif isinstance(module, nn.ConvTranspose2d):
+    elif inputs_first(module):
         module.weight.data[:, where] = 0
     else:
         module.weight.data[where] = 0

@@ -315,3 +315,28 @@ class NoShift(NormedBetween):
         norm = nn.BatchNorm2d(c)
         norm.register_parameter("bias", None)  # newer torch has an argument for it
         return norm
+
+
+@followed
+class Transposed(Between):
+    """Transposed convolutions, of one group and depthwise."""
+
+    def make(self, c: int) -> None:
+        self.up = nn.ConvTranspose2d(c, c // 2, 2, 2)
+        self.deep = nn.ConvTranspose2d(c // 2, c // 2, 2, 2, groups=c // 2)
+        self.mix = Conv(c // 2, c, 4, 4)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.mix(self.deep(self.up(y)))
+
+
+@followed
+class TwiceBesideItself(Between):
+    """A tensor concatenated with itself, added to and multiplied by halves; a convolution run at two places."""
+
+    def make(self, c: int) -> None:
+        self.wide, self.twice, self.mix = Conv(c, 2 * c, 1), Conv(c, c, 3), Conv(2 * c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        one, two = (torch.cat((y, y), 1) + self.wide(y)).chunk(2, 1)
+        return self.mix(torch.cat((self.twice(one), self.twice(one * two)), 1))
