@@ -185,3 +185,20 @@ def test_a_norm_that_the_host_cannot_fold_is_refused_before_anything_is_done(nor
     with pytest.raises(PruneError, match=words):
         yolo_prune.prune(model, flops="70%")
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("block", [custom_blocks.followed.SlopePerChannel, custom_blocks.followed.Transposed])
+def test_a_block_of_one_channel_is_built_again_and_cut_around(block: type[nn.Module]) -> None:
+    model = network(block)
+    found = channel_groups.build(model)
+    plan = PrunePlan({group.name: np.arange(1) for group in found.groups if group.name.startswith(f"model.{BLOCK}.")})
+    assert plan.keep
+    for _ in range(2):
+        cut_channels.apply(model, found, plan)
+        widths.stamp(model, found.native)
+        again = DetectionModel(deepcopy(model.yaml), verbose=False)
+        again.load_state_dict(model.state_dict())
+        x = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(outputs(again, x), outputs(model, x))
+        found = channel_groups.build(model)
+        plan = random_plan(found, 1, 0.8)

@@ -222,13 +222,17 @@ def _runs_as(block: nn.Module, kind: type) -> bool:
     return forward in (kind.forward, getattr(kind, "forward_split", None))  # type: ignore[attr-defined]
 
 
-def vectors(model: nn.Module) -> list[str]:
-    """Full names of a model's parameters that hold one value a channel."""
+def vectors(model: nn.Module, single: bool = False) -> list[str]:
+    """Full names of a model's parameters that hold one value a channel.
+
+    Args:
+        single: whether with those of a single value, which is of one channel that was left, or of all channels alike.
+    """
     return [
         f"{name}.{vector}"
         for name, block in model.named_modules()
         for vector in entry_of(block).vectors
-        if isinstance(getattr(block, vector, None), nn.Parameter) and getattr(block, vector).numel() > 1
+        if isinstance(getattr(block, vector, None), nn.Parameter) and (single or getattr(block, vector).numel() > 1)
     ]
 
 

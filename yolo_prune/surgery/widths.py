@@ -66,7 +66,7 @@ def stamp(
         counts = _counts(module)
         if counts:
             spec["widths"][name] = [None, *counts[1:]] if name in native else counts
-    spec["vectors"] = {name: len(model.get_parameter(name)) for name in blocks.vectors(model)}
+    spec["vectors"] = {name: len(model.get_parameter(name)) for name in blocks.vectors(model, single=True)}
     spec["sizes"] = deepcopy(blocks.sizes(model))
     spec["removed"] = [*spec.get("removed", []), *removed]
     spec["run"] = deepcopy(run)
