@@ -202,3 +202,17 @@ def test_a_block_of_one_channel_is_built_again_and_cut_around(block: type[nn.Mod
         torch.testing.assert_close(outputs(again, x), outputs(model, x))
         found = channel_groups.build(model)
         plan = random_plan(found, 1, 0.8)
+
+
+def test_a_block_that_stands_at_two_places_is_not_removed() -> None:
+    spec = custom_blocks.yaml_with("Keywords")
+    spec["backbone"][2] = [-1, 3, "C2f", [32, True]]
+    spec["backbone"][4] = [-1, 3, "C3", [32, True]]
+    model: Any = DetectionModel(spec, verbose=False)
+    assert {"model.2.m.0", "model.4.m.2"} <= {block.name for block in channel_groups.build(model).blocks}
+    model.model[2].m[1] = model.model[2].m[0]  # what the columns of a third are is not known then, either
+    assert {block.name.rpartition(".m.")[0] for block in channel_groups.build(model).blocks} == {"model.4"}
+    model.model[4].m[1].cv1 = model.model[4].m[0].cv1
+    found = channel_groups.build(model)
+    assert found.blocks == ()
+    check(lively(model.eval()), found)

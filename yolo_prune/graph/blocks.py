@@ -24,6 +24,7 @@ docs/adding-a-block.md walks through a new entry. Read in ultralytics 8.4.190: n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ import numpy as np
 from torch import nn
 from ultralytics.nn.modules import block as host
 
-from yolo_prune.graph.trace import Lesson, Trace, layer
+from yolo_prune.graph.trace import LAYERS, Lesson, Trace, layer
 
 KeptOutputs = Mapping[str, np.ndarray]  # layer's name in its block -> positions of its outputs that were kept
 
@@ -292,14 +293,21 @@ def set_sizes(model: nn.Module, kept: KeptOutputs | None = None) -> None:
 def removable(model: nn.Module) -> list[Removable]:
     """The residual blocks that can be removed whole: entries of a list `m` that fans out, and of any Sequential.
 
-    The layers of the model's own list stay: the host counts them.
+    The layers of the model's own list stay: the host counts them. So do lists with an entry that stands at two places,
+    or that has a layer which does: it is needed at the other.
 
     Args:
         model: a stock model; its layers are `model.model`.
     """
     removable: list[Removable] = []
     taken: set[nn.Module] = {model.model}  # type: ignore[arg-type]
+    # An activation may be one for the whole model (8.4.190, nn/tasks.py: `Conv.default_act`), with a slope of its own.
+    named = model.named_modules(remove_duplicate=False)
+    places = Counter(module for _, module in named if isinstance(module, (*LAYERS, nn.BatchNorm2d)))
     for name, block in model.named_modules():
+        entries = block.m if entry_of(block).concatenates else block
+        if any(places[module] > 1 for module in entries.modules()):
+            continue
         if entry_of(block).concatenates:
             for key, item in block.m.named_children():
                 if _adds(item):
