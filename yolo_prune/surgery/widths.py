@@ -345,6 +345,6 @@ def _resize_norm(norm: nn.BatchNorm2d, count: int) -> None:
     for held in (norm._parameters, norm._buffers):
         for key, tensor in held.items():
             if tensor is not None and tensor.ndim:  # the number of batches has no dimension
-                new = torch.empty(count, device=tensor.device, dtype=tensor.dtype)
+                first = 1.0 if key in ("weight", "running_var") else 0.0
+                new = torch.full((count,), first, device=tensor.device, dtype=tensor.dtype)
                 held[key] = nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new
-    norm.reset_parameters()
