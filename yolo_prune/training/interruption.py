@@ -13,7 +13,7 @@ from yolo_prune import files, folder_lock, log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, foreign_code
 from yolo_prune.host.run import Run
-from yolo_prune.report import text
+from yolo_prune.report import messages, text
 
 _FULL = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room"),
