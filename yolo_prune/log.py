@@ -20,22 +20,22 @@ def mark(word: str) -> str:
 
 
 _MARK = mark("prune:")
-_OURS = {"of_yolo_prune": True}  # what our entries of the log have
+_OURS = "of_yolo_prune"  # an attribute of our entries of the log
 
 
 def say(line: str) -> None:
     """One line for who watches a run."""
-    _LOGGER.info(f"{_MARK} {line}", extra=_OURS)
+    _LOGGER.info(f"{_MARK} {line}", extra={_OURS: True})
 
 
 def warn(line: str) -> None:
     """One line that must not be missed."""
-    _LOGGER.warning(f"{_MARK} {line}", extra=_OURS)
+    _LOGGER.warning(f"{_MARK} {line}", extra={_OURS: True})
 
 
 def show(text: str) -> None:
     """A table, or what a command answers, as it stands."""
-    _LOGGER.info(text, extra=_OURS)
+    _LOGGER.info(text, extra={_OURS: True})
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def aloud() -> Iterator[None]:
     least = max(levels)
 
     def ours(entry: logging.LogRecord) -> bool:
-        return entry.levelno >= least or hasattr(entry, *_OURS)
+        return entry.levelno >= least or hasattr(entry, _OURS)
 
     _LOGGER.addFilter(ours)
     for one in places:
