@@ -22,6 +22,7 @@ from tests.helpers.task_data import make
 from tests.helpers.untrained import save
 from yolo_prune.commands.apply import apply
 from yolo_prune.commands.inspect import inspect
+from yolo_prune.commands.sweep import sweep
 from yolo_prune.errors import PruneError
 from yolo_prune.export import job
 from yolo_prune.host import console, dataset_check, datasets
@@ -245,10 +246,11 @@ def test_commands_have_the_host_make_it(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(datasets.utils, "convert_ndjson_to_yolo_if_needed", convert, raising=False)
     path = str(save(tmp_path / "best.pt", 0))
-    for call in (inspect, partial(apply, flops="50%"), job.export):
+    swept = partial(sweep, flops="50%", epochs=1, out=str(tmp_path / "sweep"))
+    for call in (inspect, partial(apply, flops="50%"), job.export, swept):
         with pytest.raises(PruneError, match=r"^data=.*made\.yaml: not a data set that ultralytics can read"):
             call(path, data="ul://me/datasets/x")
-    assert given == ["ul://me/datasets/x"] * 3
+    assert given == ["ul://me/datasets/x"] * 4
 
     def fails(data: str) -> None:
         raise ModuleNotFoundError("No module named 'aiohttp'")

@@ -61,6 +61,7 @@ def check(request: Request) -> Checked:
         raise PruneError(f"model={request.model} was trained with quantize=8: name the model that it was trained from")
     task = str(getattr(network, "task", "detect"))
     _require_devices(request.devices)
+    request = replace(request, data=datasets.converted(request.data))  # once, and not in each training
     _require_data(network, request)
     request = _with_single_class(network, request)
     request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))

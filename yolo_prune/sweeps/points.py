@@ -9,7 +9,6 @@ A worked example: model=best.pt flops=50% baselines=yolo11n.pt imgsz=640,512 has
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from yolo_prune.errors import RecipeError
 from yolo_prune.recipe.arguments import load
 from yolo_prune.recipe.formats import PROFILED
 from yolo_prune.recipe.settings import OF_TRAINING
+from yolo_prune.report import text
 from yolo_prune.sweeps.request import Request
 
 _HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
@@ -107,13 +107,13 @@ def cuts(request: Request, imgsz: int) -> list[tuple[str, str, dict[str, Any]]]:
     shared = {key: value for key, value in request.settings.items() if key.startswith("prune_")}
     stems = _told_apart(request.recipe)
     for recipe in request.recipe or ("",):
-        for cost, text in request.bounds or ((("", ""),) if request.recipe else ()):
+        for cost, bound in request.bounds or ((("", ""),) if request.recipe else ()):
             for importance in request.importance or ("",):
-                arguments = {"prune": recipe, f"prune_{cost}": text if cost else "", "prune_importance": importance}
+                arguments = {"prune": recipe, f"prune_{cost}": bound if cost else "", "prune_importance": importance}
                 arguments = {key: value for key, value in arguments.items() if value} | shared
                 stem = stems.get(recipe, "")
-                short = "-".join(part for part in (stem, f"{cost}{text.rstrip('%')}", importance) if part)
-                words = " ".join(part for part in (stem, f"{cost}={text}" if cost else "", importance) if part)
+                short = "-".join(part for part in (stem, f"{cost}{bound.rstrip('%')}", importance) if part)
+                words = " ".join(part for part in (stem, f"{cost}={bound}" if cost else "", importance) if part)
                 if cost == "latency" or (imgsz in request.profile_at and _goes_with_the_profile(recipe, request)):
                     arguments["prune_profile"] = profile_of(request, imgsz)
                 elif (cost == "size" or (request.format and not recipe)) and request.kind in PROFILED:
@@ -172,11 +172,11 @@ def _typed(key: str, value: object) -> str:
 def command(point: Point, request: Request) -> str:
     """What a user types to make a point alone; without training, the cut."""
     if request.epochs:
-        return shlex.join(["yolo", "train", *words(point, request)])
+        return text.command(["yolo", "train", *words(point, request)])
     if point.cut is None:
-        return shlex.join(["yolo", "val", f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}"])
+        return text.command(["yolo", "val", f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}"])
     cut = {"recipe" if key == "prune" else key.removeprefix("prune_"): value for key, value in point.cut.items()}
     cut = {key: value for key, value in cut.items() if key not in OF_TRAINING}
     own = [f"{key}={_typed(f'prune_{key}', value)}" for key, value in cut.items()]
     arguments = [f"model={point.model}", f"data={request.data}", f"imgsz={point.imgsz}", *own]
-    return shlex.join(["yolo-prune", "apply", *arguments])
+    return text.command(["yolo-prune", "apply", *arguments])

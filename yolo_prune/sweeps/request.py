@@ -137,7 +137,7 @@ def read(given: Mapping[str, Any], more: Mapping[str, Any]) -> Request:
         raise PruneError("; ".join(faults))
     return Request(
         model=str(value_checks.path("model", given["model"], "best.pt")),
-        data=str(value_checks.path("data", given["data"], "my.yaml")),
+        data=value_checks.data_set(given["data"]),
         epochs=int(given["epochs"]),
         bounds=bounds,
         recipe=texts("recipe", given["recipe"], "balanced"),
