@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import load_checkpoint
 
 from tests.helpers.made_up_device import made_up_once
 from tests.helpers.small_models import untrained
+from tests.helpers.untrained import save
 from yolo_prune import cli
 from yolo_prune.cost import model_size
 from yolo_prune.cost.file_size import Deployment
@@ -74,6 +76,18 @@ def test_a_file_that_was_there_is_replaced_and_said_to_be(tmp_path: Path, caplog
         said.append("best-pruned.pt was there and is replaced" in caplog.text)
         assert "data=..." in caplog.text, "none was given"
     assert said == [False, True]
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_model_of_one_class_is_trained_on_as_it_was(
+    single: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = torch.load(save(tmp_path / "best.pt", 0), weights_only=False)
+    content["model"].args = {"single_cls": single}
+    torch.save(content, tmp_path / "best.pt")
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert cli.main(["apply", f"model={tmp_path / 'best.pt'}", "flops=70%", "importance=l2"]) == 0
+    assert ("data=... single_cls=True" in caplog.text) is single
 
 
 def test_a_size_that_the_model_does_not_take_is_rounded_as_the_host_does_and_said(

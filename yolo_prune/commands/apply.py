@@ -12,7 +12,7 @@ from yolo_prune import api, files, log
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
 from yolo_prune.graph.model_state import copy_of
-from yolo_prune.host import checkpoint, yolo_object
+from yolo_prune.host import checkpoint, datasets, yolo_object
 from yolo_prune.recipe import value_checks
 from yolo_prune.report import text
 
@@ -54,11 +54,13 @@ def apply(
     if target.is_file():
         log.say(f"{target} was there and is replaced; out= names another")
     checkpoint.write(target, copy_of(network), ckpt)
-    _show(record, source.name, target, "..." if data is None else data)
+    of_one_class = ["single_cls=True"] if datasets.is_single_class(network) else []
+    train = ["yolo", "train", f"model={target}", f"data={'...' if data is None else data}", *of_one_class]
+    _show(record, source.name, target, text.command(train))
     return record
 
 
-def _show(record: Mapping[str, Any], name: str, target: Path, data: str) -> None:
+def _show(record: Mapping[str, Any], name: str, target: Path, train: str) -> None:
     """Print the model before and after, what was removed whole, and the command that trains it next."""
     rows = []
     for label, key in ((name, "baseline"), (target.name, "final")):
@@ -83,7 +85,6 @@ def _show(record: Mapping[str, Any], name: str, target: Path, data: str) -> None
     if removed["blocks"] or removed["heads"]:
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
         log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
-    train = text.command(["yolo", "train", f"model={target}", f"data={data}"])
     log.show(f"saved {target}; train it to recover: {train}")
 
 
