@@ -11,6 +11,7 @@ standard library.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
@@ -26,6 +27,7 @@ from typing import BinaryIO
 from yolo_prune.errors import PruneError
 
 _PREFIX = ".yolo-prune-"  # of what stands beside; short, because names may be as long as the file system allows
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _DAY = 24 * 3600  # seconds, after which nobody is still writing
 
 
@@ -201,11 +203,14 @@ def named_by(error: OSError) -> Path | None:
     return None if name is None or isinstance(name, int) else Path(os.fsdecode(name))
 
 
-def named_in(folder: Path, error: OSError) -> Path | None:
-    """The same where it is that folder, or lies in it; else None: the error is of something else."""
+def is_of_writing(error: BaseException, *folders: Path) -> bool:
+    """Whether an error is of a disk, or of a file in these folders; a disk that is full names no file in a write."""
+    if not isinstance(error, OSError):
+        return False
     name = named_by(error)
-    place = Path(os.path.realpath(name or ""))
-    return name if Path(os.path.realpath(folder)) in (place, *place.parents) else None
+    place = None if name is None else Path(os.path.realpath(name))
+    ours = place and any(Path(os.path.realpath(folder)) in (place, *place.parents) for folder in folders)
+    return bool(ours) or error.errno in _OF_A_DISK
 
 
 def reason(error: BaseException) -> str:

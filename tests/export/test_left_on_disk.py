@@ -64,6 +64,23 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(model: Path, monkeypat
     assert (model.parent / "best.onnx").read_bytes() == b"an older one"
 
 
+def test_a_disk_that_is_full_in_a_write_names_no_file_and_ends_the_export(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def full(*_: Any, format: str, **__: Any) -> str:  # noqa: A002 (the host's name)
+        tried.append(format)
+        with Path("/dev/full").open("w") as stream:
+            stream.write("x")
+        return ""
+
+    monkeypatch.setattr(YOLO, "export", full)
+    with pytest.raises(PruneError, match=rf"^{model.parent} cannot be written: No space left on device$"):
+        job.export(model, format="onnx,torchscript", **QUICK)
+    assert tried == ["onnx"], "another format finds no more room"
+
+
 def test_an_error_of_the_system_that_is_of_no_file_of_ours_is_of_its_format_alone(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

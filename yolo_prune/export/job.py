@@ -211,9 +211,8 @@ def _judged(request: Request, safe: bool) -> Outcome:
         with scratch.folder() as place, exporter.restrained(safe), silence.noise_to(request.folder / NOISE):
             outcome = _carry_out(request, place)
     except OSError as error:
-        ours = files.named_in(request.folder, error)
-        if ours is not None:
-            raise files.cannot_write(ours, error) from error
+        if files.is_of_writing(error, request.folder):
+            raise files.cannot_write(files.named_by(error) or request.folder, error) from error
         raise PruneError(f"{request.main.path} could not be exported: {first_line(error)}") from error
     finally:
         torch.set_num_threads(before)  # the host sets it too, when it selects a device
@@ -235,7 +234,7 @@ def _carry_out(request: Request, place: Path) -> Outcome:
         try:
             outcome.results += _one_variant(request, outcome, kind, precision, place)
         except (PruneError, OSError) as error:
-            if isinstance(error, OSError) and any(files.named_in(one, error) for one in (request.folder, place)):
+            if files.is_of_writing(error, request.folder, place):
                 raise  # a disk that is full, which no other format finds better
             outcome.failed[f"{kind} {precision}"] = first_line(error)
             log.warn(f"{kind}, {precision} failed; what was wrong is said at the end, and in {request.folder / NOISE}")

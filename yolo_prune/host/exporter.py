@@ -86,7 +86,7 @@ def by_host(staged: Path, network: nn.Module, kind: str, precision: str, **argum
         with restrained(), silence.quiet(), _untouched(), _without_mnn_log():
             artifact = Path(str(checkpoint.family(network)(str(staged)).export(**options)))
     except Exception as error:  # the host's exporter raises anything, down to AssertionError
-        if isinstance(error, OSError) and files.named_in(staged.parent, error):
+        if files.is_of_writing(error, staged.parent):
             raise  # a disk without room is not the exporter's fault
         words = first_line(error)
         raise PruneError(f"ultralytics could not export the model to {kind}: {words}") from error
