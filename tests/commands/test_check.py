@@ -14,15 +14,28 @@ ELSEWHERE = "of another environment than this one"
 
 
 @pytest.mark.parametrize(
-    ("folder", "words"), [("all/Scripts", ""), ("user/bin", ""), ("python", ""), ("other/bin", ELSEWHERE)]
+    ("folder", "has_user", "words"),
+    [
+        ("all/Scripts", True, ""),
+        ("user/bin", True, ""),
+        ("user/bin", False, ELSEWHERE),  # a virtual environment, beside another Python's yolo
+        ("python", True, ""),
+        ("other/bin", True, ELSEWHERE),
+    ],
 )
 def test_a_yolo_of_another_environment_is_named(
-    folder: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: str,
+    has_user: bool,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Windows has scripts beside Python's folder, and pip --user in the user's own."""
     user = sysconfig.get_preferred_scheme("user")
     places = {None: "all/Scripts", user: "user/bin"}
     monkeypatch.setattr(sysconfig, "get_path", lambda _, scheme=None: str(tmp_path / places[scheme]))
+    monkeypatch.setattr(check.site, "ENABLE_USER_SITE", has_user)
     monkeypatch.setattr(check.sys, "executable", str(tmp_path / "python" / "python"))
     monkeypatch.setattr(check.shutil, "which", lambda _: str(tmp_path / folder / "yolo"))
     monkeypatch.setattr(check, "_hook", lambda: (True, "live"))

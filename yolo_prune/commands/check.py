@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import site
 import subprocess
 import sys
 import sysconfig
@@ -51,9 +52,13 @@ def check() -> int:
 
 
 def _is_of_this_environment(script: Path) -> bool:
-    """Whether a script lies where this Python installs them, for all users or, with pip's --user, for one."""
-    user = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
-    folders = (sysconfig.get_path("scripts"), user, Path(sys.executable).parent)
+    """Whether a script lies where this Python installs them, for all users or, with pip's --user, for one.
+
+    A virtual environment has none of a user's own.
+    """
+    folders: list[str | Path] = [sysconfig.get_path("scripts"), Path(sys.executable).parent]
+    if site.ENABLE_USER_SITE:
+        folders.append(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
     return script.parent.resolve() in [Path(folder).resolve() for folder in folders]
 
 
