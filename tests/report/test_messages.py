@@ -84,6 +84,11 @@ def test_a_command_is_for_the_shell_of_the_system(
     assert text.command(["yolo", "train", "model=my runs/best.pt"], folders) == line
 
 
+def test_cmd_does_not_end_a_command_at_what_is_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "os", SimpleNamespace(name="nt", pathsep=";"))
+    assert text.command(["model=C:\\R&D\\best.pt", "data=my.yaml"]) == '"model=C:\\R&D\\best.pt" data=my.yaml'
+
+
 def test_a_model_with_classes_of_the_users_own_needs_trust_and_their_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
