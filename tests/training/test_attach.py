@@ -15,6 +15,7 @@ from tests.helpers.small_models import SMALL_MODEL, untrained
 from tests.helpers.untrained import save
 from yolo_prune import folder_lock
 from yolo_prune.errors import HostError, PruneError
+from yolo_prune.host import yolo_methods
 
 
 def _stop(trainer: Any) -> None:
@@ -99,3 +100,17 @@ def test_a_run_with_an_attached_recipe_is_resumed_with_it_or_not_at_all(tiny_dat
     yolo_prune.attach(again, 0.5, schedule="linear", steps=2, start=0.2, end=0.6)
     again.train(resume=True)
     assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2, 4]
+
+
+@pytest.mark.parametrize("change", ["prune", "load"])
+def test_what_was_changed_after_a_stopped_training_is_not_taken_back(change: str, tmp_path: Path) -> None:
+    yolo = YOLO(save(tmp_path / "dense.pt", 0))
+    before = YOLO(tmp_path / "dense.pt").model
+    yolo.yolo_prune_stopped = (yolo.model, before)
+    if change == "prune":
+        yolo_prune.prune(yolo, flops="70%", importance="l2")
+    else:
+        yolo.load(before)
+    own = yolo.model
+    yolo_methods._take_back_cut(yolo)
+    assert yolo.model is own

@@ -145,6 +145,7 @@ def _install_load(model: Any) -> None:
         given = () if weights is _STOCK else (weights,)
         result = stock(self, *given, *args, **kwargs)
         self.yolo_prune_unfit = (self.model, _unfit(self, weights))
+        self.yolo_prune_stopped = (None, None)
         return result
 
     model.load = wrapped.mark(load)

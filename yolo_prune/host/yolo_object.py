@@ -68,5 +68,6 @@ def refresh(model: Any, network: nn.Module) -> None:
     """Tell a YOLO object that its network changed: a cached predictor and a checkpoint's EMA would be the old width."""
     if network is not model:
         model.predictor = None
+        vars(model).pop("yolo_prune_stopped", None)  # yolo_methods.py: it is no longer what a stopped training left
         # Of an object without a checkpoint (from a yaml) the host's train() would take the yaml's name, and no weights.
         model.ckpt = {**(getattr(model, "ckpt", None) or {}), "ema": None, "model": network, "optimizer": None}
