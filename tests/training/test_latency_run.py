@@ -29,6 +29,7 @@ from yolo_prune.graph import channel_groups
 from yolo_prune.host.run import Run
 from yolo_prune.planning import measured_bound
 from yolo_prune.planning.baseline import Baseline
+from yolo_prune.report import latency
 from yolo_prune.training import kept_model, latency_of_run
 
 
@@ -190,7 +191,9 @@ def test_a_run_whose_timing_was_left_to_others_has_what_is_predicted(
     device = profile_file.read(run / "pruning" / "device.json")
     baseline = Baseline.of(ended.student, channel_groups.build(ended.student), device)
     latency_of_run.leave_timing("others do it")
-    latency_of_run.beside_dense(ended, record := record_of(run), baseline, log.say)
+    record = record_of(run)
+    record["steps"][-1]["predicted_ms"] = 0.001  # of a step that was undone
+    latency_of_run.beside_dense(ended, record, baseline, log.say)
     expected = round(model_size.latency_of(ended.student, device), 4)
     assert (record["latency"]["measured_ms"], record["latency"]["note"]) == (None, "not measured: others do it")
     assert record["latency"]["predicted_ms"]["final"] == expected
@@ -224,3 +227,17 @@ def test_a_profile_of_another_machine_is_predicted_and_not_timed_here(
     baseline = Baseline.of(ended.student, channel_groups.build(ended.student), profile_file.read(other))
     latency_of_run.beside_dense(ended, told, baseline, log.say)
     assert told["latency"]["note"] == entry["note"]
+
+
+@pytest.mark.parametrize("computes_in", [None, "f32", "bf16"])
+def test_a_profile_of_this_machine_in_another_precision_is_doubted(
+    computes_in: str | None, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVINO was told FP32 before, and what it chooses may change with its version."""
+    found = json.loads((run / "pruning" / "device.json").read_text())
+    assert found.pop("computes_in") == "f32"
+    device = profile_file.of({**found, **({} if computes_in is None else {"computes_in": computes_in})}, "device.json")
+    latency.doubt(device, device.imgsz)
+    assert ("computing in bf16, and by itself it computes in f32 on this machine" in caplog.text) is (
+        computes_in == "bf16"
+    )

@@ -76,6 +76,7 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
         "version": VERSION,
         **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch", "end2end")},
         "threads": threads,
+        "computes_in": runtimes.computes_in(kind) if precision == "fp32" else precision,
         "dense_ms": networks[0]["ms"],
         "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
         "unsteady": unsteady,

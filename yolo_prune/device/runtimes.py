@@ -153,7 +153,7 @@ def _onnx(path: Path, threads: int, precision: str) -> Opened:
 
 
 def _openvino(path: Path, threads: int, precision: str | None) -> Opened:
-    """precision: to compute in; None for what OpenVINO takes by itself, as the host and a bundle run it."""
+    """precision: to compute in; None for what the host lets OpenVINO take, and so does detect.py of a bundle."""
     import openvino
 
     core = openvino.Core()
@@ -183,7 +183,8 @@ def _openvino(path: Path, threads: int, precision: str | None) -> Opened:
 
 def _is_held_to_fp32() -> bool:
     """Whether the host tells OpenVINO to compute in FP32 on this machine (8.4.190, nn/backends/openvino.py)."""
-    return platform.system() == "Windows" or platform.machine().lower() in ("aarch64", "arm64")
+    on_arm = platform.machine().lower() in ("aarch64", "arm64")
+    return platform.system() == "Windows" or (platform.system() == "Linux" and on_arm)
 
 
 def computes_in(kind: str) -> str:

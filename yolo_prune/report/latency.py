@@ -8,7 +8,7 @@ from typing import Any
 
 from yolo_prune import log
 from yolo_prune.cost.profile_file import Profile
-from yolo_prune.device import measurement, profile
+from yolo_prune.device import measurement, profile, runtimes
 from yolo_prune.device.profile import SideBySide
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.planning.measured_bound import NEVER, Check, Measured
@@ -24,11 +24,26 @@ def doubt(device: Profile, imgsz: int | None) -> None:
     doubts = measurement.doubts(dict(device.content))
     if doubts:
         log.warn(f"the device profile is not to be trusted: {doubts}")
+    if line := _other_precision(device):
+        log.warn(line)
     if imgsz is not None and device.imgsz != imgsz:
         log.warn(
             f"the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
             f"latencies are those at {device.imgsz}"
         )
+
+
+def _other_precision(device: Profile) -> str | None:
+    """A line where what this machine measured before was computed in another precision than it would be now."""
+    if device.precision != "fp32" or not profile.is_of_this_machine(device) or runtimes.missing(device.format):
+        return None
+    was, now = device.content.get("computes_in", "f32"), runtimes.computes_in(device.format)  # before, it was told f32
+    if was == now:
+        return None
+    return (
+        f"the device profile is of {device.format} computing in {was}, and by itself it computes in {now} on this "
+        "machine: measure it again (yolo-prune profile)"
+    )
 
 
 def of_baseline(baseline: Baseline) -> str:

@@ -126,7 +126,7 @@ def _require_data(network: nn.Module, request: Request) -> None:
 
 
 def _with_single_class(network: nn.Module, request: Request) -> Request:
-    """The request whose trainings are all of one class where that of the model was: the host does not remember it."""
+    """The request whose trainings are all of one class where that of the model was; baselines do not know it."""
     if not datasets.is_single_class(network):
         return request
     if request.settings.get("single_cls") is False:

@@ -88,8 +88,9 @@ def beside_dense(run: Run, record: dict[str, Any], baseline: Baseline, say: Call
         dense = kept_model.read(run.own_folder / _DENSE, run.built, _USE, run.student)
         by_part = [latency_by_part(one, device) for one in (dense, pruned)]
         if _not_timed:
-            raise PruneError(_not_timed[0])
-        measured, note = latency.timed(device, lambda: profile.time_side_by_side(dense, pruned, device))
+            note = f"not measured: {_not_timed[0]}"
+        else:
+            measured, note = latency.timed(device, lambda: profile.time_side_by_side(dense, pruned, device))
     except (PruneError, OSError, RuntimeError) as error:
         note = f"not measured: {error}"
         predicted = record["steps"][-1].get("predicted_ms", baseline.latency) if record["steps"] else baseline.latency

@@ -192,7 +192,8 @@ def _onnx(runtime: Any, path: Path, threads: int) -> Callable[[Any], Any]:
 
 def _openvino(runtime: Any, path: Path, threads: int) -> Callable[[Any], Any]:
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)}
-    if platform.machine() in ("aarch64", "arm64"):  # in full precision there, as the host runs it
+    on_arm = platform.machine() in ("aarch64", "arm64")
+    if platform.system() == "Windows" or (platform.system() == "Linux" and on_arm):  # as Ultralytics 8.4.190 runs it
         options["INFERENCE_PRECISION_HINT"] = "f32"
     core = runtime.Core()
     network = core.read_model(str(_only(path, "*.xml")))
