@@ -2,12 +2,13 @@
 """Is a bound on latency held as measured, and what does half of the FLOPs give in milliseconds?
 
     python benchmarks/latency_bound.py [models=yolov8n,yolo11n,yolo26n,yolov8s] [format=onnx,openvino,ncnn] [imgsz=320]
-                                       [shared=FOLDER] [out=results/latency-bound.json]
+                                       [left=50%] [shared=FOLDER] [out=results/latency-bound.json]
 
-For each model and runtime: a profile of this machine, then two cuts by l2 in the scope global without training, to 50%
-of the milliseconds and to 50% of the FLOPs. The weights are `shared`/weights/MODEL.pt, or random ones of MODEL.yaml: a
-layer takes as long with any. What was cut is exported and timed in turns with the dense model, and so is each plan on
-the way to the bound. Rows that the file has are not measured again; a row of a busy machine says so. Run it alone.
+For each model and runtime: a profile of this machine, then two cuts by l2 in the scope global without training, to
+`left` of the milliseconds and to 50% of the FLOPs. The weights are `shared`/weights/MODEL.pt, or random ones of
+MODEL.yaml: a layer takes as long with any. What was cut is exported and timed in turns with the dense model, and so is
+each plan on the way to the bound. Rows that the file has are not measured again; a row of a busy machine says so. Run
+it alone.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ HOW: dict[str, Any] = {"importance": "l2", "scope": "global", "reconstruct": "no
 LEFT = "50%"
 
 
-def measure(model: Path, kind: str, imgsz: int, folder: Path) -> dict[str, Any]:
-    """One row: the profile, and both cuts."""
+def measure(model: Path, kind: str, imgsz: int, left: str, folder: Path) -> dict[str, Any]:
+    """One row: the profile, and both cuts. left: of the milliseconds."""
     device, began = folder / "device.json", time.perf_counter()
     noise = ""
     try:
@@ -42,10 +43,10 @@ def measure(model: Path, kind: str, imgsz: int, folder: Path) -> dict[str, Any]:
         noise = str(error).replace(str(device), device.name)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {"runtime": kind, "imgsz": imgsz, "noise": noise, "profile_seconds": round(seconds, 1)}
-    for bound in ("latency", "flops"):
+    for bound, share in (("latency", left), ("flops", LEFT)):
         network, _ = checkpoint.load(model)
         began = time.perf_counter()
-        asked: dict[str, Any] = {**HOW, bound: LEFT}
+        asked: dict[str, Any] = {**HOW, bound: share}
         record = yolo_prune.prune(network, profile=str(device), imgsz=imgsz, **asked)
         row[bound] = {
             **outcome(record),
@@ -86,6 +87,7 @@ def main() -> None:
         "format": "onnx,openvino,ncnn",
         "imgsz": "320",
         "shared": str(matrix_files.near()),
+        "left": LEFT,
         "out": str(tables.BOUNDED),
         **dict(word.split("=", 1) for word in sys.argv[1:]),
     }
@@ -96,9 +98,11 @@ def main() -> None:
             if any((row["model"], row["runtime"], row["imgsz"]) == (name, kind, imgsz) for row in rows):
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                row = measure(weights(name, Path(given["shared"]), Path(folder)), kind, imgsz, Path(folder))
+                model = weights(name, Path(given["shared"]), Path(folder))
+                row = measure(model, kind, imgsz, given["left"], Path(folder))
+            words = {"models": name, "format": kind, "imgsz": imgsz, "left": given["left"]}
             about = {
-                "command": f"python benchmarks/latency_bound.py models={name} format={kind} imgsz={imgsz}",
+                "command": f"python benchmarks/latency_bound.py {' '.join(f'{k}={v}' for k, v in words.items())}",
                 "processor": matrix_files.processor(),
                 "versions": {**matrix_files.versions(), **runtimes.versions(kind)},
             }

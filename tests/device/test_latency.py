@@ -58,6 +58,13 @@ def test_channel_steps_are_learned(steps: tuple[int, int, float], noise: float) 
     assert found.tail == pytest.approx(steps[2], abs=0.05)
 
 
+def test_a_device_that_is_known_to_work_in_more_channels_is_believed_to() -> None:
+    """On a machine with neighbours the sweep of one layer does not show AMX's tiles."""
+    measured = measured_device(ChannelGrain(8, 1, 0.0))
+    assert latency_model.fit(measured)["steps"] == {"out": 8, "inp": 1, "tail": pytest.approx(0.0, abs=0.05)}
+    assert latency_model.fit(measured, least=32)["steps"] == {"out": 32, "inp": 32, "tail": 0.0}
+
+
 @pytest.mark.parametrize(
     ("kind", "inp", "out", "expected"),
     [

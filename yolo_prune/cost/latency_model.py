@@ -169,12 +169,13 @@ def error(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, fl
     return {"mean": round(float(off.mean()), 2), "largest": round(float(off.max()), 2), "count": len(off)}
 
 
-def fit(measured: Mapping[str, Any]) -> dict[str, Any]:
+def fit(measured: Mapping[str, Any], least: int = 1) -> dict[str, Any]:
     """Fit everything, and say how well what was held out is predicted.
 
     Args:
         measured: `call_ms`; `sweeps`; `shapes` (kind, inp, out, ms, held_out); `networks` (rows, ms, held_out), of
             which the first is the dense one.
+        least: channels that a device is known to work in at a time, whatever its sweeps say.
 
     Returns:
         `steps`, `kinds`, `network` (7 weights) and `error` (percent; of held-out `shapes` and `networks`, by a fit that
@@ -184,7 +185,8 @@ def fit(measured: Mapping[str, Any]) -> dict[str, Any]:
     call = min(measured["call_ms"], 0.8 * min(shape["ms"] for shape in measured["shapes"]))
     shapes = [{**shape, "ms": shape["ms"] - call} for shape in measured["shapes"]]
     sweeps = [{**sweep, "ms": [max(ms - call, 1e-4) for ms in sweep["ms"]]} for sweep in measured["sweeps"]]
-    steps = learn_steps(sweeps)
+    found = learn_steps(sweeps)
+    steps = ChannelGrain(max(found.out, least), max(found.inp, least), found.tail if found.out >= least else 0.0)
     nets = [([Row(*row) for row in net["rows"]], net["ms"], net["held_out"]) for net in measured["networks"]]
     seen = fit_kinds([shape for shape in shapes if not shape["held_out"]], steps)
     held = [shape for shape in shapes if shape["held_out"] and shape["kind"] in seen]

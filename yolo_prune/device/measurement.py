@@ -26,6 +26,9 @@ _WARM_UP = 3  # calls that are not counted
 _SECONDS, _LEAST, _MOST = 0.03, 7, 200  # a layer is called so long, at least and at most so often
 _QUIET, _EXACT = 1.25, 6.0  # largest to least time of one network; percent that held-out networks may be off
 _EXACT_LAYERS = 40.0  # percent that single held-out layers may be off; networks are weighed by themselves
+# AMX multiplies tiles of 16 rows by 32 bfloat16 values (Intel, Architecture Instruction Set Extensions Reference). One
+# layer's sweep does not show it on a machine with neighbours; plans do (docs/intel-cpu.md).
+_TILE = {"bf16": 32}
 _ROUNDS, _MOST_SECONDS = 8, 4.0  # of each network in turns with the dense one: at least, and at most
 _SLOW_SECONDS = 60.0  # at most where so many rounds take longer
 _AGAIN = 2  # how often those that are not known by then are timed again, at another time, for as long
@@ -70,13 +73,14 @@ def measure(folder: Path, threads: int, say: Callable[[str], None] = print) -> d
     networks, turns, unsteady = _networks(folder, manifest, threads, progress)
     call_ms = min(early, layer(manifest["empty"]))
     measured = {"call_ms": call_ms, "sweeps": sweeps, "shapes": rows, "networks": networks}
-    fitted = latency_model.fit(measured)
+    computes_in = runtimes.computes_in(kind) if precision == "fp32" else precision
+    fitted = latency_model.fit(measured, _TILE.get(computes_in, 1))
     return {
         "kind": KIND,
         "version": VERSION,
         **{key: manifest[key] for key in ("yolo_prune", "model", "format", "precision", "imgsz", "batch", "end2end")},
         "threads": threads,
-        "computes_in": runtimes.computes_in(kind) if precision == "fp32" else precision,
+        "computes_in": computes_in,
         "dense_ms": networks[0]["ms"],
         "dense_ms_between": [round(float(ms), 4) for ms in np.percentile(turns, (10, 90))],
         "unsteady": unsteady,
