@@ -285,7 +285,7 @@ def test_a_precision_that_cannot_be_made_leaves_the_others(tmp_path: Path, monke
         ({"jobs": 2, "devices": "cpu", "max_drop": 0.02, "seconds": 9}, None),
         ({"flops": "40%"}, "(bounds= was flops=50% and is flops=40%)"),
         ({"epochs": 9}, "(epochs= was 60 and is 9)"),
-        ({"batch": 4}, "settings= was not given and is {'batch': 4}"),
+        ({"batch": 4}, "batch= was not given and is 4"),
         ({"baselines": "a.yaml"}, "(baselines= was not given and is a.yaml)"),
     ],
 )

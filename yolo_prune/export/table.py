@@ -190,8 +190,9 @@ def in_bursts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         high = math.inf if high is None else high  # of too few rounds
         if not low / _BURST <= by_medians <= high * _BURST:
             lines.append(
-                f"the machine was busy now and then: by its milliseconds the {row['role']} {row['format']} is "
-                f"{by_medians:.2f} times as fast, turn by turn {row['speedup']:.2f} times, which is the figure to trust"
+                "the machine was busy now and then: by its milliseconds the "
+                f"{row['role']} {row['format']} {row['precision']} is {by_medians:.2f} times as fast, turn by turn "
+                f"{row['speedup']:.2f} times, which is the figure to trust"
             )
     return lines
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from yolo_prune import files, folder_lock
 from yolo_prune.errors import PruneError
+from yolo_prune.report import text
 from yolo_prune.sweeps import request as requests
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
@@ -42,9 +43,7 @@ def take(asked: Request) -> Path:
     except OSError:
         foreign = False  # said below
     if foreign and not all(item.name.startswith((".", "device-")) for item in folder.iterdir()):
-        raise PruneError(
-            f"out={folder} holds other files and no sweep; name a new folder, such as out={_next_to(folder)}"
-        )
+        raise PruneError(f"out={folder} holds other files and no sweep; name a new folder, such as {_another(folder)}")
     files.require_folder("out", folder)
     folder = folder.resolve()
     try:
@@ -54,7 +53,7 @@ def take(asked: Request) -> Path:
     if not free:
         raise PruneError(
             f"another sweep is at work in {asked.out}: wait for it, or name another folder, such as "
-            f"out={_next_to(Path(asked.out))}"
+            f"{_another(Path(asked.out))}"
         )
     files.sweep(folder)
     return folder
@@ -79,7 +78,7 @@ def require_same(folder: Path, asked: Request) -> None:
     if words:
         raise PruneError(
             f"out={asked.out} holds another sweep ({'; '.join(words)}); name another folder, such as "
-            f"out={_next_to(Path(asked.out))}, or give the same arguments to go on with it"
+            f"{_another(Path(asked.out))}, or give the same arguments to go on with it"
         )
 
 
@@ -104,7 +103,7 @@ def require_same_cuts(folder: Path, asked: Request, every: Iterable[Point]) -> N
             if words := requests.differences(before, after, (0, 0)):
                 raise PruneError(
                     f"out={asked.out}: another version of yolo-prune cut {point.name} otherwise ({'; '.join(words)}), "
-                    f"and the two do not compare; name another folder, such as out={_next_to(Path(asked.out))}"
+                    f"and the two do not compare; name another folder, such as {_another(Path(asked.out))}"
                 )
 
 
@@ -175,8 +174,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     files.replace(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _next_to(folder: Path) -> Path:
+def _another(folder: Path) -> str:
+    """How a folder beside this one, which is not there yet, is typed."""
     number = 2
     while (folder.parent / f"{folder.name}{number}").exists():
         number += 1
-    return folder.parent / f"{folder.name}{number}"
+    return text.command([f"out={folder.parent / f'{folder.name}{number}'}"])

@@ -281,10 +281,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], epochs: tuple[in
     Args:
         old, new: of `identity`. epochs: of the old one and the new one: trainings may follow a sweep of cuts alone.
     """
+    old, new = ({**each, **each.get("settings", {})} for each in (old, new))  # as they are typed
     words = [
         f"{key}= was {_words(old.get(key))} and is {_words(new.get(key))}"
         for key in dict.fromkeys([*old, *new])
-        if key != "files" and _comparable(key, old.get(key)) != _comparable(key, new.get(key))
+        if key not in ("files", "settings") and _comparable(key, old.get(key)) != _comparable(key, new.get(key))
     ]
     before, after = old.get("files", {}), new.get("files", {})
     words += [f"{name} is another file now" for name in before if name in after and before[name] != after[name]]

@@ -2,7 +2,8 @@
 """Dense models that train as a pruned one does after its cut, so that a comparison is one of models.
 
 On a small set that alone is worth up to 0.06 mAP50-95 (docs/how-much.md): more steps of the optimizer, a longer average
-of the weights, images in the frame of the validation (recovery.py).
+of the weights, images in the frame of the validation (recovery.py). And best.pt is the model as it came until an epoch
+is better, as that of a run that prunes is what was cut (step.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import recovery
 
 _CADENCE = "yolo_prune_cadence"  # of a trainer: when its optimizer steps
+_FIRST = "yolo_prune_first_fitness"  # of a trainer: of the model as it came, or None where nothing is chosen by it
 _recipe: list[Recipe] = []
 
 
@@ -33,5 +35,11 @@ def _begin(trainer: Any) -> None:
 
 def _follow(trainer: Any) -> None:
     cadence: Cadence | None = getattr(trainer, _CADENCE, None)
-    if cadence is not None:
-        recovery.follow_dense(Run(trainer), _recipe[0], cadence)
+    if cadence is None:
+        return
+    run = Run(trainer)
+    recovery.follow_dense(run, _recipe[0], cadence)
+    if run.epoch == 0 and not hasattr(trainer, _FIRST):
+        setattr(trainer, _FIRST, run.count_as_best() if run.chooses_best else None)
+        if getattr(trainer, _FIRST) is not None:
+            run.save_as_of_the_epoch_before()
