@@ -44,7 +44,7 @@ def require_protected(graph: ChannelGraph, patterns: Sequence[str]) -> None:
         faults.append(f"{pattern} ({right})")
     if faults:
         raise PruneError(
-            f"protect: {', '.join(patterns)}: no layer of this model is called {'; or '.join(faults)} "
+            f"protect: {', '.join(patterns)}: no layer of this model is called {'; or '.join(faults)}. "
             "See all names: yolo-prune inspect model=..."
         )
 
