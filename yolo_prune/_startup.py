@@ -29,6 +29,14 @@ WAITED = (
 )
 
 
+def require_on(right: str) -> None:
+    """Raise HostError where `YOLO_PRUNE=0` turns the plugin off. right: what follows "unset it, " in the line."""
+    if os.environ.get("YOLO_PRUNE") == "0":
+        from yolo_prune.errors import HostError
+
+        raise HostError(f"YOLO_PRUNE=0 turns the plugin off: unset it, {right}")
+
+
 def install() -> None:
     """Put the finder on `sys.meta_path`, and serve the host's modules that are imported already.
 

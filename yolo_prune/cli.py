@@ -320,8 +320,7 @@ def train(words: list[str]) -> int:
     """
     from yolo_prune import _startup
 
-    if os.environ.get("YOLO_PRUNE") == "0":
-        raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, or use `yolo train`")
+    _startup.require_on("or use `yolo train`")
     _startup.install()
     sys.argv[:] = ["yolo", "train", *words]  # in place: the host keeps a reference to this list
     from yolo_prune import install

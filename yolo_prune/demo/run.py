@@ -7,15 +7,14 @@ on, exports both to ONNX, compares them on the validation images, and prints one
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from yolo_prune import files, log
+from yolo_prune import _startup, files, log
 from yolo_prune.demo import dataset
 from yolo_prune.demo.settings import IMAGES, PRUNE_ARGS, TRAIN_ARGS, VAL_IMAGES
-from yolo_prune.errors import HostError, NoisyError, PruneError, VerifyError
+from yolo_prune.errors import NoisyError, PruneError, VerifyError
 from yolo_prune.export import job
 from yolo_prune.host import yolo_object
 from yolo_prune.recipe import value_checks
@@ -41,8 +40,7 @@ def run(out: str = "yolo-prune-demo", seed: int = 0) -> dict[str, Any]:
             trained one, or the pruned model did not keep up with its dense parent. NoisyError: the machine was too busy
             to tell its speed.
     """
-    if os.environ.get("YOLO_PRUNE") == "0":
-        raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, for the demo prunes in a training")
+    _startup.require_on("for the demo prunes in a training")
     start = time.perf_counter()
     folder = value_checks.path("out", out, "yolo-prune-demo").resolve()
     _require_own(folder)

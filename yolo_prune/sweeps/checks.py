@@ -6,7 +6,6 @@ One line says what is wrong. What cannot be known so early, such as a training t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolo_prune import log
+from yolo_prune import _startup, log
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import profile as profiles
 from yolo_prune.device import runtimes
-from yolo_prune.errors import HostError, NoisyError, PruneError
+from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import variants
 from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
@@ -52,8 +51,7 @@ def check(request: Request) -> Checked:
     Raises:
         PruneError: the model, the data set, a baseline, a profile or the format will not do.
     """
-    if os.environ.get("YOLO_PRUNE") == "0":
-        raise HostError("YOLO_PRUNE=0 turns the plugin off: unset it, for the trainings of a sweep need it")
+    _startup.require_on("for the trainings of a sweep need it")
     network, ckpt = checkpoint.load(request.model, safe=request.safe)
     checkpoint.require_supported(network, request.model)
     trainable_check.require(network, request.model)
