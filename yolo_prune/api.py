@@ -23,7 +23,7 @@ from yolo_prune.cost.profile_file import Profile
 from yolo_prune.device import profile, quick_look
 from yolo_prune.device.plan_timer import PlanTimer, possible
 from yolo_prune.device.profile import SideBySide
-from yolo_prune.errors import HostError, PruneError
+from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.model_state import copy_of
@@ -42,7 +42,6 @@ from yolo_prune.report import record as records
 from yolo_prune.surgery import cut_channels, masks, reconstruct, undo, widths
 from yolo_prune.training import cut_models, session
 
-_CUTS = 3  # one, unless a host counts in another way than cost/model_size.py knows
 Batches = list[dict[str, Any]]  # of images and labels, as the host's loaders give them
 
 
@@ -188,7 +187,7 @@ def _cut_under_bounds(
         HostError: the host counts a cut model in another way than cost/model_size.py does, and above a bound.
     """
     check: Check | None = None
-    for number in range(_CUTS):
+    for number in range(cut_models.CUTS):
         graph, plan, found = measured_bound.choose(network, asked, timer if number == 0 else None)
         check = check or found
         if found is not None:
@@ -205,7 +204,7 @@ def _cut_under_bounds(
             for line in unmet_requests.slower_than_predicted(network, asked.baseline, plan):
                 log.warn(line)
             return size, check if number == 0 else None  # what was timed is the first plan
-    raise HostError(f"after {_CUTS} cuts the model still has {above}; this ultralytics counts it in another way")
+    raise cut_models.counted_otherwise(above)
 
 
 def _change(network: nn.Module, graph: ChannelGraph, plan: PrunePlan, wanted: Recipe, images: Any) -> None:

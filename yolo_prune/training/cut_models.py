@@ -109,6 +109,14 @@ def _say_dropped(optimizer: str, count: int) -> None:
     )
 
 
+CUTS = 3  # at most: one, unless a host counts in another way than cost/model_size.py knows
+
+
+def counted_otherwise(above: str) -> HostError:
+    """The error of a model that is above a bound after so many cuts. above: as of `unmet_requests.above_bounds`."""
+    return HostError(f"after {CUTS} cuts the model still has {above}; this ultralytics counts it in another way")
+
+
 def cut_training(
     model: nn.Module,
     ema: nn.Module,
@@ -140,7 +148,7 @@ def cut_training(
     def decide(timed: measured_bound.Timer | None) -> tuple[Any, ...]:
         return *measured_bound.choose(scored, asked, timed), avoid
 
-    for number in range(3):  # one pass, unless a host counts FLOPs in another way than cost/model_size.py knows
+    for number in range(CUTS):
         graph, plan, found, failures = ddp.from_first(partial(decide, timer if number == 0 else None))
         check = check or found
         if plan.note:
@@ -161,4 +169,4 @@ def cut_training(
                 student_of(model).load_state_dict(scored.state_dict())
             ddp.same(scored)  # of a live model on several ranks, the new DDP wrapper does the same
             return graph, removed, check
-    raise HostError(f"after 3 cuts the model still has {above}; this ultralytics counts it in another way")
+    raise counted_otherwise(above)
