@@ -17,7 +17,7 @@ from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import recovery
 
 _CADENCE = "yolo_prune_cadence"  # of a trainer: when its optimizer steps
-_FIRST = "yolo_prune_first_fitness"  # of a trainer: of the model as it came, or None where nothing is chosen by it
+_COUNTED = "yolo_prune_counted"  # of a trainer: the model as it came was counted as the best
 _recipe: list[Recipe] = []
 
 
@@ -39,7 +39,7 @@ def _follow(trainer: Any) -> None:
         return
     run = Run(trainer)
     recovery.follow_dense(run, _recipe[0], cadence)
-    if run.epoch == 0 and not hasattr(trainer, _FIRST):
-        setattr(trainer, _FIRST, run.count_as_best() if run.chooses_best else None)
-        if getattr(trainer, _FIRST) is not None:
+    if run.epoch == 0 and run.chooses_best and not hasattr(trainer, _COUNTED):
+        setattr(trainer, _COUNTED, True)
+        if run.count_as_best() is not None:
             run.save_as_of_the_epoch_before()
