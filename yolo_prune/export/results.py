@@ -44,7 +44,8 @@ class Effort:
 class Result:
     """One artifact: what it is, and what was measured of it.
 
-    `speed` is over the dense FP32 artifact of the same format, `alike` over the dense one of the same precision.
+    `speed` is over the dense FP32 artifact of the same format, `alike` over the dense one of the same precision. `faults`
+    are all that speaks against it; `differs` where one of them is that it is not the model that torch runs.
     """
 
     subject: Subject
@@ -58,6 +59,7 @@ class Result:
     speed: Ratio | None = None
     alike: Ratio | None = None
     faults: list[str] = field(default_factory=list)
+    differs: bool = False
     doubts: list[str] = field(default_factory=list)
 
 

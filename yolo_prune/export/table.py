@@ -83,7 +83,7 @@ def _row(result: Any, kept: bool, imgsz: int) -> dict[str, Any]:
         "parity": result.parity.as_dict(),
         "faults": result.faults,
         "doubts": result.doubts,
-        "_parity": "FAILED" if result.faults else str(result.parity),
+        "_parity": "FAILED" if result.differs else str(result.parity),
     }
 
 
@@ -204,7 +204,9 @@ def _speed(row: dict[str, Any]) -> str:
     if row["role"] == "dense" and row["speedup"] == 1.0:
         return "1.00x"
     low, high = (_figure(value, ".2f") for value in row["speedup_interval"])
-    return f"too noisy ({low}-{high})" if row["speedup"] is None else f"{row['speedup']:.2f}x ({low}-{high})"
+    if row["speedup"] is None:
+        return f"too noisy ({low}-{high})"
+    return f"{row['speedup']:.2f}x ({low}-{high}){' SLOWER' if row['speedup_verdict'] == 'slower' else ''}"
 
 
 def _figure(value: float | None, how: str, unit: str = "") -> str:

@@ -26,6 +26,7 @@ def judge(result: Result) -> None:
         lost = result.subject.metrics[0] - result.metrics[0]
         if not abs(lost) <= limit and (result.precision == "fp32" or not lost <= limit):
             result.faults.append(f"{name} differs by {abs(lost):.4f} from torch (allowed {limit})")
+    result.differs = bool(result.faults)
     if result.subject.role == "dense":
         return
     # What was bought is speed over the dense model as it was, and over the dense model of the same precision.
@@ -55,7 +56,9 @@ def require_proven(made: list[Result], failed: Mapping[str, str], seconds: int, 
     ]
     broken += [f"{name}: {words}" for name, words in failed.items()]
     if broken:
-        raise VerifyError(f"not proven, do not deploy it: {' | '.join(broken)}. More: yolo-prune help export.md")
+        is_wrong = bool(failed) or any(result.differs for result in made)
+        words = "not proven, do not deploy it" if is_wrong else "proven to be torch's, but not worth deploying"
+        raise VerifyError(f"{words}: {' | '.join(broken)}. More: yolo-prune help export.md")
     doubts = [f"{one.file.name}: {words}" for one in made for words in one.doubts]
     if doubts:
         raise NoisyError(
