@@ -124,3 +124,22 @@ def test_the_map_of_the_house_is_true() -> None:
     assert wings == there - {"__init__"}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders <= {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+
+
+def test_what_is_put_into_the_host_stands_in_its_decision() -> None:
+    """Wrapped functions and attributes on foreign objects, each with the module that puts it there."""
+    told = (ROOT / "docs/decisions/0003-hooks-into-the-host.md").read_text(encoding="utf-8")
+    rows = [line for line in told.splitlines() if line.startswith("| `")]
+    found = {
+        (name, path.relative_to(PACKAGE).as_posix())
+        for path in MODULES
+        for names in re.findall(
+            r"wrapped\.mark\((\w+)\)|\"(_?yolo_prune_\w+)\"|\.(yolo_prune_\w+) = ", path.read_text(encoding="utf-8")
+        )
+        for name in names
+        if name
+    }
+    assert len(found) > 25
+    assert not {(name, file) for name, file in found if not any(f"`{name}`" in row and file in row for row in rows)}
+    known = {name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert known == {name for name, _ in found}

@@ -44,8 +44,8 @@ class Effort:
 class Result:
     """One artifact: what it is, and what was measured of it.
 
-    `speed` is over the dense FP32 artifact of the same format, `alike` over the dense one of the same precision. `faults`
-    are all that speaks against it; `differs` where one of them is that it is not the model that torch runs.
+    `speed` is over the dense FP32 artifact of the same format, `alike` over the dense one of the same precision.
+    `faults` are all that speaks against it; `differs` where one of them is that it is not the model that torch runs.
     """
 
     subject: Subject

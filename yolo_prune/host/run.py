@@ -2,8 +2,8 @@
 """A training of the host as a session sees it: what a session reads of the trainer, and changes in it.
 
 Read in ultralytics 8.4.190, engine/trainer.py (`_setup_train`, `_do_train`, `save_model`, `validate`), where nothing
-else is said; the lowest host, 8.4.0, has all of it. Elsewhere on the trainer: its saving (atomic_saving.py), the steps
-of its optimizer (cadence.py), its data (datasets.py), and the methods that install.py wraps.
+else is said; the lowest host, 8.4.0, has all of it. What else is put on a trainer stands, all of it, in
+docs/decisions/0003-hooks-into-the-host.md.
 """
 
 from __future__ import annotations
