@@ -78,8 +78,9 @@ def _lock(stream: IO[Any]) -> bool:
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Of this process alone: `flock` would be held as well by worker processes that outlive a run that was killed.
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         return True

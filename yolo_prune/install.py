@@ -201,10 +201,12 @@ def _install_train(trainer: Any) -> None:
         if not attached and not arguments.plugin_arguments(vars(self.args)):
             return stock(self, *args, **kwargs)
         from yolo_prune.host.run import Run
-        from yolo_prune.training import interruption
+        from yolo_prune.training import interruption, session
 
         with interruption.said(Run(self), attached):
-            return stock(self, *args, **kwargs)
+            result = stock(self, *args, **kwargs)
+            session.after_training(self)
+            return result
 
     trainer.BaseTrainer.train = wrapped.mark(train)
 

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers import custom_blocks, task_data
 from tests.helpers.oracle import lively
-from tests.helpers.small_models import rtdetr, small_with
+from tests.helpers.small_models import rtdetr, small_with, untrained
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.allocation.scopes import SCOPES
 from yolo_prune.commands.inspect import inspect
@@ -159,6 +159,15 @@ def test_both_branches_of_an_end_to_end_head_count(tiny_data: Path, tmp_path: Pa
             bias += 1
             assert loss.mean(network, batches) != pytest.approx(dense, rel=1e-5), branch
             bias -= 1
+
+
+def test_the_arguments_of_the_training_that_made_a_model_are_not_asked_for_again(tiny_data: Path) -> None:
+    """Its recipe may have gone since; of a run that was resumed nothing is to be said."""
+    network = lively(untrained().model)
+    own = network.args if isinstance(network.args, dict) else vars(network.args)
+    network.args = {**own, "prune": "gone/mine.yaml", "prune_profile": "gone.json", "resume": True}
+    with loss.evaluating(network), torch.no_grad():
+        assert loss.mean(network, datasets.read(network, str(tiny_data), 64, 4)) > 0
 
 
 def test_a_loss_that_is_not_a_number_is_one_line(tmp_path: Path) -> None:

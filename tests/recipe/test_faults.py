@@ -107,6 +107,10 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_protect": ","}, ["prune_protect=, must be names with commas between them"]),
     ({"prune_floor": 0.01}, ["prune_floor=0.01 is unknown: its name is prune_max_drop now"]),
     ({"prune": 0.5, "prune_compensate": "none"}, ["prune_compensate=none is unknown: its name is prune_reconstruct"]),
+    (
+        {"prune": 0.5, "prune_regularize": "bn", "prune_start": 0},
+        ["prune_regularize=bn acts in the epochs before a cut, and prune_start=0 leaves none"],
+    ),
     ({"prune": 0.5, "prune_sparse": "bn"}, ["prune_sparse=bn is unknown: its name is prune_regularize now"]),
     ({"prune": 0.5, "prune_sparse_strength": 1}, ["unknown: its name is prune_regularize_strength now"]),
     ({"prune": 0.5, "prune_rewarm": 1}, ["prune_rewarm=1 is unknown: its name is prune_warmup now"]),

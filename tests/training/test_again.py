@@ -107,13 +107,28 @@ def test_a_model_that_knows_the_classes_is_cut_before_the_first_epoch(
     assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [1]
 
 
-@pytest.mark.parametrize(("single", "same", "knows"), [(False, False, True), (True, True, True), (True, False, False)])
+def test_a_penalty_has_epochs_before_the_cut(pruned: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """The model knows its classes, and is not cut at once: the penalty would act in no epoch."""
+    train(tiny_data, tmp_path, YOLO(pruned), epochs=4, prune=0.3, prune_regularize="bn")
+    assert [row["epoch"] for row in record_of(tmp_path / "run")["steps"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("single", "task", "same", "knows"),
+    [
+        (False, "detect", False, True),
+        (True, "detect", True, True),
+        (True, "detect", False, False),
+        (False, "depth", True, True),
+        (False, "depth", False, False),
+    ],
+)
 def test_one_class_for_all_is_known_of_the_data_it_was_trained_on_alone(
-    single: bool, same: bool, knows: bool, pruned: Path, tiny_data: Path
+    single: bool, task: str, same: bool, knows: bool, pruned: Path, tiny_data: Path
 ) -> None:
-    """With single_cls the host gives the class of any data one name."""
+    """With single_cls, and in task depth, the host gives the class of any data one name."""
     data = str(tiny_data) if same else "other.yaml"
-    arguments = SimpleNamespace(model=str(pruned), pretrained=True, single_cls=single, data=data)
+    arguments = SimpleNamespace(model=str(pruned), pretrained=True, single_cls=single, task=task, data=data)
     run = Run(SimpleNamespace(args=arguments, model=network(pruned)))
     assert known_classes.knows_its_classes(run) is knows
 

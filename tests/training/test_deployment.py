@@ -29,7 +29,10 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_a_run_ends_with_proven_artifacts(recipe: Path, tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path, epochs=1, prune=str(recipe))
+    yolo, closed = untrained(), []
+    yolo.add_callback("on_train_end", lambda _: closed.append(not (tmp_path / "run/weights/export.json").exists()))
+    train(tiny_data, tmp_path, yolo, epochs=1, prune=str(recipe))
+    assert closed == [True]  # loggers of the host close the run first
     weights = tmp_path / "run" / "weights"
     told = json.loads((weights / "export.json").read_text(encoding="utf-8"))
     assert told["passed"]

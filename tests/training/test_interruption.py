@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,31 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     folder_lock.hold(tmp_path)  # a killed run holds nothing
     folder_lock.hold(tmp_path)
     folder_lock.release(tmp_path)
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from yolo_prune import folder_lock
+folder_lock.hold(Path(sys.argv[1]))
+if child := os.fork():
+    print(child, flush=True)
+else:
+    time.sleep(600)  # a worker that loads data
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of this kind are of POSIX")
+def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path: Path) -> None:
+    run = subprocess.Popen([sys.executable, "-c", FORK, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout
+    child = int(run.stdout.readline())
+    try:
+        run.wait(60)
+        folder_lock.hold(tmp_path)
+        folder_lock.release(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_traceback_is_left_out_of_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:

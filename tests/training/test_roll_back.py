@@ -42,6 +42,14 @@ def test_the_last_step_is_judged_half_way_to_the_end(steps: list[int], epochs: i
     assert max_drop.check_epoch(steps, epochs) == expected
 
 
+@pytest.mark.parametrize(("undone", "expected"), [(None, True), ({"step": 3}, False)])
+def test_nothing_is_undecided_after_a_step_was_taken_back(undone: dict[str, int] | None, expected: bool) -> None:
+    """No step follows: patience counts again, and nothing is kept for a resume."""
+    record = {"max_drop": {"undone": undone}}
+    session = SimpleNamespace(recipe=SimpleNamespace(max_drop=0.01), epochs=[0, 10], unfinished=False, record=record)
+    assert max_drop.undecided_after(session, 40, 100) is expected  # type: ignore[arg-type]
+
+
 def _trainer(model: Any, optimizer: Any, folder: Path) -> SimpleNamespace:
     def get_model(cfg: Any, weights: Any, verbose: bool) -> DetectionModel:
         return DetectionModel(cfg, nc=2, verbose=verbose)

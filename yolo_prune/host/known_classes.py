@@ -16,16 +16,17 @@ def knows_its_classes(run: Run) -> bool:
     """Whether the weights that a run begins with were trained on the classes of its data, by their names.
 
     False where they are no file here, and where the host leaves them aside (8.4.190, engine/trainer.py:
-    `setup_model`). The host hands a head's classes on by name as well (`cls_remap`). With `single_cls` it has one name
-    for those of any data, so that the data must be those that the weights were trained on.
+    `setup_model`). The host hands a head's classes on by name as well (`cls_remap`). With `single_cls`, and in task
+    depth, any data have one name, so that the data must be those that the weights were trained on.
     """
+    same_for_all = run.arguments.single_cls or run.arguments.task == "depth"
     pretrained = run.arguments.pretrained
     weights = Path(str(pretrained if isinstance(pretrained, (str, Path)) else run.arguments.model))
     if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
         return False
     network, checkpoint = load_checkpoint(weights)
     data = str((checkpoint.get("train_args") or {}).get("data"))
-    if run.arguments.single_cls and Path(data).resolve() != Path(str(run.arguments.data)).resolve():
+    if same_for_all and Path(data).resolve() != Path(str(run.arguments.data)).resolve():
         return False
     trained_on = _class_names(student_of(network))
     return bool(trained_on) and trained_on == _class_names(run.student)

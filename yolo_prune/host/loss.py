@@ -17,6 +17,7 @@ from ultralytics.cfg import get_cfg
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.graph.model_state import undisturbed
 from yolo_prune.host import detection_head
+from yolo_prune.host.arguments import ARGUMENTS
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def evaluating(network: Any) -> Iterator[None]:
     """
     arguments = getattr(network, "args", None)
     own = arguments if isinstance(arguments, dict) else vars(arguments) if arguments is not None else {}
-    known = vars(get_cfg())
+    known = set(vars(get_cfg())) - {*ARGUMENTS, "resume"}  # those were of its training, whose files may be elsewhere
     with undisturbed(network):
         network.__dict__.pop("criterion", None)
         network._modules.pop("criterion", None)

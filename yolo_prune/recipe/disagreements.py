@@ -44,6 +44,9 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
     if values["regularize_strength"] is not None and values["regularize"] == "none":
         words = f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing"
         yield among("regularize_strength", "regularize", words=words)
+    if values["regularize"] != "none" and values["steps"] == 1 and values["start"] == 0:
+        words = f"{say('regularize')} acts in the epochs before a cut, and {say('start')} leaves none: leave one out"
+        yield among("regularize", "start", words=words)
     precision, offered = values["precision"], FORMATS[values["format"] or "onnx"].precisions
     if precision is not None and precision not in offered:
         words = f"{say('precision')} does not go with {say('format')}: write {' or '.join(offered)}"

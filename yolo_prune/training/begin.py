@@ -110,7 +110,7 @@ def _cuts_at_once(run: Run, recipe: Recipe, noted: Mapping[str, Any] | None) -> 
     Args:
         noted: what the checkpoint of a resumed run carries, whose cut stays where it was.
     """
-    if recipe.start is not None:
+    if recipe.start is not None or recipe.regularize != "none":  # a penalty acts in the epochs before a cut
         return False
     if run.is_resumed:
         return bool(noted and noted["steps"] and noted["steps"][0]["epoch"] == 1)

@@ -67,6 +67,8 @@ def undecided_after(session: Session, epoch: int, epochs: int) -> bool:
     Args:
         session: of the run. epoch: 0-based. epochs: of the run.
     """
+    if (session.record.get("max_drop") or {}).get("undone"):
+        return False  # no step follows one that was taken back
     judged = last_judged(session, epochs)
     return session.unfinished or (judged is not None and epoch < judged)
 

@@ -148,7 +148,7 @@ def restore_moment(run: Run, state: Mapping[str, Any]) -> None:
         loader.generator.set_state(kept["generator"])
     dataset = loader.dataset
     if loader.num_workers == 0 and kept.get("buffer") and hasattr(dataset, "buffer"):
-        for index in kept["buffer"]:
+        for index in (index for index in kept["buffer"] if index < len(dataset.ims)):  # the data may be others now
             dataset.load_image(index)  # which puts it into the buffer that mosaics are drawn from
     random_state.put(state["random"])
 

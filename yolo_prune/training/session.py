@@ -186,7 +186,7 @@ def on_fit_epoch_end(trainer: Any) -> None:
 
 
 def on_train_end(trainer: Any) -> None:
-    """Judge, measure, draw and say what came out; export and prove it where the recipe asks for that."""
+    """Judge, measure, draw and write what came out."""
     session, run = of(trainer), Run(trainer)
     if session is None or "final" not in session.record:
         return
@@ -198,6 +198,14 @@ def on_train_end(trainer: Any) -> None:
     distill.forget(run, session.recipe)
     teacher.forget(run, session)
     run_record.finish(run, session)
+    session.is_ended = True
+
+
+def after_training(trainer: Any) -> None:
+    """Once the host's loggers and loaders are closed: QAT and files where the recipe asks for them; what is next."""
+    session, run = of(trainer), Run(trainer)
+    if session is None or not session.is_ended:
+        return
     trained = qat.at_end(run, session)
     deployment.at_end(run, session.recipe, session.baseline.deployment.precision, trained)
     run_record.say_next(run, session, trained)

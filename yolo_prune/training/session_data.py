@@ -38,6 +38,7 @@ class Session:
         cadence: when the optimizer steps. resumed: what resume_state.py kept, until the first epoch begins.
         avoid: blocks in which a cut was tried and failed -> how.
         teacher: the dense model, where its outputs are learnt.
+        is_ended: whether the training came to its end, and was judged and written.
         failed: what failed in the first of several processes while the others were on their way; see `put_off`.
     """
 
@@ -57,6 +58,7 @@ class Session:
     resumed: dict[str, Any] | None = None
     avoid: dict[str, str] = field(default_factory=dict)
     teacher: nn.Module | None = None
+    is_ended: bool = False
     failed: Exception | None = None
 
     @property

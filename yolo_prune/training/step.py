@@ -46,6 +46,8 @@ def take(run: Run, session: Session) -> None:
     with undo.all_or_nothing() as back:
         step_undo.keep(back, run, session)
         row, removed = _step(run, session, back)
+    if not session.unfinished:
+        session.images = None  # they are on the device of the training
     messages.step_taken(row, len(session.epochs), run.epochs, before, removed)
 
 
