@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from yolo_prune.recipe.arguments import ARGUMENTS, arguments_table, load
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import RENAMED
 from yolo_prune.recipe.settings import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

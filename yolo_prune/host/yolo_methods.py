@@ -15,7 +15,7 @@ from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import arguments, wrapped
 from yolo_prune.host.spec_key import SPEC_KEY
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import RENAMED
 
 
 def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) -> None:

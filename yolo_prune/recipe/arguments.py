@@ -26,9 +26,11 @@ from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.bounds import BOUNDS, after_removing, is_figure, tighter
 from yolo_prune.recipe.disagreements import GOALS, disagreements
-from yolo_prune.recipe.file import RENAMED_VALUES, Given, RecipeFile, near, read, show
+from yolo_prune.recipe.file import Given, RecipeFile, read
 from yolo_prune.recipe.schedule import step_epochs
+from yolo_prune.recipe.setting_names import RENAMED_VALUES, near
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
+from yolo_prune.recipe.value_checks import shown
 
 DEFAULT = "balanced"
 UNBOUNDED = "auto"  # the recipe of a `max_drop` that stands alone: it cuts as far as that allows
@@ -95,11 +97,11 @@ def _base(prune: object, overrides: Mapping[str, Given], faults: list[str]) -> R
         left = after_removing(prune)
         if left is None:
             faults.append(
-                f"prune={show(prune)} must be above 0 and below 1, the fraction of the FLOPs to remove, "
+                f"prune={shown(prune)} must be above 0 and below 1, the fraction of the FLOPs to remove, "
                 "for example prune=0.5; prune=False is off"
             )
         else:
-            base.given["flops"] = Given(left, f"prune={show(prune)}")
+            base.given["flops"] = Given(left, f"prune={shown(prune)}")
         return base
     try:
         return _find(prune)
@@ -110,7 +112,7 @@ def _base(prune: object, overrides: Mapping[str, Given], faults: list[str]) -> R
 
 def _given(name: str, value: object) -> Given:
     """An argument; the text of a list is split at its commas."""
-    label = f"{name}={show(value)}"
+    label = f"{name}={shown(value)}"
     if name.removeprefix("prune_") not in LISTS:
         return Given(value, label)
     if isinstance(value, str):
@@ -260,7 +262,7 @@ def _is_number(text: str) -> bool:
 
 def _find(named: object) -> RecipeFile:
     """Read the recipe that `prune=` names. Raises RecipeError when there is none; the faults inside it are in it."""
-    label = f"prune={show(named)}"
+    label = f"prune={shown(named)}"
     names = ", ".join(shipped())
     forms = f"write a number above 0 and below 1, a .yaml file, or a shipped recipe: {names}"
     if isinstance(named, Path):
@@ -297,9 +299,9 @@ def _without_bounds(file: RecipeFile) -> RecipeFile:
     return RecipeFile(file.name, {k: v for k, v in file.given.items() if k not in BOUNDS}, file.faults)
 
 
-def _open(path: Path, shown: str, label: str) -> RecipeFile:
+def _open(path: Path, called: str, label: str) -> RecipeFile:
     try:
-        return read(path, shown, Settings.model_fields)
+        return read(path, called, Settings.model_fields)
     except RecipeError as error:
         ours = f"the shipped recipe is prune={path.stem}" if path.stem in shipped() else ""
         known = ours or f"shipped recipes are {', '.join(shipped())}"
