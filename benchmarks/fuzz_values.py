@@ -41,10 +41,7 @@ LEGAL: dict[str, list[Any]] = {
     "importance": ["l1", "l2", "taylor", "obdc", "mine"],
     "scope": ["uniform", "global", "latency", "isomorphic"],
     "schedule": ["oneshot", "linear", "cubic"],
-    **{
-        key: [0, 0.0, 0.1, 0.5, 1, 1.0]
-        for key in ("start", "end", "depth", "heads", "max_cut", "max_drop", "layer_loss")
-    },
+    **{key: [0, 0.0, 0.1, 0.5, 1, 1.0] for key in ("start", "end", "depth", "heads", "max_cut", "max_drop")},
     **{key: [1, 2, 8, 4096, 10_000] for key in ("steps", "round", "min_channels")},
     "reconstruct": ["none", "bias", "bn", "weights"],
     **{key: [0, 0.5, 1, 100] for key in ("warmup", "distill", "distill_outputs", "regularize_strength")},

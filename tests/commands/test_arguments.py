@@ -125,6 +125,8 @@ def test_a_wrong_call_of_attach_is_one_line() -> None:
     yolo = YOLO("yolov8n.yaml")
     assert "unknown setting flop (did you mean flops?)" in _line(yolo_prune.attach, yolo, flop="50%")
     assert "unknown setting recip (did you mean recipe?)" in _line(yolo_prune.attach, yolo, recip="auto")
+    removed = "unknown setting layer_loss (it was removed; in its place sensitivity spares"
+    assert removed in _line(yolo_prune.attach, yolo, 0.5, layer_loss=0.1)
     wanted = Recipe(name="mine", flops="50%")
     assert "takes no further settings" in _line(yolo_prune.attach, yolo, wanted, flops="40%")
     assert not hasattr(yolo, "yolo_prune_recipe")

@@ -372,7 +372,6 @@ def test_as_dict_is_plain() -> None:
         "format": None,
         "precision": None,
         "sensitivity": None,
-        "layer_loss": None,
         "protect": [],
         "deploy": [],
         "qat": None,

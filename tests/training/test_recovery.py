@@ -19,12 +19,9 @@ from ultralytics.nn.tasks import load_checkpoint
 from tests.helpers.foreign import plant
 from tests.helpers.runs import StoppedError, record_of, stop_in, train
 from tests.helpers.small_models import untrained
-from yolo_prune.errors import HostError, PruneError, RecipeError
-from yolo_prune.graph import channel_groups
+from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host.run import Run
-from yolo_prune.planning import sensitivity
 from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.recipe.settings import Recipe
 from yolo_prune.training import distill
 from yolo_prune.training.warmup import Warmup
 
@@ -213,52 +210,3 @@ def test_a_host_without_distillation_is_told() -> None:
     old = SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False)
     with pytest.raises(HostError, match="needs an ultralytics that has distill_model="):
         distill.arrange(Run(old), wanted)
-
-
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([0.05, 0.3], 0.25 + 0.25 * 0.2),  # between the two that were measured
-        ([0.2, 0.3], 0.125),  # before the first
-        ([0.02, 0.06], 0.5 + 0.25),  # beyond the last, as it rose before it
-        ([0.0, -0.1], 1.0),  # it costs nothing
-        ([-0.1, 0.3], 0.25 + 0.25 * 0.5),
-    ],
-)
-def test_how_far_a_layer_may_be_cut_by_its_measured_loss(losses: list[float], expected: float) -> None:
-    assert sensitivity._within(0.1, [0, 0.25, 0.5], [0, *losses]) == pytest.approx(expected)
-
-
-def test_layers_are_not_cut_below_what_was_measured(tmp_path: Path) -> None:
-    import json
-
-    import yolo_prune
-
-    yolo = untrained()
-    found = channel_groups.build(yolo.model)
-    spared = "model.4.m.0.cv1.conv"
-    rows = {
-        (group.tie or group.name): {"size": group.size // group.times, "losses": [0.0, 0.01], "weight": 1.0}
-        for group in found.groups
-    }
-    firsts = {}
-    for group in found.groups:
-        firsts.setdefault(group.tie or group.name, group.name)
-    rows = {firsts[key]: row for key, row in rows.items()}
-    rows[spared]["losses"] = [0.5, 2.0]
-    path = tmp_path / "sensitivity.json"
-    path.write_text(json.dumps({"kind": sensitivity.KIND, "loss": 2.0, "shares": [0.25, 0.5], "groups": rows}))
-    before = yolo.model.get_submodule(spared).out_channels
-    record = yolo_prune.prune(yolo, flops="40%", sensitivity=str(path), layer_loss=0.1)
-    after = yolo.model.get_submodule(spared).out_channels
-    assert after >= before * 0.9  # 0.1 of 2.0 is 0.2: two fifths of the way to a quarter
-    assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"] * 1.001
-    other = untrained()
-    yolo_prune.prune(other, flops="40%", sensitivity=str(path))
-    assert other.model.get_submodule(spared).out_channels < after
-
-
-def test_a_limit_without_measurements_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"prune_layer_loss=0\.1 needs what was measured"):
-        from_arguments({"prune": 0.5, "prune_layer_loss": 0.1})
-    assert Recipe.model_fields["layer_loss"].default is None

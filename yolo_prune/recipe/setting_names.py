@@ -1,5 +1,5 @@
 # yolo-prune, AGPL-3.0 license
-"""What an unknown name of a setting may have meant: the name that it has now, or a near one. Pure."""
+"""What an unknown name of a setting may have meant: its new name, what took its place, a near one. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ RENAMED = {
     "rewarm": "warmup",
     "restart": "restart_lr",
 }
+# Settings that were never the better for a training (docs/decisions/0033), what is in their place, and what that does.
+REMOVED = {"layer_loss": ("sensitivity", "spares sensitive layers by itself")}
 RENAMED_VALUES = {"reconstruct": {"mean": "bias", "refit": "weights"}}
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """What an unknown name may have meant, in words: its new name, or did you mean …? Nothing where none is near.
+    """What an unknown name may have meant, in words: its new name, what took its place, did you mean …? Or nothing.
 
     Args:
         name: as the user wrote it. names: those that are taken, with `prune_` before them or, in a file and in calls,
@@ -28,11 +30,11 @@ def meant(name: str, names: Iterable[str]) -> str:
     every = list(names)
     plain = name.strip().lower().replace("-", "_")
     bare = plain.removeprefix("prune_")
-    if bare in RENAMED:
-        new = [RENAMED[bare], f"prune_{RENAMED[bare]}"]
-        there = [one for one in (new if bare == plain else reversed(new)) if one in every]
-        if there:
-            return f"its name is {there[0]} now"
+    now, use = REMOVED.get(bare) or (RENAMED.get(bare, ""), "")
+    forms = [now, f"prune_{now}"] if bare == plain else [f"prune_{now}", now]
+    there = [one for one in forms if one in every]
+    if there:
+        return f"it was removed; in its place {there[0]} {use}" if use else f"its name is {there[0]} now"
     prefixed = any(one.startswith("prune_") for one in every)
     close = get_close_matches(plain if prefixed else bare, every, 1)
     return f"did you mean {close[0]}?" if close else ""

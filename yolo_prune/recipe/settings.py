@@ -289,13 +289,6 @@ class Settings(BaseModel):
         "a file",
         "must be a file that yolo-prune inspect wrote, for example sensitivity.json",
     )
-    layer_loss: _Drop = _setting(
-        None,
-        "with `prune_sensitivity`: no layer is cut so far that this cut alone, without training, would raise the loss "
-        "by more than this share of it",
-        "above 0, below 1",
-        "must be a share of the loss, a number above 0 and below 1, for example 0.1",
-    )
     protect: _Patterns = _setting(
         (),
         "modules whose channels are never cut, as patterns of their names; `backbone`, `neck` and `head` mean these "

@@ -131,10 +131,10 @@ def model(
     teacher.require(network, recipe, name)
     graph = channel_groups.build(network, recipe.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, recipe.protect)
-    weights, largest_cuts = sensitivity.weights_of_recipe(recipe, graph), sensitivity.largest_cuts(recipe, graph)
+    weights = sensitivity.weights_of_recipe(recipe, graph)
     device = profile.profile_of_recipe(recipe)
     deployment = deployment_of(recipe, device, imgsz)
-    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
+    baseline = Baseline.of(network, graph, device, weights, deployment)
     try:
         choice.check_reachable(network, graph, recipe, baseline)
     except BoundError:
