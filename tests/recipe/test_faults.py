@@ -115,6 +115,10 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
         {"prune": 0.5, "prune_layer_loss": 0.1},
         ["prune_layer_loss=0.1 is unknown: it was removed; in its place prune_sensitivity spares sensitive layers by"],
     ),
+    (
+        {"prune": 0.5, "prune_distill": 6},
+        ["prune_distill=6 is unknown: it was removed; in its place prune_distill_outputs"],
+    ),
     ({"prune": 0.5, "prune_reconstruct": "refit"}, ["prune_reconstruct=refit is called weights now"]),
     ({"prune": 0.5, "prune_reconstruct": "mean"}, ["prune_reconstruct=mean is called bias now"]),
     ({"prune": 0.5, "prune_name": "x"}, ["prune_name=x is unknown"]),
@@ -246,6 +250,7 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
         "flops: 50%\nlayer_loss: 0.1",
         ["bad.yaml:2: layer_loss: 0.1 is unknown: it was removed; in its place sens"],
     ),
+    ("flops: 50%\ndistill: 6", ["bad.yaml:2: distill: 6 is unknown: it was removed; in its place distill_outputs"]),
     ("flops: 50%\nreconstruct: refit", ["bad.yaml:2: reconstruct: refit is called weights now"]),
     ("flops: 50%\nname: mine", ["bad.yaml:2: name: mine is unknown"]),
     ("<<: {flops: 50%}", ["bad.yaml:1: <<: {…} is unknown"]),

@@ -362,7 +362,6 @@ def test_as_dict_is_plain() -> None:
         "nbs": None,
         "ema": 0.1,
         "frames": True,
-        "distill": 0.0,
         "distill_outputs": 0.0,
         "regularize": "none",
         "regularize_strength": None,

@@ -16,7 +16,10 @@ RENAMED = {
     "restart": "restart_lr",
 }
 # Settings that were never the better for a training (docs/decisions/0033), what is in their place, and what that does.
-REMOVED = {"layer_loss": ("sensitivity", "spares sensitive layers by itself")}
+REMOVED = {
+    "layer_loss": ("sensitivity", "spares sensitive layers by itself"),
+    "distill": ("distill_outputs", "learns what the dense model puts out"),
+}
 RENAMED_VALUES = {"reconstruct": {"mean": "bias", "refit": "weights"}}
 
 

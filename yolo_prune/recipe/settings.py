@@ -19,7 +19,7 @@ from yolo_prune.recipe.setting_values import format_name, one_of, pattern, patte
 
 # Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
 OF_TRAINING = (
-    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
+    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "regularize", "regularize_strength"),
     *("nbs", "ema", "frames", "distill_outputs", "deploy", "qat"),
 )
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
@@ -222,13 +222,6 @@ class Settings(BaseModel):
         "images are square, so that the model is as good with it as without",
         "`True`, `False`",
         "must be True or False",
-    )
-    distill: _Weight = _setting(
-        0.0,
-        "after the first step, learn from the model as it was before it, with this weight of the host's distillation "
-        "loss (its `dis`); costs a pass of the dense model for every batch, from the start",
-        "0 to 1000; the host's own is 6",
-        "must be a weight from 0 (none) to 1000, for example 6",
     )
     distill_outputs: _Weight = _setting(
         0.0,

@@ -29,7 +29,6 @@ from yolo_prune.surgery import widths
 from yolo_prune.training import (
     ddp,
     deployment,
-    distill,
     frozen,
     latency_of_run,
     optimizer_state,
@@ -60,7 +59,6 @@ def require(run: Run, recipe: Recipe) -> None:
     preflight.max_drop(run.settings, recipe)
     qat.require(run.settings, recipe)
     deployment.require(run.settings, recipe)
-    distill.arrange(run, recipe)
     teacher.arrange(run, recipe)
     scoring.require(recipe.importance)
     for name in ("prune", "prune_profile", "prune_sensitivity"):  # a resumed run may start in another folder
@@ -168,7 +166,6 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
-    distill.begin(run.model, session.recipe, session.done > 0)
     teacher.resume(run, session)
     if run.is_resumed and resume_state.is_kept_after(session, run.start_epoch - 1, run.epochs):
         session.resumed = ddp.each(lambda: resume.restore_kept(run))
