@@ -47,7 +47,7 @@ LEGAL: dict[str, list[Any]] = {
     **{key: [0, 0.5, 1, 100] for key in ("warmup", "distill_outputs", "regularize_strength")},
     "regularize": ["none", "bn", "group", "growing"],
     "sparsity": ["2:4", "0.5", 0.5, 0.999999999, 5e-324, "1:64"],
-    "restart_lr": [True, False, "cosine"],
+    "restart_lr": [True, False],
     "check_latency": [True, False],
     "nbs": [1, 16, 64],
     "ema": [0, 0.1, 0.5],

@@ -98,6 +98,11 @@ def test_a_run_that_began_before_a_setting_was_removed_goes_on_where_it_asked_no
         (tmp_path / "pruning" / "record.json").write_text(json.dumps({"recipe": {**began.as_dict(), removed: 0.1}}))
         with pytest.raises(RecipeError, match=rf"^prune_{removed}=0\.1 is unknown: it was removed; in its [^\n]+$"):
             resume.recipe_of(run_in(tmp_path, prune=0.5, epochs=10, **{f"prune_{removed}": 0.1}))
+    (tmp_path / "pruning" / "record.json").write_text(
+        json.dumps({"recipe": {**began.as_dict(), "restart_lr": "cosine"}})
+    )
+    with pytest.raises(RecipeError, match=r"^prune_restart_lr=cosine was removed; in its place True [^\n]+$"):
+        resume.recipe_of(run_in(tmp_path, prune=0.5, epochs=10, prune_restart_lr="cosine"))
     (tmp_path / "pruning" / "record.json").write_text('{"recipe": [1]}')
     assert resume.recipe_of(run) == from_arguments({"prune": 0.5, "prune_round": 16})
 

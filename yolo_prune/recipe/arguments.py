@@ -28,7 +28,7 @@ from yolo_prune.recipe.bounds import BOUNDS, after_removing, is_figure, tighter
 from yolo_prune.recipe.disagreements import GOALS, disagreements
 from yolo_prune.recipe.file import Given, RecipeFile, read
 from yolo_prune.recipe.schedule import step_epochs
-from yolo_prune.recipe.setting_names import RENAMED_VALUES, near
+from yolo_prune.recipe.setting_names import REMOVED_VALUES, RENAMED_VALUES, near
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
 from yolo_prune.recipe.value_checks import shown
 
@@ -240,6 +240,8 @@ def _right(key: str, kind: str, text: str, given: Given) -> str:
         return text
     if isinstance(value, str) and value in RENAMED_VALUES.get(key, {}):
         return f"is called {RENAMED_VALUES[key][value]} now"
+    if isinstance(value, str) and value in REMOVED_VALUES.get(key, {}):
+        return "was removed; in its place {} {}".format(*REMOVED_VALUES[key][value])
     if key in LISTS and not given.line:
         return f"must be names with commas between them, for example prune_{key}={LISTS[key]}"
     extra = Settings.model_fields[key].json_schema_extra

@@ -21,6 +21,7 @@ REMOVED = {
     "distill": ("distill_outputs", "learns what the dense model puts out"),
 }
 RENAMED_VALUES = {"reconstruct": {"mean": "bias", "refit": "weights"}}
+REMOVED_VALUES = {"restart_lr": {"cosine": ("True", "goes through the whole schedule once more")}}
 
 
 def meant(name: str, names: Iterable[str]) -> str:

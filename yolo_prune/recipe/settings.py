@@ -194,12 +194,11 @@ class Settings(BaseModel):
         "0 to 100, also 0.5",
         "must be a number of epochs from 0 to 100, for example 1",
     )
-    restart_lr: bool | Literal["cosine"] = _setting(
+    restart_lr: bool = _setting(
         False,
-        "whether the learning rate goes through its whole schedule once more after the last step, or falls from `lr0` "
-        "in half a cosine, whatever the schedule",
-        "`True`, `False`, `cosine`",
-        "must be True or False, or cosine",
+        "whether the learning rate goes through its whole schedule once more after the last step",
+        "`True`, `False`",
+        "must be True or False",
     )
     nbs: _Images = _setting(
         None,
