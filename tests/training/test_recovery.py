@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 
-from tests.helpers.runs import StoppedError, stop_in, train
+from tests.helpers.runs import StoppedError, record_of, stop_in, train, widths
 from tests.helpers.small_models import untrained
+from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.recipe.setting_names import REMOVED
 from yolo_prune.training.warmup import Warmup
 
 ONE_STEP: dict[str, Any] = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.5, "prune_end": 0.5}
@@ -110,3 +113,29 @@ def test_a_warm_up_goes_on_in_a_run_that_was_killed(tiny_data: Path, tmp_path: P
     for epoch in (2, 3, 4):
         assert of_epoch(rates_of_rest, epoch) == pytest.approx(of_epoch(rates_of_all, epoch))
     assert not list((tmp_path / "killed").rglob("resume-*.pt")), "nothing is kept once the rate has come back"
+
+
+def test_a_run_of_before_settings_were_removed_is_resumed_and_its_model_trained_again(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it left names them: unset in the recipe of its record, and as limits of layers in its checkpoint."""
+    killed = untrained()
+    stop_in(killed, 2, "on_train_epoch_start")
+    with pytest.raises(StoppedError):
+        train(tiny_data, tmp_path, killed, epochs=3, val=False, **{**ONE_STEP, "prune_start": 0.34, "prune_end": 0.34})
+    last, path = tmp_path / "run" / "weights" / "last.pt", tmp_path / "run" / "pruning" / "record.json"
+    record = json.loads(path.read_text())
+    record["recipe"] |= {"layer_loss": None, "distill": 0.0}
+    path.write_text(json.dumps(record))
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint["ema"].yaml[SPEC_KEY]["run"]["baseline"]["largest_cuts"] = {"model.0.conv": 0.5}
+    torch.save(checkpoint, last)
+    YOLO(last).train(resume=True)
+    final = record_of(tmp_path / "run")
+    assert [row["epoch"] for row in final["steps"]] == [2]
+    assert not final["recipe"].keys() & REMOVED.keys()
+    assert "another one than when this run began" not in caplog.text
+    again = YOLO(last)
+    before = widths(again.model)
+    train(tiny_data, tmp_path / "again", again, epochs=1, val=False)
+    assert widths(again.model) == before
