@@ -53,7 +53,8 @@ from yolo_prune.host import datasets, yolo_object
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.recipe import resources
-from yolo_prune.recipe.arguments import check_epochs, from_arguments
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.schedule import step_epochs
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.sweeps import local
 
@@ -79,7 +80,7 @@ def recipes(rng: random.Random, count: int, folder: Path) -> Iterator[tuple[str,
         wanted = from_arguments({"prune": str(target), "epochs": 10})
         assert wanted is not None
         assert Recipe(**wanted.as_dict()) == wanted
-        check_epochs(wanted, 100_000)
+        step_epochs(wanted, 100_000)
 
     for _ in range(count):
         if rng.random() < 0.5:

@@ -27,7 +27,6 @@ from yolo_prune.recipe import resources
 from yolo_prune.recipe.bounds import BOUNDS, after_removing, is_figure, tighter
 from yolo_prune.recipe.disagreements import GOALS, disagreements
 from yolo_prune.recipe.file import Given, RecipeFile, read
-from yolo_prune.recipe.schedule import step_epochs
 from yolo_prune.recipe.setting_names import REMOVED_VALUES, RENAMED_VALUES, near
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
 from yolo_prune.recipe.value_checks import shown
@@ -138,15 +137,6 @@ def load(name_or_path: str | Path) -> Recipe:
 def shipped() -> list[str]:
     """Return the names of the recipes that travel with the package."""
     return sorted(path.stem for path in resources.folder("recipes").glob("*.yaml"))
-
-
-def check_epochs(recipe: Recipe, epochs: int) -> None:
-    """Check that the recipe's steps fit into a run.
-
-    Raises:
-        RecipeError: more steps than epochs.
-    """
-    step_epochs(recipe, epochs)
 
 
 def arguments_table() -> str:

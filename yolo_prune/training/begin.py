@@ -20,7 +20,6 @@ from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice, dry_cut, unmet_requests
 from yolo_prune.recipe import schedule
-from yolo_prune.recipe.arguments import check_epochs
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.report import messages
@@ -53,7 +52,7 @@ def require(run: Run, recipe: Recipe) -> None:
     preflight.modes(run.settings)
     if run.is_resumed:
         trainable_check.require_file(run.arguments.model)
-    check_epochs(recipe, run.epochs)
+    schedule.step_epochs(recipe, run.epochs)  # there are epochs enough
     if not run.is_resumed:  # else its folder has what was read
         preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
