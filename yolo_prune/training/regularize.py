@@ -35,7 +35,7 @@ from yolo_prune.graph.convolutions import inputs_first
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 PENALTIES = ("bn", "group", "growing")
-STRENGTHS = {"bn": 0.5, "group": 0.5, "growing": 20.0}  # defaults; benchmarks/README.md has what they come to
+STRENGTHS = {"bn": 0.5, "group": 0.5, "growing": 20.0}  # defaults, chosen by hand, not measured
 _ALPHA = 4.0  # DepGraph: the least important channel of a group is pressed 2 ** 4 times as much as the most important
 _MOST = 0.1  # of a typical channel, is what one step takes at most, however high the rate: gradients are to have a say
 _DEAD = 0.01  # of a typical channel: what is smaller counts as gone in what is told
