@@ -101,6 +101,11 @@ def test_what_cannot_be_done_is_said_before_training(words: str, said: str, tiny
     ("words", "line"),
     [
         ("prune_stepz=3", "prune_stepz=3 is unknown: did you mean prune_steps?"),
+        (
+            "prune=0.5 prune_distill=6",
+            "prune_distill=6 is unknown: it was removed; in its place prune_distill_outputs learns what the dense "
+            "model puts out",
+        ),
         ("prune=0.5 model=runs/best.pt", "model=runs/best.pt: there is no such file"),
     ],
 )
