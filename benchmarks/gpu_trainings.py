@@ -162,14 +162,6 @@ def going_back(s: Settings) -> dict[str, Any]:
 
 
 @part(60)
-def distillation(s: Settings) -> dict[str, Any]:
-    """The dense self as a teacher."""
-    if not s.dense:
-        raise SkipError("it needs the dense model, whose part did not end well")
-    return shown(*train(s, prune_distill=6, **one_step()))
-
-
-@part(60)
 def out_of_memory(s: Settings) -> dict[str, Any]:
     """The first batch finds no memory: on CUDA for true, elsewhere by the host's words."""
     import torch

@@ -241,18 +241,6 @@ MUTATIONS = (
         "requires_grad_(True)",
         ("roll_back::test_going_back_gives_the_state_that_was",),
     ),
-    Mutation(
-        "distill",
-        "wrapper.dis = recipe.distill\n    ddp",
-        "wrapper.dis = 0.0\n    ddp",
-        ("recovery::test_a_run_learns_from_its_own_dense_self",),
-    ),
-    Mutation(
-        "distill",
-        "copy_of(run.average_student)",
-        "copy_of(wrapper.student_model)",
-        ("recovery::test_a_run_learns_from_its_own_dense_self",),
-    ),
     # Zeros and pressure
     Mutation(
         "masks",

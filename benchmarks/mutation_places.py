@@ -24,7 +24,6 @@ FILES = {
     "candidates": "yolo_prune/planning/candidates.py",
     "continuity": "yolo_prune/training/optimizer_state.py",
     "costs": "yolo_prune/allocation/costs.py",
-    "distill": "yolo_prune/training/distill.py",
     "roll_back": "yolo_prune/training/roll_back.py",
     "gates": "yolo_prune/importance/gradients.py",
     "importance": "yolo_prune/importance/scoring.py",

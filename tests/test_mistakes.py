@@ -135,7 +135,7 @@ def test_a_disk_without_room_is_one_line(pruned: Path, tmp_path: Path, monkeypat
     [
         {"steps": 7, "schedule": "cubic"},
         {"start": 0.3},
-        {"distill": 6},
+        {"distill_outputs": 1},
         {"regularize": "group"},
         {"warmup": 2},
         {"nbs": 16},

@@ -59,9 +59,9 @@ def test_a_model_file_that_is_none(content: bytes, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        (("prune_stepz=3",), "prune_stepz=3 is unknown: did you mean prune_steps?"),
         (("prune=0.5", "project=/proc/none"), "project=/proc/none cannot be made: No such file or directory. Name a"),
-        (("prun=0.5",), "prun=0.5 is unknown: did you mean prune=?"),
+        (("prun=0.5",), "prun=0.5 is unknown: did you mean prune?"),
         (("prune=0.5", "device=0,1"), "device=0,1: "),
         (("prune=0.5", "prune_steps=2", "device=cpu"), "data=none.yaml: "),
         (("prune=",), "prune= has no value: write prune=..."),
@@ -100,7 +100,12 @@ def test_what_cannot_be_done_is_said_before_training(words: str, said: str, tiny
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("prune_stepz=3", "prune_stepz=3 is unknown: did you mean prune_steps=?"),
+        ("prune_stepz=3", "prune_stepz=3 is unknown: did you mean prune_steps?"),
+        (
+            "prune=0.5 prune_distill=6",
+            "prune_distill=6 is unknown: it was removed; in its place prune_distill_outputs learns what the dense "
+            "model puts out",
+        ),
         ("prune=0.5 model=runs/best.pt", "model=runs/best.pt: there is no such file"),
     ],
 )

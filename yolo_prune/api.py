@@ -164,10 +164,10 @@ def _request(network: nn.Module, wanted: Recipe, device: Profile | None, judged:
     unmet_requests.require_protected(graph, wanted.protect)
     if graph.untaught:
         log.say(text.untaught(graph.untaught, graph.operations))
-    weights, largest_cuts = sensitivity.weights_of_recipe(wanted, graph), sensitivity.largest_cuts(wanted, graph)
+    weights = sensitivity.weights_of_recipe(wanted, graph)
     deployment = deployment_of(wanted, device, imgsz)
     multiple = quick_look.of_deployment(wanted, log.say) if device is None else OPEN
-    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment, multiple)
+    baseline = Baseline.of(network, graph, device, weights, deployment, multiple)
     bounds = choice.step_bounds(wanted, baseline)
     if bounds and baseline.meets(bounds):
         messages.nothing_to_do(baseline.size, wanted.bounds_in_words())

@@ -90,7 +90,7 @@ _OF_ZEROS = ("on_pretrain_routine_end", "on_train_epoch_start")
 
 
 def _has_zeros(trainer: Any) -> bool:
-    """Whether the model in training came with single weights that are to stay zero (architecture.sparsity)."""
+    """Whether the model in training came with single weights that are to stay zero (`widths.sparsity`)."""
     return "sparsity" in _noted(trainer)
 
 

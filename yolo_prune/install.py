@@ -35,7 +35,8 @@ from yolo_prune import callbacks, log
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, platform_report, releases, wrapped, yolo_methods
 from yolo_prune.host.spec_key import SPEC_KEY
-from yolo_prune.recipe.arguments import check_epochs, from_arguments
+from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.schedule import step_epochs
 
 installed: set[str] = set()
 """Names of the host's modules that were served in this process."""
@@ -114,7 +115,7 @@ def check_arguments(settings: Mapping[str, Any]) -> None:
             preflight.modes(settings)
             qat.require(settings, wanted)
             deployment.require(settings, wanted)
-            check_epochs(wanted, settings["epochs"])
+            step_epochs(wanted, settings["epochs"])
             preflight.measurements(wanted)
             preflight.model_file(settings, wanted)
 
@@ -140,7 +141,7 @@ def _refuse_early(yolo: Any, settings: Mapping[str, Any]) -> None:
         wanted = from_arguments(settings)
         preflight.modes(settings)
         if wanted is not None and isinstance(settings.get("epochs"), int):
-            check_epochs(wanted, settings["epochs"])
+            step_epochs(wanted, settings["epochs"])
         plugin_arguments = arguments.plugin_arguments(settings)
         own = {name: value for name, value in settings.items() if name not in plugin_arguments}
         sys.modules["ultralytics.cfg"].check_cfg(own)  # the host's own types (epochs=abc), before its data are read

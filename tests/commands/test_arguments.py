@@ -95,7 +95,7 @@ def test_whole_numbers() -> None:
         _line(value_checks.whole, imgsz=0, threads="x") == "imgsz=0, threads=x: a whole number of 1 or more is needed"
     )
     assert _line(value_checks.whole, imgsz=10**30).startswith("imgsz=1000000000")
-    assert "a int" in _line(value_checks.whole, imgsz=10**5000)
+    assert "a huge int" in _line(value_checks.whole, imgsz=10**5000)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,8 @@ def test_a_wrong_call_of_attach_is_one_line() -> None:
     yolo = YOLO("yolov8n.yaml")
     assert "unknown setting flop (did you mean flops?)" in _line(yolo_prune.attach, yolo, flop="50%")
     assert "unknown setting recip (did you mean recipe?)" in _line(yolo_prune.attach, yolo, recip="auto")
+    removed = "unknown setting layer_loss (it was removed; in its place sensitivity spares"
+    assert removed in _line(yolo_prune.attach, yolo, 0.5, layer_loss=0.1)
     wanted = Recipe(name="mine", flops="50%")
     assert "takes no further settings" in _line(yolo_prune.attach, yolo, wanted, flops="40%")
     assert not hasattr(yolo, "yolo_prune_recipe")

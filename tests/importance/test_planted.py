@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from yolo_prune.planning import choice
 from yolo_prune.planning.baseline import Baseline
 from yolo_prune.planning.step_request import StepRequest
 from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.settings import Settings
 from yolo_prune.surgery import cut_channels, least_squares, reconstruct
 
 SIDE, CLASSES = 32, 4
@@ -235,7 +236,7 @@ def test_each_part_of_the_reconstruction_gives_back_a_part_of_the_loss() -> None
     found, plan = choice.choose(model, StepRequest(wanted, baseline, choice.step_bounds(wanted, baseline)))
     assert len(plan.keep) > 2
     losses = []
-    for part in reconstruct.METHODS:
+    for part in get_args(Settings.model_fields["reconstruct"].annotation):
         small = deepcopy(model)
         with reconstruct.reconstructed(small, found, plan, images(128, 77)[0], part):
             cut_channels.apply(small, found, plan)

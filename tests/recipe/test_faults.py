@@ -115,6 +115,19 @@ ARGUMENT_FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prune": 0.5, "prune_sparse_strength": 1}, ["unknown: its name is prune_regularize_strength now"]),
     ({"prune": 0.5, "prune_rewarm": 1}, ["prune_rewarm=1 is unknown: its name is prune_warmup now"]),
     ({"prune": 0.5, "prune_restart": True}, ["prune_restart=True is unknown: its name is prune_restart_lr now"]),
+    (
+        {"prune": 0.5, "prune_layer_loss": 0.1},
+        ["prune_layer_loss=0.1 is unknown: it was removed; in its place prune_sensitivity spares sensitive layers by"],
+    ),
+    (
+        {"prune": 0.5, "prune_distill": 6},
+        ["prune_distill=6 is unknown: it was removed; in its place prune_distill_outputs"],
+    ),
+    (
+        {"prune": 0.5, "prune_restart_lr": "cosine"},
+        ["prune_restart_lr=cosine was removed; in its place True goes through the whole schedule once more"],
+    ),
+    ({"prune": 0.5, "prune_restart_lr": "linear"}, ["prune_restart_lr=linear must be True or False"]),
     ({"prune": 0.5, "prune_reconstruct": "refit"}, ["prune_reconstruct=refit is called weights now"]),
     ({"prune": 0.5, "prune_reconstruct": "mean"}, ["prune_reconstruct=mean is called bias now"]),
     ({"prune": 0.5, "prune_name": "x"}, ["prune_name=x is unknown"]),
@@ -242,6 +255,12 @@ FILE_FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("prune_flops: 50%", ["bad.yaml:1: prune_flops: 50% is unknown: did you mean flops?"]),
     ("flops: 50%\nmin-channels: 4", ["bad.yaml:2: min-channels: 4 is unknown: did you mean min_channels?"]),
     ("flops: 50%\nfloor: 0.01", ["bad.yaml:2: floor: 0.01 is unknown: its name is max_drop now"]),
+    (
+        "flops: 50%\nlayer_loss: 0.1",
+        ["bad.yaml:2: layer_loss: 0.1 is unknown: it was removed; in its place sens"],
+    ),
+    ("flops: 50%\ndistill: 6", ["bad.yaml:2: distill: 6 is unknown: it was removed; in its place distill_outputs"]),
+    ("flops: 50%\nrestart_lr: cosine", ["bad.yaml:2: restart_lr: cosine was removed; in its place True goes through"]),
     ("flops: 50%\nreconstruct: refit", ["bad.yaml:2: reconstruct: refit is called weights now"]),
     ("flops: 50%\nname: mine", ["bad.yaml:2: name: mine is unknown"]),
     ("<<: {flops: 50%}", ["bad.yaml:1: <<: {…} is unknown"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from yolo_prune.recipe.arguments import ARGUMENTS, arguments_table, load
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import REMOVED, RENAMED
 from yolo_prune.recipe.settings import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +50,8 @@ def test_a_pure_wing_loads_without_torch_and_the_host(wing: str, strangers: list
 
 
 def test_the_docs_name_arguments_that_exist() -> None:
-    """A word such as prune_steps= in the docs is an argument, or one of those that had another name."""
-    known = {*ARGUMENTS, *(f"prune_{old}" for old in RENAMED)}
+    """A word such as prune_steps= in the docs is an argument, or one of those that had another name or were removed."""
+    known = {*ARGUMENTS, *(f"prune_{old}" for old in (*RENAMED, *REMOVED))}
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]
     words = {(page.name, word) for page in pages for word in re.findall(r"\b(prune_[a-z_]+)=", page.read_text("utf-8"))}
     assert len(words) > 20

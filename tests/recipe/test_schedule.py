@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_prune.errors import RecipeError
-from yolo_prune.recipe.arguments import check_epochs, load
+from yolo_prune.recipe.arguments import load
 from yolo_prune.recipe.schedule import SCHEDULES, share, step_epochs
 from yolo_prune.recipe.settings import Recipe
 
@@ -125,12 +125,12 @@ def test_step_epochs_increase_within_the_run_or_fail_clearly(
 
 def test_more_steps_than_epochs() -> None:
     with pytest.raises(RecipeError) as caught:
-        check_epochs(recipe(steps=40), 30)
+        step_epochs(recipe(steps=40), 30)
     assert str(caught.value) == (
         "prune_steps=40 (recipe mine) with epochs=30: more steps than epochs; write prune_steps=30 or fewer, "
         "prune_schedule=oneshot, or train for at least 40 epochs"
     )
-    check_epochs(load("oneshot"), 1)
+    step_epochs(load("oneshot"), 1)
 
 
 def test_where_start_to_end_is_short_every_epoch_of_it_has_a_step() -> None:

@@ -7,7 +7,7 @@ import logging
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from yolo_prune.errors import PruneError
 from yolo_prune.graph import channel_groups
 from yolo_prune.host import datasets
 from yolo_prune.host.run import Run
+from yolo_prune.recipe.settings import Settings
 from yolo_prune.surgery import least_squares, norm_statistics, reconstruct
 from yolo_prune.training import cut_models
 
@@ -69,7 +70,8 @@ def test_it_is_better_than_nothing_on_images_that_it_has_not_seen(name: str) -> 
     alike(model, names, 0.1)
     x, others = settled(model), images(8, seed=3)
     # Right behind the block: through the whole of a random network any difference grows to anything.
-    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in reconstruct.METHODS}
+    methods = get_args(Settings.model_fields["reconstruct"].annotation)
+    left = {part: away(cut(model, part, x, names), model, others, at=5) for part in methods}
     assert left["weights"] < 0.8 * left["none"], left
     assert left["weights"] < 0.8 * left["bn"], left
 

@@ -140,19 +140,15 @@ def test_what_was_before_the_first_cut_is_known_when_heads_are_gone(monkeypatch:
     keep = {group.name: np.arange(group.size // (4 if group.head is None else 2)) for group in of_heads}
     keep |= {group.name: np.arange(0) for group in of_heads if group.head is not None and group.head.number == 0}
     cut_channels.apply(model, found, PrunePlan(keep, (), {attention: (0,)}))
-    baseline = replace(
-        baseline,
-        weights={f"{attention}.qkv.conv[1/4]": 3.0},
-        largest_cuts={f"{attention}.qkv.conv[1/4]": 0.6, f"{attention}.qkv.conv[2/4]": 0.55},
-    )
+    baseline = replace(baseline, weights={f"{attention}.qkv.conv[1/4]": 3.0})
     seen: list[Any] = []
     stock = candidates.units
     monkeypatch.setattr(candidates, "units", lambda *given: seen.extend(stock(*given)) or seen)
     wanted = asked(flops="50%", heads=0.5)
     choice.plan(model, channel_groups.build(model), wanted, baseline, choice.step_bounds(wanted, baseline))
     keys, values = ([one for one in seen if f"{attention}.qkv.conv[{n}/2]" in one.groups] for n in (1, 2))
-    assert [(one.size, one.original, one.lowest, one.weight) for one in keys] == [(16, 32, 13, 3.0)]
-    assert [(one.size, one.original, one.lowest) for one in values] == [(32, 64, 29)]
+    assert [(one.size, one.original, one.lowest, one.weight) for one in keys] == [(16, 32, 8, 3.0)]
+    assert [(one.size, one.original) for one in values] == [(32, 64)]
 
 
 def test_a_block_that_adds_nothing_goes_first_and_one_that_adds_all_stays() -> None:

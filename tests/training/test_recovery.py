@@ -1,31 +1,22 @@
 # yolo-prune, AGPL-3.0 license
-"""What helps a model after a cut: a learning rate that comes back, its dense self as a teacher, limits by layer."""
+"""What helps a model after a cut: a learning rate that comes back."""
 
 from __future__ import annotations
 
 import csv
-from copy import deepcopy
+import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.nn.tasks import load_checkpoint
 
-from tests.helpers.foreign import plant
-from tests.helpers.runs import StoppedError, record_of, stop_in, train
+from tests.helpers.runs import StoppedError, record_of, stop_in, train, widths
 from tests.helpers.small_models import untrained
-from yolo_prune.errors import HostError, PruneError, RecipeError
-from yolo_prune.graph import channel_groups
-from yolo_prune.host.run import Run
-from yolo_prune.planning import sensitivity
-from yolo_prune.recipe.arguments import from_arguments
-from yolo_prune.recipe.settings import Recipe
-from yolo_prune.training import distill
+from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.recipe.setting_names import REMOVED
 from yolo_prune.training.warmup import Warmup
 
 ONE_STEP: dict[str, Any] = {"prune": 0.5, "prune_steps": 1, "prune_start": 0.5, "prune_end": 0.5}
@@ -124,141 +115,27 @@ def test_a_warm_up_goes_on_in_a_run_that_was_killed(tiny_data: Path, tmp_path: P
     assert not list((tmp_path / "killed").rglob("resume-*.pt")), "nothing is kept once the rate has come back"
 
 
-@pytest.fixture(scope="module")
-def dense(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dense")
-    train(tiny_data, folder, epochs=1)
-    return folder / "run" / "weights" / "best.pt"
-
-
-def test_a_run_learns_from_its_own_dense_self(dense: Path, tiny_data: Path, tmp_path: Path) -> None:
-    yolo, seen = YOLO(dense), {}
-
-    def look(trainer: Any) -> None:
-        kept = tmp_path / "run" / "pruning" / "teacher.pt"
-        teacher = {name: value.clone() for name, value in trainer.model.teacher_model.state_dict().items()}
-        average = {name: value.clone() for name, value in trainer.ema.ema.student_model.state_dict().items()}
-        seen[trainer.epoch] = (trainer.model.dis, kept.is_file(), teacher, average, dict(trainer.loss_items))
-
-    yolo.add_callback("on_train_epoch_end", look)
-    train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
-    assert [seen[epoch][:2] for epoch in range(4)] == [(0, False), (0, False), (6, True), (6, True)]
-    for epoch in (2, 3):  # what the average was when the step came
-        assert all(
-            torch.equal(value, seen[1][3][name]) for name, value in seen[epoch][2].items() if "num_b" not in name
-        )
-        assert float(seen[epoch][4]["dis_loss"]) > 0
-    assert float(seen[1][4]["dis_loss"]) == 0
-    assert not (tmp_path / "run" / "pruning" / "teacher.pt").exists()  # a run that has ended is not resumed
-    told = record_of(tmp_path / "run")
-    assert told["final"]["gflops"] <= 0.5 * told["baseline"]["gflops"] * 1.001
-    best = load_checkpoint(tmp_path / "run" / "weights" / "best.pt")[0]
-    assert type(best).__name__ == "DetectionModel"
-
-
-def test_a_resumed_run_has_its_teacher_again(dense: Path, tiny_data: Path, tmp_path: Path) -> None:
-    yolo, teachers = YOLO(dense), []
-
-    def stop(trainer: Any) -> None:
-        teachers.append(deepcopy(trainer.model.teacher_model.state_dict()))
-        if trainer.epoch == 3:
-            raise StoppedError
-
-    yolo.add_callback("on_train_epoch_start", stop)
+def test_a_run_of_before_settings_were_removed_is_resumed_and_its_model_trained_again(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it left names them: unset in the recipe of its record, and as limits of layers in its checkpoint."""
+    killed = untrained()
+    stop_in(killed, 2, "on_train_epoch_start")
     with pytest.raises(StoppedError):
-        train(tiny_data, tmp_path, yolo, epochs=4, nbs=4, prune_distill=6, **ONE_STEP)
-    kept, mark = tmp_path / "run" / "pruning" / "teacher-kept.pt", tmp_path / "ran"
-    state = kept.read_bytes()
-    plant(kept, mark)
-    with pytest.raises(PruneError, match=r"teacher-kept\.pt is not loaded, .*more than plain data") as caught:
-        YOLO(tmp_path / "run" / "weights" / "last.pt").train(resume=True)
-    assert "\n" not in str(caught.value)
-    kept.write_bytes(state)
-    plant(kept.with_name("teacher.pt"), mark)  # which is written anew
-    resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
-    seen: dict[str, Any] = {}
-
-    def look(trainer: Any) -> None:
-        seen.update(dis=trainer.model.dis, teacher=deepcopy(trainer.model.teacher_model.state_dict()))
-
-    resumed.add_callback("on_train_start", look)
-    resumed.train(resume=True, prune_distill=6)  # beside which an argument is ignored, and said
-    assert isinstance(resumed.trainer.model, DistillationModel)
-    assert seen["dis"] == 6
-    assert not mark.exists()
-    assert not list(kept.parent.glob("teacher*"))
-    for name, value in teachers[-1].items():
-        assert torch.allclose(seen["teacher"][name].float(), value.float(), atol=2e-3), name  # kept in half precision
-
-
-@pytest.mark.parametrize(
-    ("arguments", "settings", "words"),
-    [
-        ({"distill_model": "other.pt"}, {}, "name two teachers"),
-        ({"model": "yolov8n.yaml"}, {}, r"only a trained model"),
-        ({"task": "classify"}, {}, r"task=classify has none"),
-    ],
-)
-def test_teachers_that_cannot_be_are_refused(arguments: Any, settings: Any, words: str) -> None:
-    own = {"task": "detect", "model": "best.pt", "distill_model": None, **arguments}
-    wanted = from_arguments({"prune": 0.5, "prune_distill": 6, **settings})
-    assert wanted is not None
-    with pytest.raises(PruneError, match=words):
-        distill.arrange(Run(SimpleNamespace(args=SimpleNamespace(**own), resume=False)), wanted)
-
-
-def test_a_host_without_distillation_is_told() -> None:
-    wanted = from_arguments({"prune": 0.5, "prune_distill": 6})
-    assert wanted is not None
-    old = SimpleNamespace(args=SimpleNamespace(task="detect", model="best.pt"), resume=False)
-    with pytest.raises(HostError, match="needs an ultralytics that has distill_model="):
-        distill.arrange(Run(old), wanted)
-
-
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([0.05, 0.3], 0.25 + 0.25 * 0.2),  # between the two that were measured
-        ([0.2, 0.3], 0.125),  # before the first
-        ([0.02, 0.06], 0.5 + 0.25),  # beyond the last, as it rose before it
-        ([0.0, -0.1], 1.0),  # it costs nothing
-        ([-0.1, 0.3], 0.25 + 0.25 * 0.5),
-    ],
-)
-def test_how_far_a_layer_may_be_cut_by_its_measured_loss(losses: list[float], expected: float) -> None:
-    assert sensitivity._within(0.1, [0, 0.25, 0.5], [0, *losses]) == pytest.approx(expected)
-
-
-def test_layers_are_not_cut_below_what_was_measured(tmp_path: Path) -> None:
-    import json
-
-    import yolo_prune
-
-    yolo = untrained()
-    found = channel_groups.build(yolo.model)
-    spared = "model.4.m.0.cv1.conv"
-    rows = {
-        (group.tie or group.name): {"size": group.size // group.times, "losses": [0.0, 0.01], "weight": 1.0}
-        for group in found.groups
-    }
-    firsts = {}
-    for group in found.groups:
-        firsts.setdefault(group.tie or group.name, group.name)
-    rows = {firsts[key]: row for key, row in rows.items()}
-    rows[spared]["losses"] = [0.5, 2.0]
-    path = tmp_path / "sensitivity.json"
-    path.write_text(json.dumps({"kind": sensitivity.KIND, "loss": 2.0, "shares": [0.25, 0.5], "groups": rows}))
-    before = yolo.model.get_submodule(spared).out_channels
-    record = yolo_prune.prune(yolo, flops="40%", sensitivity=str(path), layer_loss=0.1)
-    after = yolo.model.get_submodule(spared).out_channels
-    assert after >= before * 0.9  # 0.1 of 2.0 is 0.2: two fifths of the way to a quarter
-    assert record["final"]["gflops"] <= 0.4 * record["baseline"]["gflops"] * 1.001
-    other = untrained()
-    yolo_prune.prune(other, flops="40%", sensitivity=str(path))
-    assert other.model.get_submodule(spared).out_channels < after
-
-
-def test_a_limit_without_measurements_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"prune_layer_loss=0\.1 needs what was measured"):
-        from_arguments({"prune": 0.5, "prune_layer_loss": 0.1})
-    assert Recipe.model_fields["layer_loss"].default is None
+        train(tiny_data, tmp_path, killed, epochs=3, val=False, **{**ONE_STEP, "prune_start": 0.34, "prune_end": 0.34})
+    last, path = tmp_path / "run" / "weights" / "last.pt", tmp_path / "run" / "pruning" / "record.json"
+    record = json.loads(path.read_text())
+    record["recipe"] |= {"layer_loss": None, "distill": 0.0}
+    path.write_text(json.dumps(record))
+    checkpoint = torch.load(last, weights_only=False)
+    checkpoint["ema"].yaml[SPEC_KEY]["run"]["baseline"]["largest_cuts"] = {"model.0.conv": 0.5}
+    torch.save(checkpoint, last)
+    YOLO(last).train(resume=True)
+    final = record_of(tmp_path / "run")
+    assert [row["epoch"] for row in final["steps"]] == [2]
+    assert not final["recipe"].keys() & REMOVED.keys()
+    assert "another one than when this run began" not in caplog.text
+    again = YOLO(last)
+    before = widths(again.model)
+    train(tiny_data, tmp_path / "again", again, epochs=1, val=False)
+    assert widths(again.model) == before

@@ -14,6 +14,7 @@ from torch import nn
 from yolo_prune.errors import RecipeError
 from yolo_prune.host.run import Run
 from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.setting_names import REMOVED
 from yolo_prune.training import latency_of_run, resume
 
 SIZE = {"params": 10, "gflops": 1.5}
@@ -81,6 +82,29 @@ def test_a_run_goes_on_with_the_recipe_that_it_began_with(tmp_path: Path, caplog
     (tmp_path / "pruning" / "record.json").unlink()
     with pytest.raises(RecipeError, match=r"mine\.yaml"):
         resume.recipe_of(run)
+
+
+def test_a_run_that_began_before_a_setting_was_removed_goes_on_where_it_asked_nothing_by_it(tmp_path: Path) -> None:
+    run = run_in(tmp_path, prune=0.5, prune_round=16, epochs=10)
+    began = from_arguments({"prune": "gentle", "prune_round": 8})
+    assert began is not None
+    for removed in REMOVED:
+        for nothing in (None, 0.0):
+            written = {"recipe": {**began.as_dict(), removed: nothing}}
+            (tmp_path / "pruning" / "record.json").write_text(json.dumps(written))
+            again = resume.recipe_of(run)
+            assert again is not None
+            assert (again.flops, again.round) == (began.flops, 8)
+        (tmp_path / "pruning" / "record.json").write_text(json.dumps({"recipe": {**began.as_dict(), removed: 0.1}}))
+        with pytest.raises(RecipeError, match=rf"^prune_{removed}=0\.1 is unknown: it was removed; in its [^\n]+$"):
+            resume.recipe_of(run_in(tmp_path, prune=0.5, epochs=10, **{f"prune_{removed}": 0.1}))
+    (tmp_path / "pruning" / "record.json").write_text(
+        json.dumps({"recipe": {**began.as_dict(), "restart_lr": "cosine"}})
+    )
+    with pytest.raises(RecipeError, match=r"^prune_restart_lr=cosine was removed; in its place True [^\n]+$"):
+        resume.recipe_of(run_in(tmp_path, prune=0.5, epochs=10, prune_restart_lr="cosine"))
+    (tmp_path / "pruning" / "record.json").write_text('{"recipe": [1]}')
+    assert resume.recipe_of(run) == from_arguments({"prune": 0.5, "prune_round": 16})
 
 
 def test_a_profile_of_an_earlier_run_in_the_folder_is_not_this_runs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ultralytics.nn.tasks import RTDETRDetectionModel, load_checkpoint
 from tests.helpers.foreign import plant
 from tests.helpers.runs import StoppedError, stop_in, train
 from tests.helpers.small_models import small_with
-from yolo_prune.errors import PruneError, RecipeError
+from yolo_prune.errors import PruneError
 from yolo_prune.host import detection_head
 from yolo_prune.host.run import Run
 from yolo_prune.recipe.arguments import from_arguments
@@ -175,7 +175,5 @@ def test_two_teachers_and_another_head_are_refused() -> None:
     own = SimpleNamespace(task="detect", distill_model="other.pt")
     with pytest.raises(PruneError, match=r"prune_distill_outputs=1 and distill_model=other\.pt name two teachers"):
         teacher.arrange(Run(SimpleNamespace(args=own)), wanted)
-    with pytest.raises(RecipeError, match="prune_distill_outputs=1 and prune_distill=6 have one teacher: give one"):
-        from_arguments({**SETTINGS, "prune_distill": 6})
     with pytest.raises(PruneError, match=r"the head of detr\.yaml \(RTDETRDetectionModel\) puts out none"):
         teacher.require(RTDETRDetectionModel("yolov8n-rtdetr.yaml", verbose=False), wanted, "detr.yaml")

@@ -14,7 +14,7 @@ from typing import Any
 
 from yolo_prune.errors import PruneError
 from yolo_prune.host import error_text, wrapped
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import near
 
 # The host's functions that read what the user named, and the argument that names it (8.4.190: nn/tasks.py,
 # engine/model.py, engine/trainer.py, data/base.py, data/dataset.py, utils/torch_utils.py, cfg/__init__.py).
@@ -135,20 +135,13 @@ def host_fault(error: BaseException, trace: TracebackType | None, arguments: Col
             where = " ".join(f"{name}={given[name]}" for name in ("project", "name") if name in given)
             return f"{where or error.filename} cannot be made: {error.strerror}. Name a folder that you may write to"
         if reader == "check_dict_alignment" and unknown:
-            return "; ".join(f"{name}={given.get(name, '')} is unknown: {_near(name, arguments)}" for name in unknown)
+            return "; ".join(f"{name}={given.get(name, '')} is unknown: {near(name, arguments)}" for name in unknown)
         if reader == "load_checkpoint" and isinstance(error, ModuleNotFoundError):
             return f"model={given.get('model')}: {error_text.module_missing(error.name, 'yolo train')}"
         if reader in _READERS:
             return _line(_READERS[reader], given, str(error))
         trace = trace.tb_next
     return None
-
-
-def _near(name: str, arguments: Collection[str]) -> str:
-    if name.removeprefix("prune_") in RENAMED:
-        return f"its name is prune_{RENAMED[name.removeprefix('prune_')]} now"
-    near = get_close_matches(name, arguments, 1)
-    return f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(arguments))}"
 
 
 def _line(argument: str, given: Mapping[str, str], said: str) -> str:

@@ -341,10 +341,6 @@ class Run:
         """The checkpoint that a resumed run goes on from."""
         return Path(str(self.trainer.args.resume))
 
-    def model_of_checkpoint(self) -> nn.Module:
-        """The stock model of the checkpoint that a resumed run goes on from, in float32, as the host loads it."""
-        return student_of(load_checkpoint(self.trainer.args.resume)[0])
-
     def fitness_of_checkpoint(self) -> float | None:
         """Fitness of the epoch that a resumed run's checkpoint ends with, which the host keeps as `train_metrics`."""
         fitness = (load_checkpoint(self.trainer.args.resume)[1].get("train_metrics") or {}).get("fitness")

@@ -15,7 +15,7 @@ from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import arguments, wrapped
 from yolo_prune.host.spec_key import SPEC_KEY
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import REMOVED, RENAMED
 
 
 def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) -> None:
@@ -45,7 +45,7 @@ def install(model: Any, refuse_early: Callable[[Any, Mapping[str, Any]], None]) 
         asks = bool(arguments.plugin_arguments(kwargs)) or was_attached
         if asks and not kwargs.get("resume"):
             _take_back_cut(self)
-        if asks or kwargs.keys() & {f"prune_{old}" for old in RENAMED}:
+        if asks or kwargs.keys() & {f"prune_{old}" for old in (*RENAMED, *REMOVED)}:
             refuse_early(self, {**dict(zip(("trainer",), args, strict=False)), **kwargs})
         if kwargs.get("resume"):
             _require_unfinished(self)

@@ -29,7 +29,6 @@ class Baseline:
         blocks: how many residual blocks can be removed whole. heads: attention -> its heads.
         profile: the measured device that latencies are of, or None. latency: ms that it predicts, or None.
         weights: group name -> how sensitive the model is to its loss; empty where that was not measured.
-        largest_cuts: group name -> the largest share of its channels that may go in all; others have none.
         deployment: what it is exported as. deployed: GFLOPs and bytes of it then, each None where that is not known.
         multiple: what counts that change become multiples of, where neither a recipe nor a profile says it.
         fixed: layers whose channels no plan may change, for the model puts them out.
@@ -45,7 +44,6 @@ class Baseline:
     latency: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     least: float | None = None
-    largest_cuts: Mapping[str, float] = field(default_factory=dict)
     deployment: Deployment = DEFAULT
     deployed: DeployedSize = UNKNOWN
     multiple: ChannelMultiple = OPEN
@@ -58,7 +56,6 @@ class Baseline:
         graph: channel_groups.ChannelGraph,
         profile: Profile | None = None,
         weights: Mapping[str, float] | None = None,
-        largest_cuts: Mapping[str, float] | None = None,
         deployment: Deployment = DEFAULT,
         multiple: ChannelMultiple = OPEN,
     ) -> Baseline:
@@ -76,7 +73,6 @@ class Baseline:
             profile,
             None if profile is None else model_size.latency_of(model, profile),
             weights or {},
-            largest_cuts=largest_cuts or {},
             deployment=deployment,
             deployed=model_size.deployed_size(model, deployment),
             multiple=multiple,
@@ -93,7 +89,10 @@ class Baseline:
     def from_dict(
         cls, kept: Mapping[str, Any], profile: Profile | None, deployment: Deployment, fixed: frozenset[str]
     ) -> Baseline:
-        """The baseline that `as_dict` gave, with what is not in it. Arguments are as the attributes."""
+        """The baseline that `as_dict` gave, with what is not in it. Arguments are as the attributes.
+
+        What an earlier version kept beside is left.
+        """
         kept = {**kept, "latency": None if profile is None else kept["latency"]}
         plain: dict[str, Any] = {key: dict(kept[key]) if isinstance(kept[key], Mapping) else kept[key] for key in _KEPT}
         return cls(
@@ -141,7 +140,7 @@ class Baseline:
 
 
 _PART = re.compile(r"(.*)\[(\d+)/(\d+)\]")  # of a layer's outputs: see ChannelGroup.name
-_KEPT = ("channels", "layers", "blocks", "heads", "latency", "weights", "least", "largest_cuts")  # plain as they are
+_KEPT = ("channels", "layers", "blocks", "heads", "latency", "weights", "least")  # plain as they are
 
 
 def deployment_of(recipe: Recipe, profile: Profile | None, imgsz: int) -> Deployment:

@@ -55,26 +55,17 @@ def step_bounds(recipe: Recipe, baseline: Baseline, share: float = 1.0) -> dict[
     return upper
 
 
-def _lowest(recipe: Recipe, original: Mapping[str, int], largest_cuts: Mapping[str, float]) -> dict[str, int]:
-    """Group name -> the least count that a recipe, and what was measured, let stay of the original one."""
-    lowest = allocate.lowest_counts(original, min_channels=recipe.min_channels or _LEAST, max_cut=recipe.max_cut)
-    return {
-        name: max(count, math.ceil(original[name] * (1 - largest_cuts[name]) - 1e-9)) if name in largest_cuts else count
-        for name, count in lowest.items()
-    }
+def _lowest(recipe: Recipe, original: Mapping[str, int]) -> dict[str, int]:
+    """Group name -> the least count that a recipe lets stay of the original one."""
+    return allocate.lowest_counts(original, min_channels=recipe.min_channels or _LEAST, max_cut=recipe.max_cut)
 
 
-def least_flops(
-    model: nn.Module,
-    graph: channel_groups.ChannelGraph,
-    recipe: Recipe,
-    largest_cuts: Mapping[str, float] | None = None,
-) -> float | None:
+def least_flops(model: nn.Module, graph: channel_groups.ChannelGraph, recipe: Recipe) -> float | None:
     """FLOPs of the narrowest legal model, for a recipe with `max_drop` and no bound; None for any other."""
     if recipe.max_drop is None or recipe.sparsity or any(getattr(recipe, key) for key in BOUNDS):
         return None
     original = {group.name: group.size for group in graph.groups}
-    lowest = _lowest(recipe, original, largest_cuts or {})
+    lowest = _lowest(recipe, original)
     flat = {name: np.ones(size) for name, size in original.items()}
     cuttable = candidates.units(graph, flat, original, lowest)
     cost = model_size.flops_cost(graph, cuttable, model_size.size_of(model), math.inf)
@@ -118,7 +109,7 @@ def plan(
         scores = scoring.score(graph, model, recipe.importance)
     first = baseline.first_names(graph)
     original = {group.name: baseline.channels.get(first[group.name], group.size) for group in graph.groups}
-    lowest = _lowest(recipe, original, _now_named(baseline.largest_cuts, first))
+    lowest = _lowest(recipe, original)
     cuttable = candidates.units(graph, scores, original, lowest, _now_named(baseline.weights, first) or weights)
     parts = [
         *candidates.heads(cuttable, graph.heads, baseline.heads, recipe.heads),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,34 +144,6 @@ def weights(result: Mapping[str, Any], graph: channel_groups.ChannelGraph) -> di
 def weights_of_recipe(recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, float]:
     """The weights that a recipe names, empty where it names none; see `weights`."""
     return {} if recipe.sensitivity is None else weights(load(recipe.sensitivity), graph)
-
-
-def largest_cuts(recipe: Recipe, graph: channel_groups.ChannelGraph) -> dict[str, float]:
-    """Group name -> the largest share of its channels that may go, by a recipe's layer_loss; empty where it has none.
-
-    Between the shares that were measured the loss is taken to rise in straight lines, and beyond them as in the last.
-
-    Raises:
-        PruneError: as `load` and `weights`.
-    """
-    if recipe.sensitivity is None or recipe.layer_loss is None:
-        return {}
-    result = load(recipe.sensitivity)
-    allowed = recipe.layer_loss * float(result["loss"])
-    shares = [0.0, *map(float, result["shares"])]
-    return {
-        name: _within(allowed, shares, [0.0, *map(float, result["groups"][name]["losses"])])
-        for name in weights(result, graph)
-    }
-
-
-def _within(allowed: float, shares: Sequence[float], losses: Sequence[float]) -> float:
-    """The largest share up to which the loss stays within what is allowed."""
-    for (left, low), (right, high) in pairwise(zip(shares, losses, strict=True)):
-        if high > allowed:
-            return left + (right - left) * max(allowed - low, 0.0) / (high - low)
-    slope = (losses[-1] - losses[-2]) / (shares[-1] - shares[-2])
-    return 1.0 if slope <= 0 else min(shares[-1] + (allowed - losses[-1]) / slope, 1.0)
 
 
 @contextlib.contextmanager

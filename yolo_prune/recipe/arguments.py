@@ -26,9 +26,10 @@ from yolo_prune.errors import RecipeError
 from yolo_prune.recipe import resources
 from yolo_prune.recipe.bounds import BOUNDS, after_removing, is_figure, tighter
 from yolo_prune.recipe.disagreements import GOALS, disagreements
-from yolo_prune.recipe.file import RENAMED_VALUES, Given, RecipeFile, near, read, show
-from yolo_prune.recipe.schedule import step_epochs
+from yolo_prune.recipe.file import Given, RecipeFile, read
+from yolo_prune.recipe.setting_names import REMOVED_VALUES, RENAMED_VALUES, near
 from yolo_prune.recipe.settings import LISTS, Recipe, Settings
+from yolo_prune.recipe.value_checks import shown
 
 DEFAULT = "balanced"
 UNBOUNDED = "auto"  # the recipe of a `max_drop` that stands alone: it cuts as far as that allows
@@ -95,11 +96,11 @@ def _base(prune: object, overrides: Mapping[str, Given], faults: list[str]) -> R
         left = after_removing(prune)
         if left is None:
             faults.append(
-                f"prune={show(prune)} must be above 0 and below 1, the fraction of the FLOPs to remove, "
+                f"prune={shown(prune)} must be above 0 and below 1, the fraction of the FLOPs to remove, "
                 "for example prune=0.5; prune=False is off"
             )
         else:
-            base.given["flops"] = Given(left, f"prune={show(prune)}")
+            base.given["flops"] = Given(left, f"prune={shown(prune)}")
         return base
     try:
         return _find(prune)
@@ -110,7 +111,7 @@ def _base(prune: object, overrides: Mapping[str, Given], faults: list[str]) -> R
 
 def _given(name: str, value: object) -> Given:
     """An argument; the text of a list is split at its commas."""
-    label = f"{name}={show(value)}"
+    label = f"{name}={shown(value)}"
     if name.removeprefix("prune_") not in LISTS:
         return Given(value, label)
     if isinstance(value, str):
@@ -136,15 +137,6 @@ def load(name_or_path: str | Path) -> Recipe:
 def shipped() -> list[str]:
     """Return the names of the recipes that travel with the package."""
     return sorted(path.stem for path in resources.folder("recipes").glob("*.yaml"))
-
-
-def check_epochs(recipe: Recipe, epochs: int) -> None:
-    """Check that the recipe's steps fit into a run.
-
-    Raises:
-        RecipeError: more steps than epochs.
-    """
-    step_epochs(recipe, epochs)
 
 
 def arguments_table() -> str:
@@ -238,6 +230,8 @@ def _right(key: str, kind: str, text: str, given: Given) -> str:
         return text
     if isinstance(value, str) and value in RENAMED_VALUES.get(key, {}):
         return f"is called {RENAMED_VALUES[key][value]} now"
+    if isinstance(value, str) and value in REMOVED_VALUES.get(key, {}):
+        return "was removed; in its place {} {}".format(*REMOVED_VALUES[key][value])
     if key in LISTS and not given.line:
         return f"must be names with commas between them, for example prune_{key}={LISTS[key]}"
     extra = Settings.model_fields[key].json_schema_extra
@@ -260,7 +254,7 @@ def _is_number(text: str) -> bool:
 
 def _find(named: object) -> RecipeFile:
     """Read the recipe that `prune=` names. Raises RecipeError when there is none; the faults inside it are in it."""
-    label = f"prune={show(named)}"
+    label = f"prune={shown(named)}"
     names = ", ".join(shipped())
     forms = f"write a number above 0 and below 1, a .yaml file, or a shipped recipe: {names}"
     if isinstance(named, Path):
@@ -297,9 +291,9 @@ def _without_bounds(file: RecipeFile) -> RecipeFile:
     return RecipeFile(file.name, {k: v for k, v in file.given.items() if k not in BOUNDS}, file.faults)
 
 
-def _open(path: Path, shown: str, label: str) -> RecipeFile:
+def _open(path: Path, called: str, label: str) -> RecipeFile:
     try:
-        return read(path, shown, Settings.model_fields)
+        return read(path, called, Settings.model_fields)
     except RecipeError as error:
         ours = f"the shipped recipe is prune={path.stem}" if path.stem in shipped() else ""
         known = ours or f"shipped recipes are {', '.join(shipped())}"

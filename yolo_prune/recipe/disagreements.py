@@ -32,15 +32,6 @@ def disagreements(values: Mapping[str, Any], say: Callable[[str], str]) -> Itera
             "largest drop of fitness, prune_max_drop=0.01"
         )
         yield among("flops", *GOALS, words=words)
-    if values["layer_loss"] is not None and values["sensitivity"] is None:
-        words = (
-            f"{say('layer_loss')} needs what was measured: add prune_sensitivity=, a file that yolo-prune inspect "
-            "data=... out= writes"
-        )
-        yield among("layer_loss", "sensitivity", words=words)
-    if values["distill"] and values["distill_outputs"]:
-        words = f"{say('distill_outputs')} and {say('distill')} have one teacher: give one of them"
-        yield among("distill_outputs", "distill", words=words)
     if values["regularize_strength"] is not None and values["regularize"] == "none":
         words = f"{say('regularize_strength')} is of no penalty: add prune_regularize=bn, group or growing"
         yield among("regularize_strength", "regularize", words=words)

@@ -15,13 +15,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from yolo_prune.errors import RecipeError
+from yolo_prune.recipe.setting_names import near
+from yolo_prune.recipe.value_checks import shown
 
 LARGEST = 1 << 16  # bytes; a recipe is a page of text, and prune=weights/best.pt must not be read whole
 _WANTED = "a recipe is lines such as flops: 50%"
@@ -30,17 +31,6 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = {"", "~", "null", "Null", "NULL"}
-# Settings and values that had other names in 0.1.0.
-RENAMED = {
-    "floor": "max_drop",
-    "compensate": "reconstruct",
-    "sparse": "regularize",
-    "sparse_strength": "regularize_strength",
-    "rewarm": "warmup",
-    "restart": "restart_lr",
-}
-RENAMED_VALUES = {"reconstruct": {"mean": "bias", "refit": "weights"}}
-_LONGEST, _LONGEST_NUMBER = 240, 40  # characters of a value that a message repeats; long enough for a path
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,11 +81,11 @@ class RecipeFile:
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read(path: Path, shown: str, keys: Iterable[str]) -> RecipeFile:
+def read(path: Path, called: str, keys: Iterable[str]) -> RecipeFile:
     """Read a recipe file.
 
     Args:
-        path: where it lies. shown: what errors call it. keys: those a recipe may have.
+        path: where it lies. called: what errors call it. keys: those a recipe may have.
 
     Returns:
         Its settings; the faults of its content are in it too.
@@ -105,7 +95,7 @@ def read(path: Path, shown: str, keys: Iterable[str]) -> RecipeFile:
     """
     if not os.path.isfile(path):  # False, where Path.is_file raises, for a name the file system refuses
         if os.path.isdir(path):
-            raise RecipeError(f"is a folder: name a recipe file, such as {os.path.join(shown, 'my-recipe.yaml')}")
+            raise RecipeError(f"is a folder: name a recipe file, such as {os.path.join(called, 'my-recipe.yaml')}")
         raise RecipeError("is no such file" + ("" if path.is_absolute() else f" in {Path.cwd()}"))
     try:
         with path.open("rb") as stream:
@@ -114,49 +104,24 @@ def read(path: Path, shown: str, keys: Iterable[str]) -> RecipeFile:
         raise RecipeError(f"cannot be read ({error.strerror}): name a readable recipe file") from error
     file = RecipeFile(path.stem)
     if len(raw) > LARGEST:
-        file.faults.append((1, f"{shown}: larger than {LARGEST >> 10} KiB; {_WANTED}"))
+        file.faults.append((1, f"{called}: larger than {LARGEST >> 10} KiB; {_WANTED}"))
         return file
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{raw[error.start]:02x}"
-        file.faults.append((line, f"{shown}:{line}: {byte} is not UTF-8 text: save the recipe as UTF-8"))
+        file.faults.append((line, f"{called}:{line}: {byte} is not UTF-8 text: save the recipe as UTF-8"))
         return file
-    _parse(text, shown, list(keys), file)
+    _parse(text, called, list(keys), file)
     return file
 
 
-def show(value: object) -> str:
-    """A value as the user typed it, on one line and short."""
-    try:
-        text = str(value)
-    except ValueError:  # an int of more digits than Python prints
-        return f"a huge {type(value).__name__}"
-    if not text.isprintable():
-        text = ascii(text)
-    longest = _LONGEST_NUMBER if _FLOAT.fullmatch(text) else _LONGEST
-    return text if len(text) <= longest else f"{text[: longest - 3]}…"
-
-
-def near(key: str, known: Iterable[str]) -> str:
-    """The names that an unknown one may have meant, in words: its new name, or did you mean …? Else all there are."""
-    names = list(known)
-    plain = key.strip().lower().replace("-", "_")
-    prefix = "prune_" if "prune" in names else ""  # the keys of a file have none: prune_flops is flops
-    if plain.removeprefix("prune_") in RENAMED:
-        return f"its name is {prefix}{RENAMED[plain.removeprefix('prune_')]} now"
-    if not prefix:
-        plain = plain.removeprefix("prune_")
-    close = get_close_matches(plain, names, 1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
-
-
-def _parse(text: str, shown: str, keys: list[str], file: RecipeFile) -> None:
+def _parse(text: str, called: str, keys: list[str], file: RecipeFile) -> None:
     """Take the settings and the faults out of the YAML into `file`."""
 
     def fault(line: int, words: str) -> None:
-        file.faults.append((line, f"{shown}:{line}: {words}"))
+        file.faults.append((line, f"{called}:{line}: {words}"))
 
     try:
         root = _Loader(text).get_single_node()
@@ -192,8 +157,8 @@ def _parse(text: str, shown: str, keys: list[str], file: RecipeFile) -> None:
             fault(line, f"{words} {error}")
             continue
         nested = node.value if isinstance(node, yaml.SequenceNode) else []
-        items = tuple(f"{shown}:{_line(item)}: {key}: {_words(item)}".rstrip() for item in nested)
-        file.given[key] = Given(value, f"{shown}:{line}: {words}", items, line)
+        items = tuple(f"{called}:{_line(item)}: {key}: {_words(item)}".rstrip() for item in nested)
+        file.given[key] = Given(value, f"{called}:{line}: {words}", items, line)
     return None
 
 
@@ -225,7 +190,7 @@ def _line(node: yaml.Node) -> int:
 
 def _tag(node: yaml.Node) -> str:
     tag = str(node.tag)
-    return show(f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag)
+    return shown(f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag)
 
 
 def _what(node: yaml.Node) -> str:
@@ -237,8 +202,8 @@ def _what(node: yaml.Node) -> str:
 def _words(node: yaml.Node) -> str:
     """A node as it stands in the file, shortened."""
     if isinstance(node, yaml.ScalarNode):
-        return show(node.value)
+        return shown(node.value)
     if isinstance(node, yaml.SequenceNode):
-        inner = ", ".join(show(item.value) if isinstance(item, yaml.ScalarNode) else "…" for item in node.value[:5])
+        inner = ", ".join(shown(item.value) if isinstance(item, yaml.ScalarNode) else "…" for item in node.value[:5])
         return f"[{inner}{', …' if len(node.value) > 5 else ''}]"
     return "{…}"

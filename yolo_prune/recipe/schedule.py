@@ -1,7 +1,7 @@
 # yolo-prune, AGPL-3.0 license
 """When channels are cut: an epoch -> a share of the way to the target. Pure.
 
-A worked example, the recipe `balanced` (cubic, start 0.1, end 0.4, 5 steps) on 30 epochs:
+A worked example, five cubic steps from 0.1 to 0.4 of 30 epochs:
 
     epoch the step happens at   3      5      8      10     12     then 18 epochs of fine-tuning
     share of the way            0.488  0.784  0.936  0.992  1.0

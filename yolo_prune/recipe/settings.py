@@ -19,7 +19,7 @@ from yolo_prune.recipe.setting_values import format_name, one_of, pattern, patte
 
 # Of a training, which one cut has no use for. A recipe may have them; asked for by name of one cut they are refused.
 OF_TRAINING = (
-    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "distill", "regularize", "regularize_strength"),
+    *("start", "end", "steps", "schedule", "warmup", "restart_lr", "regularize", "regularize_strength"),
     *("nbs", "ema", "frames", "distill_outputs", "deploy", "qat"),
 )
 _STEPS, _END = 5, 0.6  # where there are several steps: how many, and when the last one is
@@ -194,12 +194,11 @@ class Settings(BaseModel):
         "0 to 100, also 0.5",
         "must be a number of epochs from 0 to 100, for example 1",
     )
-    restart_lr: bool | Literal["cosine"] = _setting(
+    restart_lr: bool = _setting(
         False,
-        "whether the learning rate goes through its whole schedule once more after the last step, or falls from `lr0` "
-        "in half a cosine, whatever the schedule",
-        "`True`, `False`, `cosine`",
-        "must be True or False, or cosine",
+        "whether the learning rate goes through its whole schedule once more after the last step",
+        "`True`, `False`",
+        "must be True or False",
     )
     nbs: _Images = _setting(
         None,
@@ -222,13 +221,6 @@ class Settings(BaseModel):
         "images are square, so that the model is as good with it as without",
         "`True`, `False`",
         "must be True or False",
-    )
-    distill: _Weight = _setting(
-        0.0,
-        "after the first step, learn from the model as it was before it, with this weight of the host's distillation "
-        "loss (its `dis`); costs a pass of the dense model for every batch, from the start",
-        "0 to 1000; the host's own is 6",
-        "must be a weight from 0 (none) to 1000, for example 6",
     )
     distill_outputs: _Weight = _setting(
         0.0,
@@ -288,13 +280,6 @@ class Settings(BaseModel):
         "global and latency then spare what is sensitive",
         "a file",
         "must be a file that yolo-prune inspect wrote, for example sensitivity.json",
-    )
-    layer_loss: _Drop = _setting(
-        None,
-        "with `prune_sensitivity`: no layer is cut so far that this cut alone, without training, would raise the loss "
-        "by more than this share of it",
-        "above 0, below 1",
-        "must be a share of the loss, a number above 0 and below 1, for example 0.1",
     )
     protect: _Patterns = _setting(
         (),

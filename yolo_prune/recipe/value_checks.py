@@ -14,11 +14,11 @@ from numbers import Integral
 from pathlib import Path
 
 from yolo_prune.errors import PruneError
-from yolo_prune.recipe.file import RENAMED
+from yolo_prune.recipe.setting_names import meant
 
 # The largest that makes sense; beyond it the host or the runtime ends in an error of its own, or in no memory.
 _LARGEST = {"imgsz": 8192, "batch": 4096, "threads": 1024, "images": 100_000, "repeats": 1_000_000}
-_LONGEST = 120  # characters of a value that a message repeats
+_LONGEST, _LONGEST_NUMBER = 240, 40  # characters of a value that a message repeats; long enough for a path
 
 
 def path(name: str, given: object, example: str, suffixes: Sequence[str] = ()) -> Path:
@@ -103,13 +103,8 @@ def known(given: Iterable[str], names: Iterable[str], what: str, own: Iterable[s
     unknown = sorted(set(given) - set(listed))
     if unknown:
         every = [*listed, *own]
-        renamed = {old: new for old, new in RENAMED.items() if new in every}
-        hints = [
-            f"{shown(name)} (its name is {renamed[name]} now)"
-            if name in renamed
-            else shown(name) + nearest(name, every)
-            for name in unknown
-        ]
+        words = {name: meant(name, every) for name in unknown}
+        hints = [f"{shown(name)} ({words[name]})" if words[name] else shown(name) for name in unknown]
         raise PruneError(f"unknown {what} {', '.join(hints)}; known are {', '.join(listed)}")
 
 
@@ -124,7 +119,8 @@ def shown(value: object) -> str:
     try:
         text = str(value)
     except Exception:  # of a user's own class, or an int of more digits than Python prints
-        return f"a {type(value).__name__}"
+        return "a huge int" if isinstance(value, int) else f"a {type(value).__name__}"
     if not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    longest = _LONGEST_NUMBER if text.lstrip("+-").isdecimal() else _LONGEST
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -39,7 +39,6 @@ from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels, least_squares, norm_statistics
 from yolo_prune.surgery.norm_statistics import Standing
 
-METHODS = ("none", "bias", "bn", "weights")
 _PLACES = 18432  # at which a layer is fitted, in all images together
 _FEW = 8  # images by which running statistics are judged
 
@@ -76,7 +75,7 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     Args:
         model: a stock model. graph, plan: its groups and what the cut will keep of them.
         images: (n, channels, height, width), 0..1.
-        method: one of `METHODS` but none; what a lesser one needs not is not noted.
+        method: a recipe's `reconstruct`, but none; what a lesser one needs not is not noted.
     """
     kept = cut_channels.kept_positions(graph, plan)
     before = DenseOutputs(kept)

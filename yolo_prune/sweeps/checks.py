@@ -24,7 +24,7 @@ from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import variants
 from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
-from yolo_prune.recipe import arguments, formats
+from yolo_prune.recipe import arguments, formats, schedule
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.sweeps import points
 from yolo_prune.sweeps.points import Point
@@ -300,7 +300,7 @@ def _require_cut(checked: Checked, point: Point, folder: Path) -> None:
     if not request.epochs and wanted.max_drop is not None:
         raise PruneError(f"recipe={wanted.name}: its max_drop is of a training, and epochs=0 has none")
     if request.epochs:
-        arguments.check_epochs(wanted, request.epochs)
+        schedule.step_epochs(wanted, request.epochs)
         preflight.max_drop({}, wanted)
     preflight.model(checked.network, wanted, request.model, 1.0, request.settings.get("freeze"), point.imgsz)
 

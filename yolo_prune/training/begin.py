@@ -20,7 +20,6 @@ from yolo_prune.host.run import Run, student_of
 from yolo_prune.importance import scoring
 from yolo_prune.planning import choice, dry_cut, unmet_requests
 from yolo_prune.recipe import schedule
-from yolo_prune.recipe.arguments import check_epochs
 from yolo_prune.recipe.settings import Recipe
 from yolo_prune.recipe.sparsity_pattern import parse
 from yolo_prune.report import messages
@@ -29,7 +28,6 @@ from yolo_prune.surgery import widths
 from yolo_prune.training import (
     ddp,
     deployment,
-    distill,
     frozen,
     latency_of_run,
     optimizer_state,
@@ -54,13 +52,12 @@ def require(run: Run, recipe: Recipe) -> None:
     preflight.modes(run.settings)
     if run.is_resumed:
         trainable_check.require_file(run.arguments.model)
-    check_epochs(recipe, run.epochs)
+    schedule.step_epochs(recipe, run.epochs)  # there are epochs enough
     if not run.is_resumed:  # else its folder has what was read
         preflight.measurements(recipe)
     preflight.max_drop(run.settings, recipe)
     qat.require(run.settings, recipe)
     deployment.require(run.settings, recipe)
-    distill.arrange(run, recipe)
     teacher.arrange(run, recipe)
     scoring.require(recipe.importance)
     for name in ("prune", "prune_profile", "prune_sensitivity"):  # a resumed run may start in another folder
@@ -168,7 +165,6 @@ def start(run: Run, session: Session, graph: channel_groups.ChannelGraph) -> Non
     recovery.say_at_the_start(run, session)
     ddp.by_first(lambda: deployment.say_missing(session.recipe, session.baseline.deployment.precision))
     session.say_frozen(run)
-    distill.begin(run.model, session.recipe, session.done > 0)
     teacher.resume(run, session)
     if run.is_resumed and resume_state.is_kept_after(session, run.start_epoch - 1, run.epochs):
         session.resumed = ddp.each(lambda: resume.restore_kept(run))

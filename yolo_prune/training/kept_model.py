@@ -33,7 +33,7 @@ def keep(path: Path, model: nn.Module, use: str) -> None:
 
 
 Build = Callable[[dict[str, Any]], Any]
-"""Makes a stock model of a yaml: `Run.built`, or, before the trainer has its data, `built_as`."""
+"""Makes a stock model of a yaml: `Run.built`."""
 
 
 def read(path: Path, build: Build, use: str, like: nn.Module) -> nn.Module:
@@ -60,11 +60,6 @@ def yamls(model: nn.Module) -> dict[str, Any]:
     they were, whatever its yaml would build for two classes (8.4.190, nn/tasks.py: `BaseModel.load`).
     """
     return {"yaml": model.yaml, "exact": widths.exact(model)}
-
-
-def built_as(like: Any) -> Build:
-    """Build as another stock model was built, with its classes and channels of the image."""
-    return lambda yaml: type(like)(yaml, ch=like.yaml.get("channels", 3), nc=like.yaml.get("nc"), verbose=False)
 
 
 def built(build: Build, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], like: Any) -> Any:

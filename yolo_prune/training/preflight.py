@@ -77,11 +77,10 @@ def max_drop(settings: Mapping[str, Any], recipe: Recipe) -> None:
         raise HostError(
             f"prune_max_drop={recipe.max_drop:g} with val=False: the drop is one of fitness, so write val=True"
         )
-    if settings.get("distill_model") or recipe.distill:
-        which = f"prune_distill={recipe.distill:g}" if recipe.distill else f"distill_model={settings['distill_model']}"
+    if settings.get("distill_model"):
         raise HostError(
-            f"prune_max_drop={recipe.max_drop:g} with {which} is not supported by this version: give a bound, such as "
-            f"prune_flops=50%, or leave {which.partition('=')[0]}= out"
+            f"prune_max_drop={recipe.max_drop:g} with distill_model={settings['distill_model']} is not supported by "
+            "this version: give a bound, such as prune_flops=50%, or leave distill_model= out"
         )
 
 
@@ -131,10 +130,10 @@ def model(
     teacher.require(network, recipe, name)
     graph = channel_groups.build(network, recipe.protect, frozen=frozen.layers_to_freeze(network, freeze))
     unmet_requests.require_protected(graph, recipe.protect)
-    weights, largest_cuts = sensitivity.weights_of_recipe(recipe, graph), sensitivity.largest_cuts(recipe, graph)
+    weights = sensitivity.weights_of_recipe(recipe, graph)
     device = profile.profile_of_recipe(recipe)
     deployment = deployment_of(recipe, device, imgsz)
-    baseline = Baseline.of(network, graph, device, weights, largest_cuts, deployment)
+    baseline = Baseline.of(network, graph, device, weights, deployment)
     try:
         choice.check_reachable(network, graph, recipe, baseline)
     except BoundError:

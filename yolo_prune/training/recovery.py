@@ -7,7 +7,6 @@ that the host has recovered from NaN (whose average is another object) have them
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -137,7 +136,4 @@ def _rate(run: Run, session: Session) -> float:
     """What `lr0` is multiplied by in this epoch: from the last step to the end, one whole way down."""
     last = session.epochs[-1]
     time = (run.epoch - last) / max(run.epochs - last, 1)
-    if session.recipe.restart_lr == "cosine":
-        lowest = float(run.arguments.lrf)
-        return lowest + (1 - lowest) * (1 + math.cos(math.pi * time)) / 2
     return run.schedule(time * run.epochs)

@@ -34,8 +34,7 @@ from yolo_prune.graph.channel_vector import LayerChannels, LayerPositions, Vecto
 from yolo_prune.graph.convolutions import inputs_first
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-PENALTIES = ("bn", "group", "growing")
-STRENGTHS = {"bn": 0.5, "group": 0.5, "growing": 20.0}  # defaults; benchmarks/README.md has what they come to
+STRENGTHS = {"bn": 0.5, "group": 0.5, "growing": 20.0}  # defaults, chosen by hand, not measured
 _ALPHA = 4.0  # DepGraph: the least important channel of a group is pressed 2 ** 4 times as much as the most important
 _MOST = 0.1  # of a typical channel, is what one step takes at most, however high the rate: gradients are to have a say
 _DEAD = 0.01  # of a typical channel: what is smaller counts as gone in what is told
@@ -63,7 +62,7 @@ class Pressure:
     """Presses on the channels of a model in training.
 
     Args:
-        graph: its groups. model: the stock model in training. kind: one of `PENALTIES`. strength: see above.
+        graph: its groups. model: the stock model in training. kind: of `STRENGTHS`. strength: see above.
         doomed: of growing, group name -> (size,) True where the next step will take the channel.
     """
 

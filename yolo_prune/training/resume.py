@@ -24,6 +24,7 @@ from yolo_prune.host.run import Run
 from yolo_prune.planning import choice, sensitivity
 from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe.arguments import from_arguments
+from yolo_prune.recipe.setting_names import REMOVED
 from yolo_prune.recipe.settings import Recipe, Settings
 from yolo_prune.training import resume_state
 
@@ -56,9 +57,10 @@ def recipe_of(run: Run) -> Recipe | None:
 
 def _recipe_in_record(run: Run) -> Recipe | None:
     try:
-        return Recipe(**json.loads(_record_file(run).read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # `earlier_record` says so
+        written = json.loads(_record_file(run).read_text(encoding="utf-8"))["recipe"]
+        return Recipe(**{key: value for key, value in written.items() if value or key not in REMOVED})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # `earlier_record` says so, and the arguments what was removed
 
 
 def has_pruned(run: Run) -> bool:
@@ -163,9 +165,9 @@ def baseline(
     deployment = deployment_of(recipe, device, imgsz)
     if noted:
         return Baseline.from_dict(noted["baseline"], device, deployment, graph.native)
-    weights, largest_cuts = sensitivity.weights_of_recipe(recipe, graph), sensitivity.largest_cuts(recipe, graph)
-    base = Baseline.of(model, graph, device, weights, largest_cuts, deployment, multiple)
-    return replace(base, least=choice.least_flops(model, graph, recipe, largest_cuts))
+    weights = sensitivity.weights_of_recipe(recipe, graph)
+    base = Baseline.of(model, graph, device, weights, deployment, multiple)
+    return replace(base, least=choice.least_flops(model, graph, recipe))
 
 
 def restore_kept(run: Run) -> dict[str, Any] | None:

@@ -22,7 +22,6 @@ from yolo_prune.surgery import widths
 from yolo_prune.training import (
     begin,
     deployment,
-    distill,
     max_drop,
     optimizer_actions,
     preflight,
@@ -195,7 +194,6 @@ def on_train_end(trainer: Any) -> None:
     if session.recipe.max_drop is not None:
         roll_back.forget(run)
     session.actions.stop()
-    distill.forget(run, session.recipe)
     teacher.forget(run, session)
     run_record.finish(run, session)
     session.is_ended = True

@@ -28,7 +28,6 @@ from yolo_prune.training import (
     cut_models,
     ddp,
     deployment,
-    distill,
     frozen,
     last_checkpoint,
     latency_of_run,
@@ -107,7 +106,6 @@ def _prepare(run: Run, session: Session) -> None:
         if allowed is not None and dense is not None and dense <= allowed:
             messages.max_drop_protects_nothing(allowed, dense)
         deployment.keep_dense(run, session.recipe)
-        distill.take_over(run, session.recipe)
         teacher.take_over(run, session)
     if session.recipe.reconstruct != "none":
         ddp.by_first(lambda: _look_at_images(run, session))

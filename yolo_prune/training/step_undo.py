@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from yolo_prune.host.run import Run
 from yolo_prune.surgery.undo import Undo
 from yolo_prune.training.session_data import Session
@@ -16,16 +14,11 @@ def keep(undo: Undo, run: Run, session: Session) -> None:
     Args:
         run: the training. session: what it knows.
     """
-    live: Any = run.model
     undo.also(lambda: session.actions.resume(run.optimizer))
-    if hasattr(live, "student_model"):  # its hooks stand at the teacher, which a first step replaces
-        undo.also(live._register_feature_hooks)
-    for model in (live, run.average):
+    for model in (run.model, run.average):
         undo.model(model)
     undo.optimizer(run.optimizer)
     undo.attributes(*run.parts, session, session.actions, *([session.cadence] if session.cadence else []))
     undo.contents(session.record)
     undo.contents(session.avoid)
-    if hasattr(live, "student_model"):
-        undo.also(live._remove_feature_hooks)
     undo.also(session.actions.stop)
