@@ -21,7 +21,7 @@ from tests.sweeps.test_request import read
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe import formats
-from yolo_prune.sweeps import checks, folder, job, points
+from yolo_prune.sweeps import checks, folder, job, points, results
 from yolo_prune.sweeps.request import Request
 
 
@@ -111,6 +111,28 @@ def test_a_model_of_which_the_profile_knows_nothing_is_said_before_any_training(
     assert line.endswith("). To compare the two, sweep on the device itself, without profile=")
     with pytest.raises(PruneError, match=r"^profile=.*other\.json: the device profile was measured with x\.pt at 64"):
         checks.check(replace(request, profile=(profile_of(other, tmp_path / "other.json"),)))
+
+
+def test_a_profile_that_is_not_to_be_trusted_is_said_before_the_trainings_and_beside_the_recommendation(
+    asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, _ = checkpoint.load(asked.model)
+    path = Path(profile_of(own, tmp_path / "own.json"))
+    line = f"profile={path}: the device profile is not to be trusted: what was held out is predicted 40% off (networks)"
+    request = replace(asked, imgsz=(64,), profile=(str(path),))
+    for off, lines in ((0, []), (40, [line])):
+        content = json.loads(path.read_text())
+        content["error"]["networks"]["mean"] = off
+        path.write_text(json.dumps(content))
+        caplog.clear()
+        checked = checks.check(request)
+        said = [one.message for one in caplog.records if "trusted" in one.message]
+        assert [one.partition("profile=")[2] for one in said] == [one.removeprefix("profile=") for one in lines]
+        dense = results.row(checked.request, points.of(checked.request)[0], "trained", "fp32", {}, {}, {"ms": 1.0})
+        told = job._tell(checked, [{**dense, "metric": 0.5}], [], tmp_path)
+        assert told["doubts"] == lines
+        assert told["recommendation"][2:] == [f"Milliseconds are in doubt: {one}." for one in lines]
+        assert json.loads((tmp_path / "front.json").read_text())["recommendation"] == told["recommendation"]
 
 
 def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Request, tmp_path: Path) -> None:

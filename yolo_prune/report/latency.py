@@ -21,16 +21,20 @@ def doubt(device: Profile, imgsz: int | None) -> None:
     Args:
         imgsz: pixels that the model is trained or validated at; None where nobody said.
     """
-    doubts = measurement.doubts(dict(device.content))
-    if doubts:
-        log.warn(f"the device profile is not to be trusted: {doubts}")
-    if line := _other_precision(device):
+    for line in doubts(device):
         log.warn(line)
     if imgsz is not None and device.imgsz != imgsz:
         log.warn(
             f"the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
             f"latencies are those at {device.imgsz}"
         )
+
+
+def doubts(device: Profile) -> list[str]:
+    """Why a profile is not to be trusted, a line for each reason."""
+    words = measurement.doubts(dict(device.content))
+    lines = [f"the device profile is not to be trusted: {words}" if words else None, _other_precision(device)]
+    return [line for line in lines if line]
 
 
 def _other_precision(device: Profile) -> str | None:

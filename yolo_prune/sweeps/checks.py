@@ -26,6 +26,7 @@ from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
 from yolo_prune.recipe import arguments, formats
 from yolo_prune.recipe.bounds import BOUNDS
+from yolo_prune.report import latency
 from yolo_prune.sweeps import points
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
@@ -64,6 +65,8 @@ def check(request: Request) -> Checked:
     request = _with_single_class(network, request)
     request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))
     request = _with_profiles(request)
+    for line in doubts(request):
+        log.warn(line)
     for path in request.profile_at.values():
         if reason := _unknown_to(path, network):
             raise PruneError(f"profile={path}: {reason}")
@@ -219,6 +222,15 @@ def _with_profiles(request: Request) -> Request:
     if request.format not in (None, kind):
         raise PruneError(f"format={request.format} and profile={request.profile[0]}, which is of {kind}: give one")
     return replace(request, profile_at=by_size, format=kind, base=precision)
+
+
+def doubts(request: Request) -> list[str]:
+    """Why the milliseconds of device profiles are not to be trusted, a line for each reason."""
+    return [
+        f"profile={path}: {line}"
+        for path in request.profile_at.values()
+        for line in latency.doubts(profile_file.read(path))
+    ]
 
 
 def _require_format(request: Request) -> None:

@@ -210,6 +210,8 @@ def _tell(checked: Checked, rows: list[dict[str, Any]], earlier: list[dict[str, 
     best = results.mark_front(rows)
     usable = [row for row in rows if not row["failed"]]
     sentences = front.recommend(usable, request.max_drop, request.latency, name)
+    doubts = checks.doubts(request)
+    sentences += [f"Milliseconds are in doubt: {line}." for line in doubts]
     record = {
         "yolo_prune": yolo_prune.__version__,
         "versions": {"ultralytics": releases.version()},
@@ -221,6 +223,7 @@ def _tell(checked: Checked, rows: list[dict[str, Any]], earlier: list[dict[str, 
         "latency": request.latency,
         "device": _device(request),
         "predicted": bool(request.profile),
+        "doubts": doubts,
         "steady": all(row["steady"] for row in usable),
         "recommendation": sentences,
         "front": best,
