@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -133,6 +134,24 @@ def test_a_profile_that_is_not_to_be_trusted_is_said_before_the_trainings_and_be
         assert told["doubts"] == lines
         assert told["recommendation"][2:] == [f"Milliseconds are in doubt: {one}." for one in lines]
         assert json.loads((tmp_path / "front.json").read_text())["recommendation"] == told["recommendation"]
+
+
+def test_what_a_recipe_deploys_is_said_to_be_left_out(
+    asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ultralytics")
+    (tmp_path / "mine.yaml").write_text("flops: 70%\ndeploy: [onnx]\nqat: 2\n")
+    names = ("gentle", "intel-cpu", str(tmp_path / "mine.yaml"))
+    end = "left out, for a sweep exports and times all models alike at its end"
+    for epochs, lines in (
+        (0, []),
+        (9, [f"intel-cpu: its deploy: is {end}", f"{names[2]}: its deploy: and qat: are {end}"]),
+    ):
+        checked = checks.check(replace(asked, recipe=names, epochs=epochs, importance=("l2",)))
+        caplog.clear()
+        checks.check_points(checked, tmp_path)
+        text = caplog.text
+        assert [line.partition("recipe=")[2] for line in text.splitlines() if "left out" in line] == lines
 
 
 def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Request, tmp_path: Path) -> None:

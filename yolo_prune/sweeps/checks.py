@@ -288,7 +288,18 @@ def check_points(checked: Checked, folder: Path) -> list[Point]:
     baselines.require_settings({key: value for key, value in settings.items() if not key.startswith("prune_")})
     if any(point.teacher for point in every):
         baselines.require_settings({"distill_model": request.model})
+    if request.epochs:
+        _say_left_out(request.recipe)
     return every
+
+
+def _say_left_out(recipes: Sequence[str]) -> None:
+    """Say of recipes what no training of a sweep does (worker.py), though they ask for it."""
+    for name in recipes:
+        wanted = arguments.load(name)
+        if idle := [f"{key}:" for key, value in (("deploy", wanted.deploy), ("qat", wanted.qat)) if value]:
+            words = f"{' and '.join(idle)} {'are' if idle[1:] else 'is'} left out"
+            log.show(f"recipe={name}: its {words}, for a sweep exports and times all models alike at its end")
 
 
 @contextmanager
