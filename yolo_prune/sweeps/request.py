@@ -89,6 +89,10 @@ class Request:
         added = () if self.quantize is None else (formats.QUANTIZE[self.quantize],)
         return tuple(dict.fromkeys((self.base, *added)))
 
+    def is_last(self, stage: str) -> bool:
+        """Whether a stage of folder.STAGES ends the sweep: its models are proven and INT8 is validated as it is."""
+        return stage == "trained" or not self.epochs
+
     @property
     def kind(self) -> str:
         """The runtime that all are deployed with."""
