@@ -59,7 +59,7 @@ def of_point(
     noted = folders.read(folder / point.name / f"artifacts-{stage}.json")
     made: list[Artifact] = []
     failed: dict[str, str] = {}
-    for precision in request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]:
+    for precision in request.precisions_of(stage):
         content: Any = noted.get(precision)
         file = folders.now(folder, point.name, str(content.get("file"))) if isinstance(content, dict) else None
         if file is None or not file.exists():
@@ -91,7 +91,7 @@ def _make(
         subject = subjects.load(Path(str(outcome["weights"])), None, request.safe)
         subject.staged = subjects.stage(subject, place / subject.role)
         result = results.make(subject, request.kind, precision, place, options)
-        if stage == "trained" or not request.epochs:  # else its speed alone is needed
+        if request.is_last(stage):  # else its speed alone is needed
             with silence.quiet():
                 images = samples.from_data(subject.network, request.data, point.imgsz, _IMAGES).images
             results.compare_with_torch([result], images, effort)

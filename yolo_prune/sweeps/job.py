@@ -215,11 +215,10 @@ def _rows(
             artifacts.forget(folder, one, stage)
             log.warn(f"{one.point.label}, {one.precision}: {words}")
     contents = {(one.point.name, one.precision): one.content for one in made}
-    precisions = request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]
     return [
         results.row(request, point, stage, precision, outcome, contents.get(key, {}), times.get(key, {}))
         for point in every
-        for precision in precisions
+        for precision in request.precisions_of(stage)
         for key in [(point.name, precision)]
         for outcome in [outcomes[point.name] | ({"failed": failed[key]} if key in failed else {})]
     ]

@@ -85,13 +85,17 @@ class Request:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What each trained model is exported in."""
+        """What each model is exported in at the end."""
         added = () if self.quantize is None else (formats.QUANTIZE[self.quantize],)
         return tuple(dict.fromkeys((self.base, *added)))
 
     def is_last(self, stage: str) -> bool:
         """Whether a stage of folder.STAGES ends the sweep: its models are proven and INT8 is validated as it is."""
         return stage == "trained" or not self.epochs
+
+    def precisions_of(self, stage: str) -> tuple[str, ...]:
+        """What the models of a stage are exported in."""
+        return self.precisions if self.is_last(stage) else self.precisions[:1]
 
     @property
     def kind(self) -> str:
