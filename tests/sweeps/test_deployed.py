@@ -12,10 +12,11 @@ import pytest
 
 import yolo_prune
 from tests.helpers.untrained import save
-from yolo_prune import files
+from yolo_prune import cli, files
+from yolo_prune.commands import sweep as commands
 from yolo_prune.device import runtimes
-from yolo_prune.errors import PruneError
-from yolo_prune.sweeps import artifacts, folder, local
+from yolo_prune.errors import NoisyError, PruneError, VerifyError
+from yolo_prune.sweeps import artifacts, folder, local, verdict
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
 
@@ -112,6 +113,54 @@ def test_an_artifact_that_its_runtime_cannot_open_is_a_failed_point_and_made_ane
     assert (cut["ms"], dense["failed"], dense["ms"] > 0) == (None, None, True)
     assert [row["failed"] for row in sweep()["rows"]] == [None, None]
     assert file.read_bytes() == GOOD
-    for one in tmp_path.glob("out/*/cut.onnx"):
+    for one in tmp_path.glob("out/*/cut.onnx"):  # `sweep` returns, and the command ends with 1
         one.write_bytes(b"half of it")
     assert all("cannot open" in row["failed"] for row in sweep()["rows"])
+
+
+@pytest.mark.parametrize(
+    ("dense", "cut", "steady", "error", "words"),
+    [
+        ({}, {}, True, None, ""),
+        ({}, {"failed": "no luck"}, True, None, ""),
+        (
+            {"failed": "no luck"},
+            {},
+            True,
+            PruneError,
+            "no figures to compare with (no luck); all that was found is in a",
+        ),
+        ({"ms": None, "note": "no profile"}, {}, True, PruneError, "no recommendation, for the model itself has no"),
+        ({}, {"failed": "raw", "unproven": True}, True, VerifyError, "not proven, do not deploy it: cut: raw; all"),
+        ({}, {"failed": "raw", "unproven": True, "ms": 9.0, "metric": 0.1}, True, None, ""),  # it would be on no front
+        ({"failed": "raw", "unproven": True, "metric": 0.7}, {}, False, VerifyError, "dense: raw"),
+        ({}, {"steady": False}, False, NoisyError, "too busy to time cut; all that was found is in a. Close what else"),
+    ],
+)
+def test_how_the_command_ends(
+    dense: dict[str, Any], cut: dict[str, Any], steady: bool, error: type[Exception] | None, words: str
+) -> None:
+    plain = {"failed": None, "unproven": False, "note": None, "precision": "fp32", "base": True, "own_size": True}
+    rows = [
+        {"label": "dense", "kind": "dense", "ms": 4.0, "metric": 0.6, "steady": True, **plain, **dense},
+        {"label": "cut", "kind": "pruned", "ms": 2.0, "metric": 0.5, "steady": True, **plain, **cut},
+    ]
+    record = {"rows": rows, "folder": "a", "steady": steady}
+    if error is None:
+        verdict.require(record, 5)
+        return
+    with pytest.raises(PruneError) as caught:
+        verdict.require(record, 5)
+    assert (type(caught.value), words in str(caught.value)) == (error, True)
+    assert error is not NoisyError or (caught.value.record == record and "seconds=5," in str(caught.value))  # type: ignore[attr-defined]
+
+
+def test_the_command_says_by_its_exit_code_what_the_function_returns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"label": "cut", "ms": 1.0, "metric": 0.5, "failed": "raw", "unproven": True}
+    record: dict[str, Any] = {"rows": [row], "folder": "a", "steady": True}
+    monkeypatch.setattr(commands.job, "run", lambda _: record)
+    assert cli.main(["sweep", "model=best.pt", "data=my.yaml", "flops=50%"]) == 2
+    assert capsys.readouterr().err.startswith("yolo-prune: not proven, do not deploy it: cut: raw; all that was found")
+    assert yolo_prune.sweep("best.pt", "my.yaml", flops="50%") is record

@@ -72,6 +72,7 @@ def row(
         "params": outcome.get("params"),
         "bytes": artifact.get("bytes"),
         "on_front": False,
+        "unproven": bool(faults) and not outcome.get("failed"),
         "failed": outcome.get("failed") or ("; ".join(faults) if faults else None),
         "note": outcome.get("note") or timed.get("note") or (None if stage == "trained" or metrics else _UNTRAINED),
         "weights": outcome.get("weights"),
