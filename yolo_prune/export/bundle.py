@@ -22,6 +22,7 @@ from yolo_prune.cost import exported_file
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.formats import FORMATS
+from yolo_prune.shell import command
 
 KIND = "yolo-prune bundle"
 VERSION = 1
@@ -98,7 +99,7 @@ def read(path: Path) -> Artifact:
     elif path.suffix.lower() in _CHECKPOINTS:
         raise PruneError(
             f"model={path}: this is no exported network; export it first: "
-            f"yolo export model={path} format=onnx (or openvino, ncnn)"
+            f"{command(['yolo', 'export', f'model={path}', 'format=onnx'])} (or openvino, ncnn)"
         )
     else:
         raise PruneError(

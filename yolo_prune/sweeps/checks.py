@@ -27,6 +27,7 @@ from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trai
 from yolo_prune.recipe import arguments, formats
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.report import latency
+from yolo_prune.shell import command
 from yolo_prune.sweeps import points
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
@@ -121,8 +122,8 @@ def _require_data(network: nn.Module, request: Request) -> None:
         if "and the model" not in str(error):
             raise
         raise PruneError(
-            f"{error}; or train it there first, and sweep what that leaves: yolo train model={request.model} "
-            f"data={request.data}"
+            f"{error}; or train it there first, and sweep what that leaves: "
+            f"{command(['yolo', 'train', f'model={request.model}', f'data={request.data}'])}"
         ) from None
 
 
