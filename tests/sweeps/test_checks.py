@@ -136,6 +136,28 @@ def test_a_profile_that_is_not_to_be_trusted_is_said_before_the_trainings_and_be
         assert json.loads((tmp_path / "front.json").read_text())["recommendation"] == told["recommendation"]
 
 
+def test_what_a_refused_sweep_has_measured_is_of_its_model_alone(
+    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound was out of reach; the next sweep in that folder may be of another model."""
+    measured: list[str] = []
+
+    def measure(checked: checks.Checked, imgsz: int, target: Path, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        measured.append(profile_of(checked.network, target))
+
+    monkeypatch.setattr(checks, "_measure", measure)
+    other = save(tmp_path / "other.pt", 1)
+    out = tmp_path / "out"
+    for model, bound, times in ((asked.model, "1%", 1), (str(other), "1%", 2), (asked.model, "2%", 2)):
+        request = replace(asked, model=model, bounds=(("latency", bound),), imgsz=(64,), out=str(out))
+        with pytest.raises(PruneError, match="out of reach"):
+            checks.check_points(checks.check(request), out)
+        assert len(set(measured)) == len(measured) == times
+    assert not folder.take(request).samefile(tmp_path), "what is measured is no other file"
+    folder.give_back(out)
+
+
 def test_what_a_recipe_deploys_is_said_to_be_left_out(
     asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -272,7 +272,7 @@ def _format(given: object) -> str | None:
 def identity(request: Request) -> dict[str, Any]:
     """What makes a sweep the one that it is; files by their content, so that a model trained anew is another one."""
     plain = {key: value for key, value in request.as_dict().items() if key not in _FREE}
-    contents = {name: _content(Path(name)) for name in files(request)}
+    contents = {name: digest(Path(name)) for name in files(request)}
     return {**plain, "files": {name: content for name, content in contents.items() if content is not None}}
 
 
@@ -324,7 +324,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _content(path: Path) -> str | None:
+def digest(path: Path) -> str | None:
     """A digest of a file; None of what is no file."""
     try:
         digest = hashlib.sha256()
