@@ -281,5 +281,10 @@ detect.py takes
     threads={THREADS}       CPU threads
     save=found      a folder for the pictures with their boxes, and boxes.json
     show=True       a window (q ends it); it needs opencv-python in place of opencv-python-headless
-benchmark.py takes threads=, repeats= and image=.
+benchmark.py takes
+    threads={THREADS}       CPU threads
+    repeats=50      timed calls, at least; they go on until the time is known to 3%
+    seconds=60      of timing, at most
+    image=photo.jpg a picture to measure with, in place of noise
+    beside=folder   the bundle of another network, such as the dense one: how many times as fast this one is
 """
