@@ -84,6 +84,11 @@ def test_a_command_is_for_the_shell_of_the_system(
     assert text.command(["yolo", "train", "model=my runs/best.pt"], folders) == line
 
 
+def test_a_figure_that_is_not_known_is_a_dash() -> None:
+    assert [text.figure(one, ".2f", "~") for one in (None, 0.0, 1.234)] == ["-", "0.00~", "1.23~"]
+    assert [text.megabytes(one) for one in (None, 0, 2_345_000)] == ["-", "0.00", "2.35"]
+
+
 def test_cmd_does_not_end_a_command_at_what_is_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "os", SimpleNamespace(name="nt", pathsep=";"))
     assert text.command(["model=C:\\R&D\\best.pt", "data=my.yaml"]) == '"model=C:\\R&D\\best.pt" data=my.yaml'

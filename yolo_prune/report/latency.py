@@ -135,9 +135,9 @@ def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "model": name,
-            "bound, ms": _ms(bounds.get(key)),
-            "predicted, ms": _ms(entry["predicted_ms"][key]),
-            "measured, ms": _ms(measured.get(key)),
+            "bound, ms": text.figure(bounds.get(key), ".2f"),
+            "predicted, ms": text.figure(entry["predicted_ms"][key], ".2f"),
+            "measured, ms": text.figure(measured.get(key), ".2f"),
         }
         for key, name in (("baseline", "dense"), ("final", "pruned"))
     ]
@@ -149,13 +149,9 @@ def _parts(by_part: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "where": part,
-            "dense, ms": _ms(row["baseline"]),
-            "pruned, ms": _ms(row["final"]),
+            "dense, ms": text.figure(row["baseline"], ".2f"),
+            "pruned, ms": text.figure(row["final"], ".2f"),
             "of the dense model": f"{row['baseline'] / dense:.0%} -> {row['final'] / dense:.0%}",
         }
         for part, row in by_part.items()
     ]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

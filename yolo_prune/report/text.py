@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 from yolo_prune.shell import command as command  # handed on
 
 
+def figure(value: float | None, how: str, unit: str = "") -> str:
+    """A figure as a format such as ".2f" has it, and a unit behind it; a dash where there is none."""
+    return "-" if value is None else f"{value:{how}}{unit}"
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes as millions of them."""
+    return figure(None if count is None else count / 1e6, ".2f")
+
+
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Lay out rows under the keys of the first one; numbers to the right, words to the left.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import files, log
+from yolo_prune.report import text
 from yolo_prune.sweeps import page_parts, results
 
 Row = Mapping[str, Any]
@@ -166,4 +167,5 @@ def _row(row: Row) -> str:
 
 
 def _cell(value: float | None, how: str) -> str:
-    return "<td>-</td>" if value is None else f'<td data-value="{value}">{value:{how}}</td>'
+    known = "" if value is None else f' data-value="{value}"'
+    return f"<td{known}>{text.figure(value, how)}</td>"

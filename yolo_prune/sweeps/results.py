@@ -97,11 +97,11 @@ def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
         {
             "": "*" if one["on_front"] else "",
             "model": one["label"],
-            metric_name: _figure(one["metric"], ".4f"),
-            "ms": _figure(one["ms"], ".2f") + ("~" if one["predicted"] and one["ms"] is not None else ""),
-            "MB": "-" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
-            "GFLOPs": _figure(one["gflops"], ".2f"),
-            "params": "-" if one["params"] is None else f"{one['params']:,}",
+            metric_name: text.figure(one["metric"], ".4f"),
+            "ms": text.figure(one["ms"], ".2f", "~" if one["predicted"] else ""),
+            "MB": text.megabytes(one["bytes"]),
+            "GFLOPs": text.figure(one["gflops"], ".2f"),
+            "params": text.figure(one["params"], ","),
         }
         for one in shown
     ]
@@ -109,10 +109,6 @@ def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
     lines += [f"{one['label']} failed: {one['failed']}" for one in shown if one["failed"]]
     lines += [f"{one['label']}: {one['note']}" for one in shown if one["note"] and not one["failed"]]
     return "\n".join(lines)
-
-
-def _figure(value: float | None, how: str) -> str:
-    return "-" if value is None else f"{value:{how}}"
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
