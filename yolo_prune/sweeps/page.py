@@ -129,10 +129,13 @@ def _hover(row: Row) -> str:
     return "<br>".join([*lines[:2], *(escape(line) for line in lines[2:])])
 
 
-def _wrapped(command: str, width: int = 60) -> list[str]:
+_WIDTH = 60  # letters of a line under the pointer
+
+
+def _wrapped(command: str) -> list[str]:
     lines = [""]
     for word in command.split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) >= width:
+        if lines[-1] and len(lines[-1]) + len(word) >= _WIDTH:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines

@@ -157,7 +157,7 @@ def _digest_of(model: str, size: int, changed: int) -> str | None:
     return content and content[:8]
 
 
-def words(point: Point, request: Request, folder: Path | None = None, device: str | None = None) -> list[str]:
+def words(point: Point, request: Request, folder: Path | None = None) -> list[str]:
     """The words after `yolo train` that make a point.
 
     Args:
@@ -173,8 +173,6 @@ def words(point: Point, request: Request, folder: Path | None = None, device: st
     arguments |= own
     if folder is not None:
         arguments |= {"project": str(folder), "name": point.name, "exist_ok": True}
-    if device is not None:
-        arguments["device"] = device
     return [f"{key}={_typed(key, value)}" for key, value in arguments.items()]
 
 

@@ -180,14 +180,17 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
         axes.figure.legend(loc="outside lower center", ncols=3)  # no place among the points is free in every sweep
 
 
-def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
+_NAMED = 8  # off the front, at most
+
+
+def _others(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What is off the front, what competes with pruning first (other models, and the model itself at other sizes); none
     where names would cover one another.
     """
     off = [one for one in _known(record) if not one["on_front"]]
     competing = [one for one in off if one["kind"] != "pruned"]
     pruned = [one for one in off if one["kind"] == "pruned"]
-    return next((some for some in ([*competing, *pruned], competing) if len(some) <= most), [])
+    return next((some for some in ([*competing, *pruned], competing) if len(some) <= _NAMED), [])
 
 
 # Where a name stands: points to the right of its point and above it, and which of its own sides is there.
