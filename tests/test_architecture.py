@@ -29,6 +29,7 @@ TOP = {
     "log",
     "registry",
     "scratch",
+    "shell",
 }
 
 

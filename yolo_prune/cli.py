@@ -1,8 +1,8 @@
 # yolo-prune, AGPL-3.0 license
 """The `yolo-prune` command: read `key=value` arguments, call the function that answers, print faults as one line.
 
-Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an export failed its proof, 3 the
-machine was too busy to say how fast a model is, and all else was done.
+Exit codes: 0 done, 1 the request cannot be served (one line on stderr says why), 2 an exported file failed its
+proof, 3 the machine was too busy to say how fast a model is, and all else was done.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _COMMANDS = {
     "inspect": ("yolo_prune.commands.inspect", "inspect"),
     "yaml": ("yolo_prune.commands.write_yaml", "write_yaml"),
     "export": ("yolo_prune.export.job", "export"),
-    "sweep": ("yolo_prune.commands.sweep", "sweep"),
+    "sweep": ("yolo_prune.commands.sweep", "command"),
     "bundle": ("yolo_prune.export.bundle", "bundle"),
     "profile": ("yolo_prune.device.profile", "profile"),
 }

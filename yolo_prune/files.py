@@ -213,6 +213,15 @@ def is_of_writing(error: BaseException, *folders: Path) -> bool:
     return bool(ours) or error.errno in _OF_A_DISK
 
 
+def is_of_a_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is of a disk that is full or broken."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_A_DISK:
+            return True
+        error = error.__cause__
+    return False
+
+
 def reason(error: BaseException) -> str:
     """What the system says, without the number and the names, in one line."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__).partition("\n")[0]

@@ -47,8 +47,18 @@ class Residual(nn.Module):
         return x.chunk(2, 1)[0].reshape(1, -1)
 
 
-@pytest.mark.parametrize(("precision", "value"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
-def test_a_model_of_few_operations(precision: str, value: int) -> None:
-    assert peak_bytes(Residual(), Deployment("onnx", precision, 32)) == 8 * 32 * 32 * value
+@pytest.mark.parametrize(
+    ("kind", "precision", "value"),
+    [
+        ("onnx", "fp32", 4),
+        ("onnx", "fp16", 2),
+        ("ncnn", "fp16", 2),
+        ("onnx", "int8", 4),
+        ("mnn", "int8", 4),
+        *((kind, "int8", 1) for kind in ("openvino", "litert", "engine")),
+    ],
+)
+def test_a_model_of_few_operations(kind: str, precision: str, value: int) -> None:
+    assert peak_bytes(Residual(), Deployment(kind, precision, 32)) == 8 * 32 * 32 * value
     assert peak_bytes(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(5, 5)), Deployment()) is None  # does not run
-    assert peak_bytes(Residual(), Deployment("onnx", precision, 33)) == 8 * 64 * 64 * value  # rounded as the host does
+    assert peak_bytes(Residual(), Deployment(kind, precision, 33)) == 8 * 64 * 64 * value  # rounded as the host does

@@ -56,6 +56,13 @@ def test_the_file_has_the_bytes_that_are_counted(
         assert counted.activations == onnx_memory.peak_bytes(path)
 
 
+def test_an_onnx_file_of_int8_hands_on_fp32(tmp_path: Path) -> None:
+    model = network("yolov8n", True)
+    deployment = Deployment("onnx", "int8", 64)
+    path = exporter.export(model, tmp_path, "onnx", imgsz=64, precision="int8")
+    assert model_size.activations(model, deployment) == onnx_memory.peak_bytes(path)
+
+
 @pytest.mark.parametrize(
     ("name", "deployment"),
     [

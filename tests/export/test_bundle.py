@@ -153,6 +153,11 @@ def test_what_lies_in_it(case: Case, exported: Callable[[Case], tuple[Path, int]
     assert "pip install -r requirements.txt" in readme
     assert "detect.py source=photo.jpg" in readme
     assert "benchmark.py" in readme
+    for program in ("detect", "benchmark"):
+        source = (folder / f"{program}.py").read_text(encoding="utf-8")
+        (given,) = re.findall(r"arguments\(\w+, (\{.*?\})", source, re.DOTALL)
+        names = set(re.findall(r'"(\w+)":', given)) - {"source"}
+        assert names <= set(re.findall(r"^    (\w+)=", readme.partition(f"\n{program}.py takes\n")[2], re.MULTILINE))
 
 
 @pytest.mark.parametrize("script", ["detect.py", "benchmark.py"])

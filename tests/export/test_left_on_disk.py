@@ -13,6 +13,7 @@ from ultralytics import YOLO
 from tests.helpers.untrained import QUICK
 from yolo_prune.errors import PruneError, VerifyError
 from yolo_prune.export import artifact_files, compare, job, results
+from yolo_prune.host import inference
 
 
 def test_an_export_that_dies_leaves_what_was_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +110,22 @@ def test_an_error_of_the_system_that_is_of_no_file_of_ours_is_of_its_format_alon
     monkeypatch.setattr(job, "_samples", dies)
     with pytest.raises(PruneError, match=r"^.*best\.pt could not be exported: libgomp\.so\.1"):
         job.export(model, **QUICK)
+
+
+def test_a_file_that_the_host_cannot_open_is_of_its_format_alone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = inference.AutoBackend
+
+    def backend(file: str, **more: Any) -> Any:
+        if file.endswith(".onnx"):
+            raise RuntimeError("INVALID_PROTOBUF: no model\nmore")
+        return stock(file, **more)
+
+    monkeypatch.setattr(inference, "AutoBackend", backend)
+    with pytest.raises(
+        VerifyError, match=r": onnx fp32: best\.onnx cannot be opened: INVALID_PROTOBUF: no model\. More"
+    ):
+        job.export(model, format="onnx,torchscript", **QUICK)
+    assert (model.parent / "best.torchscript").is_file()
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

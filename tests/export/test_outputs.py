@@ -172,6 +172,12 @@ def test_one_changed_final_box_fails(column: int, change: float, words: str) -> 
     assert any(words in fault for fault in parity.faults)
 
 
+def test_final_boxes_that_are_off_are_called_boxes() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 600.0, 600.0, 0.9, 0.0]])
+    parity = prove.compare([boxes], [boxes + torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])], view=prove.View("final"))
+    assert parity.faults == ["final boxes differ by 1.7e-03 of their range (allowed 1e-03)"]
+
+
 def test_a_final_box_at_the_threshold_is_borderline() -> None:
     boxes = _finals()
     boxes[5, 4], other = 0.25001, boxes.clone()

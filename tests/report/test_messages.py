@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from yolo_prune import cli, log
+from yolo_prune import cli, log, shell
 from yolo_prune.cost.file_size import Deployment
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, console
@@ -80,12 +80,17 @@ def test_a_command_is_for_the_shell_of_the_system(
     system: str, folders: list[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     separator = ";" if system == "nt" else ":"
-    monkeypatch.setattr(text, "os", SimpleNamespace(name=system, pathsep=separator))
+    monkeypatch.setattr(shell, "os", SimpleNamespace(name=system, pathsep=separator))
     assert text.command(["yolo", "train", "model=my runs/best.pt"], folders) == line
 
 
+def test_a_figure_that_is_not_known_is_a_dash() -> None:
+    assert [text.figure(one, ".2f", "~") for one in (None, 0.0, 1.234)] == ["-", "0.00~", "1.23~"]
+    assert [text.megabytes(one) for one in (None, 0, 2_345_000)] == ["-", "0.00", "2.35"]
+
+
 def test_cmd_does_not_end_a_command_at_what_is_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "os", SimpleNamespace(name="nt", pathsep=";"))
+    monkeypatch.setattr(shell, "os", SimpleNamespace(name="nt", pathsep=";"))
     assert text.command(["model=C:\\R&D\\best.pt", "data=my.yaml"]) == '"model=C:\\R&D\\best.pt" data=my.yaml'
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests.sweeps.test_request import read
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint
 from yolo_prune.recipe import formats
-from yolo_prune.sweeps import checks, folder, job, points
+from yolo_prune.sweeps import checks, folder, job, points, results
 from yolo_prune.sweeps.request import Request
 
 
@@ -111,6 +112,68 @@ def test_a_model_of_which_the_profile_knows_nothing_is_said_before_any_training(
     assert line.endswith("). To compare the two, sweep on the device itself, without profile=")
     with pytest.raises(PruneError, match=r"^profile=.*other\.json: the device profile was measured with x\.pt at 64"):
         checks.check(replace(request, profile=(profile_of(other, tmp_path / "other.json"),)))
+
+
+def test_a_profile_that_is_not_to_be_trusted_is_said_before_the_trainings_and_beside_the_recommendation(
+    asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, _ = checkpoint.load(asked.model)
+    path = Path(profile_of(own, tmp_path / "own.json"))
+    line = f"profile={path}: the device profile is not to be trusted: what was held out is predicted 40% off (networks)"
+    request = replace(asked, imgsz=(64,), profile=(str(path),))
+    for off, lines in ((0, []), (40, [line])):
+        content = json.loads(path.read_text())
+        content["error"]["networks"]["mean"] = off
+        path.write_text(json.dumps(content))
+        caplog.clear()
+        checked = checks.check(request)
+        said = [one.message for one in caplog.records if "trusted" in one.message]
+        assert [one.partition("profile=")[2] for one in said] == [one.removeprefix("profile=") for one in lines]
+        dense = results.row(checked.request, points.of(checked.request)[0], "trained", "fp32", {}, {}, {"ms": 1.0})
+        told = job._tell(checked, [{**dense, "metric": 0.5}], [], tmp_path)
+        assert told["doubts"] == lines
+        assert told["recommendation"][2:] == [f"Milliseconds are in doubt: {one}." for one in lines]
+        assert json.loads((tmp_path / "front.json").read_text())["recommendation"] == told["recommendation"]
+
+
+def test_what_a_refused_sweep_has_measured_is_of_its_model_alone(
+    asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound was out of reach; the next sweep in that folder may be of another model."""
+    measured: list[str] = []
+
+    def measure(checked: checks.Checked, imgsz: int, target: Path, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        measured.append(profile_of(checked.network, target))
+
+    monkeypatch.setattr(checks, "_measure", measure)
+    other = save(tmp_path / "other.pt", 1)
+    out = tmp_path / "out"
+    for model, bound, times in ((asked.model, "1%", 1), (str(other), "1%", 2), (asked.model, "2%", 2)):
+        request = replace(asked, model=model, bounds=(("latency", bound),), imgsz=(64,), out=str(out))
+        with pytest.raises(PruneError, match="out of reach"):
+            checks.check_points(checks.check(request), out)
+        assert len(set(measured)) == len(measured) == times
+    assert not folder.take(request).samefile(tmp_path), "what is measured is no other file"
+    folder.give_back(out)
+
+
+def test_what_a_recipe_deploys_is_said_to_be_left_out(
+    asked: Request, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ultralytics")
+    (tmp_path / "mine.yaml").write_text("flops: 70%\ndeploy: [onnx]\nqat: 2\n")
+    names = ("gentle", "intel-cpu", str(tmp_path / "mine.yaml"))
+    end = "left out, for a sweep exports and times all models alike at its end"
+    for epochs, lines in (
+        (0, []),
+        (9, [f"intel-cpu: its deploy: is {end}", f"{names[2]}: its deploy: and qat: are {end}"]),
+    ):
+        checked = checks.check(replace(asked, recipe=names, epochs=epochs, importance=("l2",)))
+        caplog.clear()
+        checks.check_points(checked, tmp_path)
+        text = caplog.text
+        assert [line.partition("recipe=")[2] for line in text.splitlines() if "left out" in line] == lines
 
 
 def test_all_trainings_are_of_one_class_where_that_of_the_model_was(asked: Request, tmp_path: Path) -> None:

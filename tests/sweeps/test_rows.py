@@ -32,6 +32,16 @@ def test_int8_has_a_metric_of_its_own_and_others_that_of_the_model() -> None:
     assert (half["metric"], half["label"], half["base"]) == (0.5, "pruned flops=50%", True)
 
 
+def test_before_a_training_the_metric_is_the_models_for_no_artifact_was_validated() -> None:
+    """With a profile in INT8 no cut was beaten by another, and the table had a dash in every row."""
+    asked = replace(ASKED, base="int8", profile=("board.json",))
+    artifact = {"bytes": 3, "file": "b.onnx", "metrics": None}
+    assert row("int8", "cut", request=asked, artifact=artifact)["metric"] == 0.5
+    assert row("int8", "trained", request=asked, artifact=artifact)["metric"] is None
+    alone = replace(asked, epochs=0)
+    assert row("int8", "cut", request=alone, artifact={**artifact, "metrics": [0.4, 0.7]})["metric"] == 0.4
+
+
 def test_what_is_broken_or_unknown_is_said_and_is_on_no_front() -> None:
     broken = row(artifact={"bytes": 1, "file": "a.onnx", "faults": ["raw output differs", "slower"]})
     untrained = row(stage="cut", outcome={**OUTCOME, "metrics": None})

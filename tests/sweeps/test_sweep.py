@@ -97,8 +97,9 @@ def swept(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "stamps": {path: stamp(path) for path in finished},
     }
     done = typed.yolo_prune(*words(model, tiny_data, out), cwd=place)
-    assert done.code == 0, done.text[-3000:]
     record = json.loads((out / "front.json").read_text())
+    unproven = any(row["unproven"] for row in record["rows"])
+    assert done.code in ((0, 1, 2) if unproven else (0,)) + (3,) * (not record["steady"]), done.text[-3000:]
     return Swept(out, model, tiny_data, record, before, log + done.out)
 
 

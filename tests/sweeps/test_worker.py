@@ -16,7 +16,7 @@ from tests.helpers.small_models import untrained
 from tests.helpers.untrained import save
 from yolo_prune.host import atomic_saving, canvases, checkpoint
 from yolo_prune.sweeps import worker
-from yolo_prune.training import latency_of_run
+from yolo_prune.training import deployment, latency_of_run
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,7 @@ def test_a_training_is_on_the_device_of_its_process(
     monkeypatch.setattr(canvases, "mix_in_all", lambda: alike.append(True))
     monkeypatch.setattr(atomic_saving, "protect_all", lambda: alike.append(True))
     monkeypatch.setattr(latency_of_run, "_not_timed", [])
+    monkeypatch.setattr(deployment, "_left_out", [])
     monkeypatch.setattr(worker, "_figures", lambda *given: {})
     monkeypatch.setattr("sys.argv", ["worker"])
     last = tmp_path / "a" / "weights" / "last.pt"
@@ -104,6 +105,7 @@ def test_a_training_is_on_the_device_of_its_process(
     worker._train(told)
     assert sys.argv == ["yolo", "train", "resume", f"model={last}", *end], "it may have begun on another"
     assert latency_of_run._not_timed == ["the models of a sweep are timed, or predicted, together at its end"]
+    assert deployment._left_out == [True]
     assert alike == [True] * 4, "dense models choose their best.pt, and write it, as pruned ones do"
 
 

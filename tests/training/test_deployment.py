@@ -17,7 +17,7 @@ from tests.helpers.small_models import untrained
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.recipe import formats
 from yolo_prune.recipe.arguments import load
-from yolo_prune.training import deployment
+from yolo_prune.training import deployment, resume
 
 
 @pytest.fixture
@@ -44,6 +44,23 @@ def test_a_run_ends_with_proven_artifacts(recipe: Path, tiny_data: Path, tmp_pat
     assert sizes["pruned"] < sizes["dense"]
     assert {"best-tensorrt.py", "best-dense.onnx", "export.png"} <= {path.name for path in weights.iterdir()}
     assert not list((tmp_path / "run" / "pruning").glob("*.pt"))
+
+
+def test_a_sweep_leaves_it_out_also_of_a_run_that_goes_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe.write_text(f"{recipe.read_text()}qat: 5\n")
+    wanted = load(recipe)
+    for left_out, began in ((False, wanted), (True, wanted), (True, wanted.model_copy(update={"deploy": ()}))):
+        monkeypatch.setattr(deployment, "_left_out", [True] if left_out else [])
+        monkeypatch.setattr(resume, "_recipe_in_record", lambda _, began=began: began)
+        for resumed in (False, True):
+            run: Any = SimpleNamespace(is_resumed=resumed, is_first=True, settings={"prune": str(recipe)})
+            found = resume.recipe_of(run)
+            assert found is not None
+            assert (found.deploy, found.qat) == (((), None) if left_out else (wanted.deploy, 5))
+            assert str(found.flops) == "60%"
+    assert "another one" not in caplog.text
 
 
 def test_a_deployment_that_fails_is_said_and_the_run_ends_well(

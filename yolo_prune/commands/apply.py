@@ -71,8 +71,8 @@ def _show(record: Mapping[str, Any], name: str, target: Path, train: str) -> Non
                 "model": label,
                 "params": f"{figures['params']:,}",
                 "GFLOPs": f"{figures['gflops']:.2f}",
-                "MB": _megabytes(figures["size_bytes"]),
-                "act. MB": _megabytes(figures["peak_activation_bytes"]),
+                "MB": text.megabytes(figures["size_bytes"]),
+                "act. MB": text.megabytes(figures["peak_activation_bytes"]),
                 record["fitness_is"]: "not measured" if fitness is None else f"{fitness:.4f}",
             }
         )
@@ -86,7 +86,3 @@ def _show(record: Mapping[str, Any], name: str, target: Path, train: str) -> Non
         heads = (f"{name} {now} of {was} heads left" for name, (was, now) in removed["heads"].items())
         log.show(f"removed whole: {', '.join([*removed['blocks'], *heads])}")
     log.show(f"saved {target}; train it to recover: {train}")
-
-
-def _megabytes(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.2f}"

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from yolo_prune.sweeps import job, request
+from yolo_prune.sweeps import job, request, verdict
 
 Texts = str | Sequence[str] | None
 
@@ -71,3 +73,11 @@ def sweep(
     """
     given = {key: value for key, value in locals().items() if key != "more"}
     return job.run(request.read(given, more))
+
+
+@functools.wraps(sweep)
+def command(**arguments: Any) -> None:
+    """As one types it: the exit code says what came of it, where a caller of `sweep` reads what it returns."""
+    verdict.require(
+        sweep(**arguments), arguments.get("seconds", inspect.signature(sweep).parameters["seconds"].default)
+    )

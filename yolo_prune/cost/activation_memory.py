@@ -10,6 +10,9 @@ As in an exported graph a part of a tensor (split, slice) and a transposed one a
 An elementwise operation (an activation, an addition) writes over an operand that nobody reads later, as runtimes do.
 Weights, constants and what a runtime needs within one operation come on top. So does the image in FP32 that the host's
 FP16 ONNX files take and cast.
+
+In INT8 the host's ONNX files (QDQ) hand on FP32 between operations, and its MNN files have weights of INT8 alone; in
+OpenVINO, LiteRT and TensorRT a tensor has a byte a value.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from yolo_prune.graph import image_shape
 from yolo_prune.graph.operations import tensors_in
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_FLOAT_BETWEEN = frozenset(("onnx", "mnn"))  # files of INT8 whose tensors stay in FP32
 
 _SAME = frozenset(  # names of functions and methods of torch, without underscores around them
     (
@@ -89,7 +93,8 @@ def peak_bytes(fused: nn.Module, deployment: Deployment) -> int | None:
     side = image_shape.rounded(fused, deployment.imgsz)
     like = next(fused.parameters())
     image = torch.zeros(1, image_shape.channels(fused), side, side, device=like.device, dtype=like.dtype)
-    noted = _Noted(VALUE_BYTES[deployment.precision])
+    in_float = deployment.precision == "int8" and deployment.format in _FLOAT_BETWEEN
+    noted = _Noted(VALUE_BYTES["fp32" if in_float else deployment.precision])
     noted.number(image)
     try:
         with torch.no_grad(), noted:

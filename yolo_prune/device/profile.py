@@ -6,6 +6,7 @@ measure this machine where a run is asked for a latency and given no profile, an
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint, exporter
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.settings import Recipe
+from yolo_prune.shell import command
 
 _ROUNDS = 20  # of two models, at least
 
@@ -69,8 +71,7 @@ def profile(
             probe_kit.pack(folder, target)
             log.show(
                 f"saved {target} ({target.stat().st_size / 1e6:.1f} MB); on the device: "
-                f"pip install numpy {runtimes.PACKAGES[kind][1]} && python3 {target.name} out=device.json"
-                f"{f' threads={threads}' * (threads > 1)}"
+                f"{_on_device(runtimes.PACKAGES[kind][1], target.name, threads)}"
             )
             return None
         measured = measurement.measure(folder, threads, log.show)
@@ -90,11 +91,18 @@ def _target(out: str | None, kit: str | None) -> tuple[Path, str, str]:
     return target, name, example
 
 
+def _on_device(package: str, kit: str, threads: int) -> str:
+    """What is typed on a board, whose shell is no cmd.exe."""
+    words = ["python3", kit, "out=device.json", *[f"threads={threads}"] * (threads > 1)]
+    return f"pip install numpy {package} && {shlex.join(words)}"
+
+
 def _save(measured: dict[str, Any], target: Path, model: str) -> None:
     """Write a profile, and say what it says; NoisyError where the machine was too busy."""
     measurement.write(measured, target)
     log.show(measurement.summary(measured))
-    log.show(f"saved {target}; aim at it: yolo train model={model} ... prune_profile={target} prune_latency=50%")
+    aim = command(["yolo", "train", f"model={model}", "...", f"prune_profile={target}", "prune_latency=50%"])
+    log.show(f"saved {target}; aim at it: {aim}")
     noise = measurement.noise(measured)
     if noise:
         raise NoisyError(

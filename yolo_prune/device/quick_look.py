@@ -103,11 +103,14 @@ def _of_this_machine(kind: str) -> ChannelMultiple | None:
     return ChannelMultiple(step, f"{name}, measured in {seconds:.1f} s")
 
 
-def look(kind: str, threads: int = 1) -> int | None:
+_THREADS = 1
+
+
+def look(kind: str) -> int | None:
     """Time a few convolutions in a runtime on this machine.
 
     Args:
-        kind: one of `LOOKED_AT`. threads: CPU threads.
+        kind: one of `LOOKED_AT`.
 
     Returns:
         8, 16 or 32 channels; None where the machine is too busy to tell.
@@ -118,7 +121,7 @@ def look(kind: str, threads: int = 1) -> int | None:
     step = FINEST
     with scratch.folder() as folder:
         for coarser in (16, COARSEST):
-            needed = _needs(coarser, folder, kind, threads)
+            needed = _needs(coarser, folder, kind)
             if needed is None:
                 return None
             if not needed:
@@ -127,7 +130,7 @@ def look(kind: str, threads: int = 1) -> int | None:
     return step
 
 
-def _needs(step: int, folder: Path, kind: str, threads: int) -> bool | None:
+def _needs(step: int, folder: Path, kind: str) -> bool | None:
     """Whether one side of a layer, outputs or inputs, is worked on in so many channels; None where that is unknown."""
     few, many = _PAIRS[step]
     sides = []
@@ -135,7 +138,7 @@ def _needs(step: int, folder: Path, kind: str, threads: int) -> bool | None:
         shares = []
         for kernel in _SIDES:
             calls = {
-                str(count): runtimes.load(_probe(folder, kernel, side, count), kind, threads) for count in (many, few)
+                str(count): runtimes.load(_probe(folder, kernel, side, count), kind, _THREADS) for count in (many, few)
             }
             shares.append(_saved(timing.in_turns(calls, _ROUNDS, _SECONDS).ratio(str(many), str(few)), few / many))
         sides.append(coarse(shares))
@@ -179,12 +182,12 @@ def path() -> Path:
     return user_folder() / "channel-multiples.json"
 
 
-def key(kind: str, threads: int = 1) -> str:
+def key(kind: str) -> str:
     """What a look holds for: a runtime, its version and what it computes in, a processor, a number of threads."""
     package = runtimes.PACKAGES[kind][1]
     versions = runtimes.versions(kind)
     runtime = f"{package} {versions[package]} in {runtimes.computes_in(kind)}"
-    return f"{runtime}, {machine.this_machine()['name']}, {processor()}, threads {threads}"
+    return f"{runtime}, {machine.this_machine()['name']}, {processor()}, threads {_THREADS}"
 
 
 def keep(kind: str, channels: int, seconds: float = 0.0) -> None:

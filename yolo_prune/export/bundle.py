@@ -22,6 +22,7 @@ from yolo_prune.cost import exported_file
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.recipe import value_checks
 from yolo_prune.recipe.formats import FORMATS
+from yolo_prune.shell import command
 
 KIND = "yolo-prune bundle"
 VERSION = 1
@@ -98,7 +99,7 @@ def read(path: Path) -> Artifact:
     elif path.suffix.lower() in _CHECKPOINTS:
         raise PruneError(
             f"model={path}: this is no exported network; export it first: "
-            f"yolo export model={path} format=onnx (or openvino, ncnn)"
+            f"{command(['yolo', 'export', f'model={path}', 'format=onnx'])} (or openvino, ncnn)"
         )
     else:
         raise PruneError(
@@ -280,5 +281,10 @@ detect.py takes
     threads={THREADS}       CPU threads
     save=found      a folder for the pictures with their boxes, and boxes.json
     show=True       a window (q ends it); it needs opencv-python in place of opencv-python-headless
-benchmark.py takes threads=, repeats= and image=.
+benchmark.py takes
+    threads={THREADS}       CPU threads
+    repeats=50      timed calls, at least; they go on until the time is known to 3%
+    seconds=60      of timing, at most
+    image=photo.jpg a picture to measure with, in place of noise
+    beside=folder   the bundle of another network, such as the dense one: how many times as fast this one is
 """

@@ -28,6 +28,7 @@ from yolo_prune.export.variants import Variant
 from yolo_prune.host import datasets, exporter, samples, silence
 from yolo_prune.host.samples import Samples
 from yolo_prune.recipe import formats, value_checks
+from yolo_prune.shell import command
 from yolo_prune.surgery import widths
 
 HOST_ARGUMENTS = ("dynamic", "fraction", "opset", "simplify", "workspace")  # that leave outputs comparable
@@ -345,7 +346,8 @@ def _write(record: dict[str, Any], folder: Path, kit: Path | None) -> None:
     files.replace(folder / "export.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     files.replace(folder / "export.png", picture.content(record))
     if kit is not None:
-        log.show(f"{kit.name} builds and times the engines on the device: copy {folder} there, python {kit.name}")
+        run = command(["python3", kit.name])  # a Jetson has no `python`
+        log.show(f"{kit.name} builds and times the engines on the device: copy {folder} there, {run}")
     log.show(
         f"saved {', '.join(row['file'] for row in record['rows'] if row['kept'])}, export.json, export.png in {folder}"
         f"{f'; what the exporters said: {NOISE}' if (folder / NOISE).is_file() else ''}"

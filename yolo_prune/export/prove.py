@@ -274,9 +274,9 @@ def _compare_final(ours: Tensor, theirs: Tensor, parity: Parity, limits: Limits,
     parity.box_relative = parity.box_absolute / max(
         float(ours[..., :4].max() - ours[..., :4].min()), _LEAST_RANGE["box"]
     )
-    for name, relative in (("box", parity.box_relative), ("score", parity.score_relative)):
+    for names, relative in (("boxes", parity.box_relative), ("scores", parity.score_relative)):
         if relative > limits.raw:
-            parity.faults.append(f"final {name}s differ by {relative:.1e} of their range (allowed {limits.raw:.0e})")
+            parity.faults.append(f"final {names} differ by {relative:.1e} of their range (allowed {limits.raw:.0e})")
     if parity.unmatched:
         parity.faults.append(f"{parity.unmatched} final boxes without a partner, the first: {first}")
 

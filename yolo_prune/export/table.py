@@ -127,8 +127,8 @@ def cells(record: Mapping[str, Any], parities: Sequence[str]) -> list[dict[str, 
                 "model": f"{row['role']} {'.pt' if row['format'] == 'pt' else row['format']}{precision}",
                 "params": f"{row['params']:,}",
                 "GFLOPs": f"{row['gflops']:.2f}",
-                first: _figure(row["map50_95"], ".4f"),
-                second: _figure(row["map50"], ".4f"),
+                first: text.figure(row["map50_95"], ".4f"),
+                second: text.figure(row["map50"], ".4f"),
                 ms: f"{times['median']:.2f}",
                 "p10-p90": f"{times['p10']:.2f}-{times['p90']:.2f}",
                 "speed-up": _speed(row),
@@ -203,14 +203,10 @@ def _speed(row: dict[str, Any]) -> str:
         return "-"
     if row["role"] == "dense" and row["speedup"] == 1.0:
         return "1.00x"
-    low, high = (_figure(value, ".2f") for value in row["speedup_interval"])
+    low, high = (text.figure(value, ".2f") for value in row["speedup_interval"])
     if row["speedup"] is None:
         return f"too noisy ({low}-{high})"
     return f"{row['speedup']:.2f}x ({low}-{high}){' SLOWER' if row['speedup_verdict'] == 'slower' else ''}"
-
-
-def _figure(value: float | None, how: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{how}}{unit}"
 
 
 def _versions(kinds: list[str]) -> dict[str, str]:

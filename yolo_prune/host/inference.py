@@ -18,6 +18,7 @@ from ultralytics.utils.metrics import batch_probiou
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import xywh2xyxy
 
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.host import silence
 
 NMS_IOU = 0.7  # the host's default `iou`
@@ -25,8 +26,15 @@ MAX_DET = 300  # the host's default `max_det`
 
 
 def backend(artifact: Path, device: str) -> Any:
-    """The host's own runtime of an artifact: a function of images (n, channels, height, width) on that device."""
-    return AutoBackend(str(artifact), device=torch.device(device), verbose=False)
+    """The host's own runtime of an artifact: a function of images (n, channels, height, width) on that device.
+
+    Raises:
+        PruneError: the host cannot open it.
+    """
+    try:
+        return AutoBackend(str(artifact), device=torch.device(device), verbose=False)
+    except Exception as error:  # every runtime has its own
+        raise PruneError(f"{artifact.name} cannot be opened: {first_line(error)}") from error
 
 
 def metadata(artifact: Path) -> dict[str, Any]:

@@ -233,7 +233,10 @@ def _because(error: BoundError, graph: channel_groups.ChannelGraph) -> BoundErro
     )
 
 
-def _listed(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int = 3) -> str:
+_LISTED = 3  # reasons in a message
+
+
+def _listed(reasons: Mapping[str, float], blocks: Mapping[str, str]) -> str:
     """What keeps layers whole, the weightiest first.
 
     Args:
@@ -241,10 +244,10 @@ def _listed(reasons: Mapping[str, float], blocks: Mapping[str, str], most: int =
     """
     order = sorted(reasons, key=lambda why: -reasons[why])
     listed = []
-    for why in order[:most]:
+    for why in order[:_LISTED]:
         kind = next((kind for name, kind in blocks.items() if f" {name}," in f"{why}," or f" {name} " in why), None)
         listed.append(f"{reasons[why]:.0%} {why}{f' ({kind})' if kind else ''}")
-    return "; ".join(listed) + ("; ..." if len(order) > most else "")
+    return "; ".join(listed) + ("; ..." if len(order) > _LISTED else "")
 
 
 def check_reachable(

@@ -21,16 +21,20 @@ def doubt(device: Profile, imgsz: int | None) -> None:
     Args:
         imgsz: pixels that the model is trained or validated at; None where nobody said.
     """
-    doubts = measurement.doubts(dict(device.content))
-    if doubts:
-        log.warn(f"the device profile is not to be trusted: {doubts}")
-    if line := _other_precision(device):
+    for line in doubts(device):
         log.warn(line)
     if imgsz is not None and device.imgsz != imgsz:
         log.warn(
             f"the device was measured at {device.imgsz} pixels and the model is at {imgsz}: "
             f"latencies are those at {device.imgsz}"
         )
+
+
+def doubts(device: Profile) -> list[str]:
+    """Why a profile is not to be trusted, a line for each reason."""
+    words = measurement.doubts(dict(device.content))
+    lines = [f"the device profile is not to be trusted: {words}" if words else None, _other_precision(device)]
+    return [line for line in lines if line]
 
 
 def _other_precision(device: Profile) -> str | None:
@@ -131,9 +135,9 @@ def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "model": name,
-            "bound, ms": _ms(bounds.get(key)),
-            "predicted, ms": _ms(entry["predicted_ms"][key]),
-            "measured, ms": _ms(measured.get(key)),
+            "bound, ms": text.figure(bounds.get(key), ".2f"),
+            "predicted, ms": text.figure(entry["predicted_ms"][key], ".2f"),
+            "measured, ms": text.figure(measured.get(key), ".2f"),
         }
         for key, name in (("baseline", "dense"), ("final", "pruned"))
     ]
@@ -145,13 +149,9 @@ def _parts(by_part: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "where": part,
-            "dense, ms": _ms(row["baseline"]),
-            "pruned, ms": _ms(row["final"]),
+            "dense, ms": text.figure(row["baseline"], ".2f"),
+            "pruned, ms": text.figure(row["final"], ".2f"),
             "of the dense model": f"{row['baseline'] / dense:.0%} -> {row['final'] / dense:.0%}",
         }
         for part, row in by_part.items()
     ]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

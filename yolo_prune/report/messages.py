@@ -215,9 +215,10 @@ def ended(record: Mapping[str, Any], missing: int, of: int, last: Path) -> None:
     """
     before, after = record["baseline"], record["final"]
     if missing:
+        on = text.command(["yolo", "train", f"model={last}"])
         log.warn(
             f"the training ended with {missing} of {of} steps still to come: the bounds are not reached. To go on: "
-            f"yolo train model={last} with the same bounds, which count from the model as it is then"
+            f"{on} with the same bounds, which count from the model as it is then"
         )
     if all_undone(record):
         stopped = record["max_drop"]

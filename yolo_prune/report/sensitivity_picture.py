@@ -14,15 +14,13 @@ from yolo_prune.report import layer_names, style
 from yolo_prune.report.style import LIGHT, SMALL, Note, Palette
 
 
-def picture(
-    result: Mapping[str, Any], path: Path, places: Mapping[str, Mapping[str, Any]], palette: Palette = LIGHT
-) -> None:
+def picture(result: Mapping[str, Any], path: Path, places: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw what the loss rises by when the largest share of each group is cut, in the order of the model.
 
     Args:
         result: of planning.sensitivity. path: the PNG file. places: group -> where it is, as of `layer_names.places`.
     """
-    files.replace(path, content(result, places, palette))
+    files.replace(path, content(result, places))
 
 
 def content(

@@ -52,13 +52,12 @@ def png(
     draw: Callable[[Any, Palette], None],
     height: float,
     palette: Palette = LIGHT,
-    width: float = WIDTH,
     note: Note | None = None,
 ) -> bytes:
     """The content of a PNG file.
 
     Args:
-        draw: called with an empty figure of matplotlib and the palette. height, width: inches.
+        draw: called with an empty figure of matplotlib and the palette. height: inches.
         note: called with the figure, gives texts that the file carries: the pictures of the docs say what is in them.
     """
     import matplotlib.style
@@ -68,7 +67,7 @@ def png(
     content = io.BytesIO()
     # Ticks are made when a figure is drawn, by the settings of then: so it is drawn in here.
     with matplotlib.style.context(["default", _settings(palette)]):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor=palette.page)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=palette.page)
         draw(figure, palette)
         FigureCanvasAgg(figure).print_figure(
             content, format="png", dpi=_DPI, facecolor=palette.page, metadata={} if note is None else dict(note(figure))

@@ -3,30 +3,19 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 
-
-def command(words: Sequence[str], folders: Sequence[str] = ()) -> str:
-    """A command as a shell reads it, on Windows cmd.exe.
-
-    Args:
-        words: the program and its arguments. folders: of modules of the user's own, which it has to find.
-    """
-    windows = os.name == "nt"
-    line = " ".join(map(_for_cmd, words)) if windows else shlex.join(words)
-    if not folders:
-        return line
-    path = os.pathsep.join(folders)
-    return f'set "PYTHONPATH={path}" && {line}' if windows else f"PYTHONPATH={shlex.quote(path)} {line}"
+from yolo_prune.shell import command as command  # handed on
 
 
-def _for_cmd(word: str) -> str:
-    """A word as cmd.exe hands it on: `list2cmdline` knows blanks alone, and a & would end the command."""
-    made = subprocess.list2cmdline([word])
-    return f'"{made}"' if not made.startswith('"') and set(made) & set("&|<>^()%!") else made
+def figure(value: float | None, how: str, unit: str = "") -> str:
+    """A figure as a format such as ".2f" has it, and a unit behind it; a dash where there is none."""
+    return "-" if value is None else f"{value:{how}}{unit}"
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes as millions of them."""
+    return figure(None if count is None else count / 1e6, ".2f")
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from yolo_prune import log, scratch
+from yolo_prune import files, log, scratch
 from yolo_prune.cost import model_size, profile_file
 from yolo_prune.device import runtimes, timing
-from yolo_prune.errors import PruneError
+from yolo_prune.errors import PruneError, first_line
 from yolo_prune.export import artifact_files, results, subjects, verdict
 from yolo_prune.export.results import Effort
 from yolo_prune.host import exporter, samples, silence
@@ -25,6 +25,8 @@ from yolo_prune.recipe import formats
 from yolo_prune.sweeps import folder as folders
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
+
+Call = Callable[[], object]
 
 _IMAGES = 4  # that outputs are compared on
 _ROUNDS = 10  # of timing, at least
@@ -52,22 +54,24 @@ def of_point(
         The artifacts, and why others are not there: precision -> words.
 
     Raises:
-        PruneError: that of the first precision cannot be made, run or validated.
+        PruneError: that of the first precision cannot be made, run or validated. PruneError, OSError: the disk is full.
     """
     noted = folders.read(folder / point.name / f"artifacts-{stage}.json")
     made: list[Artifact] = []
     failed: dict[str, str] = {}
-    for precision in request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]:
+    for precision in request.precisions_of(stage):
         content: Any = noted.get(precision)
         file = folders.now(folder, point.name, str(content.get("file"))) if isinstance(content, dict) else None
         if file is None or not file.exists():
             try:
                 file, content = _make(request, folder, point, stage, outcome, precision)
-            except PruneError as error:
+            except (PruneError, OSError) as error:
+                if files.is_of_a_disk(error):
+                    raise  # no other point finds more room
                 if not made:
-                    raise
-                failed[precision] = str(error)
-                log.warn(f"{point.label}, {precision}: {error}")
+                    raise PruneError(first_line(error)) from error
+                failed[precision] = first_line(error)
+                log.warn(f"{point.label}, {precision}: {failed[precision]}")
                 continue
             noted[precision] = {**content, "file": folders.noted(folder, point.name, file)}
             folders.write(folder / point.name / f"artifacts-{stage}.json", noted)
@@ -87,7 +91,7 @@ def _make(
         subject = subjects.load(Path(str(outcome["weights"])), None, request.safe)
         subject.staged = subjects.stage(subject, place / subject.role)
         result = results.make(subject, request.kind, precision, place, options)
-        if stage == "trained" or not request.epochs:  # else its speed alone is needed
+        if request.is_last(stage):  # else its speed alone is needed
             with silence.quiet():
                 images = samples.from_data(subject.network, request.data, point.imgsz, _IMAGES).images
             results.compare_with_torch([result], images, effort)
@@ -108,21 +112,47 @@ def _make(
     }
 
 
-def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str, str], dict[str, Any]]:
+def forget(folder: Path, one: Artifact, stage: str) -> None:
+    """Have the next command make an artifact of a stage anew."""
+    path = folder / one.point.name / f"artifacts-{stage}.json"
+    folders.write(path, {key: value for key, value in folders.read(path).items() if key != one.precision})
+
+
+def _opened(
+    request: Request, made: Sequence[Artifact]
+) -> tuple[list[Artifact], list[Call], list[tuple[Artifact, str]]]:
+    """What calls each artifact once, of those that their runtime opens; the others, and why it does not."""
+    good: list[Artifact] = []
+    calls: list[Call] = []
+    closed: list[tuple[Artifact, str]] = []
+    for one in made:
+        shape = (1, int(one.content["channels"]), one.point.imgsz, one.point.imgsz)
+        file = exporter.opened(one.file, request.kind)
+        try:
+            calls.append(runtimes.load(file, request.kind, request.threads, one.precision, shape))
+            good.append(one)
+        except PruneError as error:
+            closed.append((one, str(error)))
+    return good, calls, closed
+
+
+def time_all(
+    request: Request, made: Sequence[Artifact]
+) -> tuple[dict[tuple[str, str], dict[str, Any]], list[tuple[Artifact, str]]]:
     """Time all artifacts in turns on this machine.
 
     Returns:
         (point, precision) -> `ms`, its `low` and `high`, whether it is `steady`, known to timing.NARROW, and
-        `speedup`, over the model itself, by the rounds in which both ran; None where that is not among them.
+        `speedup`, over the model itself, by the rounds in which both ran; None where that is not among them. And the
+        artifacts that their runtime cannot open, with why.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(request.threads)
     try:
-        calls: dict[str, Callable[[], object]] = {}
-        for number, one in enumerate(artifacts):
-            opened = exporter.opened(one.file, request.kind)
-            shape = (1, int(one.content["channels"]), one.point.imgsz, one.point.imgsz)
-            calls[str(number)] = runtimes.load(opened, request.kind, request.threads, one.precision, shape)
+        artifacts, each, closed = _opened(request, made)
+        if not artifacts:
+            return {}, closed
+        calls = {str(number): call for number, call in enumerate(each)}
         most = request.seconds * len(artifacts)
         words = f"{len(artifacts)} models in {request.kind}, {request.threads} thread(s)"
         log.show(f"timing {words}, in turns, at most {most} s")
@@ -140,7 +170,7 @@ def time_all(request: Request, artifacts: Sequence[Artifact]) -> dict[tuple[str,
         row = {"ms": round(told.median, 4), "low": low, "high": high, "steady": told.steady, "predicted": False}
         speed = None if reference is None else turns.ratio(reference, str(number)).as_dict()
         times[one.point.name, one.precision] = {**row, "speedup": speed}
-    return times
+    return times, closed
 
 
 def is_reference(request: Request, artifact: Artifact) -> bool:

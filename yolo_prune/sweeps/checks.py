@@ -26,6 +26,8 @@ from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
 from yolo_prune.recipe import arguments, formats, schedule
 from yolo_prune.recipe.bounds import BOUNDS
+from yolo_prune.report import latency
+from yolo_prune.shell import command
 from yolo_prune.sweeps import points
 from yolo_prune.sweeps.points import Point
 from yolo_prune.sweeps.request import Request
@@ -64,6 +66,8 @@ def check(request: Request) -> Checked:
     request = _with_single_class(network, request)
     request = replace(request, imgsz=_sizes(network, checkpoint.image_size(ckpt), request))
     request = _with_profiles(request)
+    for line in doubts(request):
+        log.warn(line)
     for path in request.profile_at.values():
         if reason := _unknown_to(path, network):
             raise PruneError(f"profile={path}: {reason}")
@@ -118,8 +122,8 @@ def _require_data(network: nn.Module, request: Request) -> None:
         if "and the model" not in str(error):
             raise
         raise PruneError(
-            f"{error}; or train it there first, and sweep what that leaves: yolo train model={request.model} "
-            f"data={request.data}"
+            f"{error}; or train it there first, and sweep what that leaves: "
+            f"{command(['yolo', 'train', f'model={request.model}', f'data={request.data}'])}"
         ) from None
 
 
@@ -221,6 +225,15 @@ def _with_profiles(request: Request) -> Request:
     return replace(request, profile_at=by_size, format=kind, base=precision)
 
 
+def doubts(request: Request) -> list[str]:
+    """Why the milliseconds of device profiles are not to be trusted, a line for each reason."""
+    return [
+        f"profile={path}: {line}"
+        for path in request.profile_at.values()
+        for line in latency.doubts(profile_file.read(path))
+    ]
+
+
 def _require_format(request: Request) -> None:
     """Raise where artifacts cannot be made and timed here, unless a profile predicts their milliseconds."""
     offered = formats.FORMATS[request.kind].precisions
@@ -276,7 +289,18 @@ def check_points(checked: Checked, folder: Path) -> list[Point]:
     baselines.require_settings({key: value for key, value in settings.items() if not key.startswith("prune_")})
     if any(point.teacher for point in every):
         baselines.require_settings({"distill_model": request.model})
+    if request.epochs:
+        _say_left_out(request.recipe)
     return every
+
+
+def _say_left_out(recipes: Sequence[str]) -> None:
+    """Say of recipes what no training of a sweep does (worker.py), though they ask for it."""
+    for name in recipes:
+        wanted = arguments.load(name)
+        if idle := [f"{key}:" for key, value in (("deploy", wanted.deploy), ("qat", wanted.qat)) if value]:
+            words = f"{' and '.join(idle)} {'are' if idle[1:] else 'is'} left out"
+            log.show(f"recipe={name}: its {words}, for a sweep exports and times all models alike at its end")
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def limit_of(latency: str | None, dense: Row | None) -> float | None:
 def recommend(rows: Sequence[Row], max_drop: float, latency: str | None, metric_name: str) -> list[str]:
     """Two sentences: the fastest within `max_drop` of the dense model, and the most accurate within `latency`.
 
+    Milliseconds that differ by no more than `AS_FAST` are as fast, and of these the better metric is taken.
     Where milliseconds of some are not known, a third one names these.
 
     Args:
@@ -100,14 +101,28 @@ def is_reference(row: Row) -> bool:
 
 
 def _fastest(known: Sequence[Row], dense: Row, max_drop: float, metric_name: str) -> str:
-    able = [row for row in known if row["metric"] >= dense["metric"] - max_drop - 1e-12]
-    best = min(able, key=lambda row: (row["ms"], -row["metric"]))
+    able = [row for row in known if row["metric"] >= dense["metric"] - max_drop - 1e-12 and _is_faster(row, dense)]
     head = f"Fastest with at most {max_drop:g} {metric_name} less than the model itself ({dense['metric']:.3f})"
-    if best is dense:
+    if not able:
         return (
-            f"{head}: the model itself, {_figures(dense, metric_name)}; nothing that was tried is faster and as good."
+            f"{head}: the model itself, {_figures(dense, metric_name)}; nothing that was tried is as good and faster "
+            f"by more than {AS_FAST:.0%}."
         )
-    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}."
+    first = min(able, key=lambda row: (row["ms"], -row["metric"]))
+    best = max(
+        (row for row in able if row["ms"] <= first["ms"] * (1 + AS_FAST)), key=lambda row: (row["metric"], -row["ms"])
+    )
+    as_fast = (
+        "" if best is first else f"; as fast within {AS_FAST:.0%}: {first['label']}, {_figures(first, metric_name)}"
+    )
+    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}{as_fast}."
+
+
+def _is_faster(row: Row, dense: Row) -> bool:
+    """Whether a row is faster than the model itself, by more than milliseconds are known to."""
+    speed = row["speedup"]
+    times = speed["median"] if speed and speed["steady"] else dense["ms"] / row["ms"]
+    return bool(times > 1 + AS_FAST)
 
 
 def _most_accurate(known: Sequence[Row], dense: Row, latency: str | None, metric_name: str) -> str:
@@ -116,13 +131,26 @@ def _most_accurate(known: Sequence[Row], dense: Row, latency: str | None, metric
     head = "Most accurate of all" if latency is None else f"Most accurate within latency={latency}"
     if limit is not None and latency is not None and "%" in latency:
         head += f" ({limit:.3g} ms)"
+    near = _just_over(known, able, limit, metric_name)
     if not able:
         quickest = min(known, key=lambda row: row["ms"])
-        return f"{head}: none; the fastest is {quickest['label']}, {_figures(quickest, metric_name)}."
+        return f"{head}: none; the fastest is {quickest['label']}, {_figures(quickest, metric_name)}{near}."
     best = max(able, key=lambda row: (row["metric"], -row["ms"]))
+    if dense in able and dense["metric"] == best["metric"] and not _is_faster(best, dense):
+        best = dense
     if best is dense:
-        return f"{head}: the model itself, {_figures(dense, metric_name)}."
-    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}."
+        return f"{head}: the model itself, {_figures(dense, metric_name)}{near}."
+    return f"{head}: {best['label']}, {_figures(best, metric_name)}, {_times(dense, best)}; {_nature(best)}{near}."
+
+
+def _just_over(known: Sequence[Row], able: Sequence[Row], limit: float | None, metric_name: str) -> str:
+    """What is better than all within a limit, and beyond it by no more than milliseconds are known to; else empty."""
+    least = max((row["metric"] for row in able), default=-1.0)
+    near = [row for row in known if limit and limit < row["ms"] <= limit * (1 + AS_FAST) and row["metric"] > least]
+    if not near:
+        return ""
+    best = max(near, key=lambda row: (row["metric"], -row["ms"]))
+    return f"; over the limit by less than {AS_FAST:.0%}: {best['label']}, {_figures(best, metric_name)}"
 
 
 def _figures(row: Row, metric_name: str) -> str:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yolo_prune
-from yolo_prune import log
+from yolo_prune import files, log
 from yolo_prune.cost import profile_file
 from yolo_prune.device import machine
 from yolo_prune.errors import PruneError
@@ -44,13 +44,29 @@ def run(request: Request) -> dict[str, Any]:
         folders.require_same_cuts(folder, checked.request, every)
         with engines.of(checked.request, folder) as engine:
             folders.note(folder, checked.request)
-            return _carry_out(checked, every, folder, engine)
+            with _kept(folder):
+                return _carry_out(checked, every, folder, engine)
     except (KeyboardInterrupt, SystemExit):
         log.show(f"stopped: what is finished is kept in {folder}, and the same command goes on")
         raise
     finally:
         folders.give_back(folder)
         _remove_empty(folder)
+
+
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say in one line, where the disk is full, that what is finished is not lost."""
+    try:
+        yield
+    except (PruneError, OSError) as error:
+        if not files.is_of_a_disk(error):
+            raise
+        if isinstance(error, OSError):
+            error = files.cannot_write(files.named_by(error) or folder, error)
+        raise PruneError(
+            f"{error}; what is finished is kept in {folder}: make room, and the same command goes on"
+        ) from None
 
 
 def _remove_empty(folder: Path) -> None:
@@ -185,19 +201,24 @@ def _rows(
             made += of_point
             failed |= {(point.name, precision): words for precision, words in others.items()}
         except PruneError as error:
+            if files.is_of_a_disk(error):
+                raise
             if request.profile:  # its milliseconds are known without
                 log.warn(f"{point.label}: not exported here, so its bytes are not known. {error}")
                 continue
             outcomes[point.name] = {**outcomes[point.name], "failed": str(error)}
             log.warn(f"{point.label}: {error}")
     if not request.profile and made:
-        times = artifacts.time_all(request, made)
+        times, closed = artifacts.time_all(request, made)
+        for one, words in closed:
+            failed[one.point.name, one.precision] = words
+            artifacts.forget(folder, one, stage)
+            log.warn(f"{one.point.label}, {one.precision}: {words}")
     contents = {(one.point.name, one.precision): one.content for one in made}
-    precisions = request.precisions if stage == "trained" or not request.epochs else request.precisions[:1]
     return [
         results.row(request, point, stage, precision, outcome, contents.get(key, {}), times.get(key, {}))
         for point in every
-        for precision in precisions
+        for precision in request.precisions_of(stage)
         for key in [(point.name, precision)]
         for outcome in [outcomes[point.name] | ({"failed": failed[key]} if key in failed else {})]
     ]
@@ -210,6 +231,8 @@ def _tell(checked: Checked, rows: list[dict[str, Any]], earlier: list[dict[str, 
     best = results.mark_front(rows)
     usable = [row for row in rows if not row["failed"]]
     sentences = front.recommend(usable, request.max_drop, request.latency, name)
+    doubts = checks.doubts(request)
+    sentences += [f"Milliseconds are in doubt: {line}." for line in doubts]
     record = {
         "yolo_prune": yolo_prune.__version__,
         "versions": {"ultralytics": releases.version()},
@@ -221,6 +244,7 @@ def _tell(checked: Checked, rows: list[dict[str, Any]], earlier: list[dict[str, 
         "latency": request.latency,
         "device": _device(request),
         "predicted": bool(request.profile),
+        "doubts": doubts,
         "steady": all(row["steady"] for row in usable),
         "recommendation": sentences,
         "front": best,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import files, log
+from yolo_prune.report import text
 from yolo_prune.sweeps import page_parts, results
 
 Row = Mapping[str, Any]
@@ -128,10 +129,13 @@ def _hover(row: Row) -> str:
     return "<br>".join([*lines[:2], *(escape(line) for line in lines[2:])])
 
 
-def _wrapped(command: str, width: int = 60) -> list[str]:
+_WIDTH = 60  # letters of a line under the pointer
+
+
+def _wrapped(command: str) -> list[str]:
     lines = [""]
     for word in command.split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) >= width:
+        if lines[-1] and len(lines[-1]) + len(word) >= _WIDTH:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines
@@ -166,4 +170,5 @@ def _row(row: Row) -> str:
 
 
 def _cell(value: float | None, how: str) -> str:
-    return "<td>-</td>" if value is None else f'<td data-value="{value}">{value:{how}}</td>'
+    known = "" if value is None else f' data-value="{value}"'
+    return f"<td{known}>{text.figure(value, how)}</td>"

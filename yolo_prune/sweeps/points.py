@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from yolo_prune.recipe.arguments import load
 from yolo_prune.recipe.formats import PROFILED
 from yolo_prune.recipe.settings import OF_TRAINING
 from yolo_prune.report import text
-from yolo_prune.sweeps.request import Request
+from yolo_prune.sweeps.request import Request, digest
 
 _HOST_PATIENCE = 100  # epochs without a better one after which the host stops (8.4.190, cfg/default.yaml)
 KINDS = {"dense": "the model itself", "pruned": "pruned", "baseline": "another model"}
@@ -134,12 +135,29 @@ def _goes_with_the_profile(recipe: str, request: Request) -> bool:
 
 
 def profile_of(request: Request, imgsz: int) -> str:
-    """The device profile of one image size: of the request, or the one that the sweep measures itself."""
-    own = Path(request.out, f"device-{request.kind}-{request.threads}-{imgsz}.json")
-    return request.profile_at.get(imgsz, str(own))
+    """The device profile of one image size: of the request, or the one that the sweep measures itself, of its model."""
+    if imgsz in request.profile_at:
+        return request.profile_at[imgsz]
+    parts = (request.kind, str(request.threads), str(imgsz), _digest(request.model))
+    return str(Path(request.out, f"device-{'-'.join(filter(None, parts))}.json"))
 
 
-def words(point: Point, request: Request, folder: Path | None = None, device: str | None = None) -> list[str]:
+def _digest(model: str) -> str | None:
+    """Of the content of a model, so that what was measured of another one is not taken for its own."""
+    try:
+        state = Path(model).stat()
+    except OSError:
+        return None
+    return _digest_of(model, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest_of(model: str, size: int, changed: int) -> str | None:
+    content = digest(Path(model))  # some hundred MB, and asked for by every cut
+    return content and content[:8]
+
+
+def words(point: Point, request: Request, folder: Path | None = None) -> list[str]:
     """The words after `yolo train` that make a point.
 
     Args:
@@ -155,8 +173,6 @@ def words(point: Point, request: Request, folder: Path | None = None, device: st
     arguments |= own
     if folder is not None:
         arguments |= {"project": str(folder), "name": point.name, "exist_ok": True}
-    if device is not None:
-        arguments["device"] = device
     return [f"{key}={_typed(key, value)}" for key, value in arguments.items()]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_prune import log
+from yolo_prune.report import text
 
 _EVERY = 15.0  # seconds between lines while nothing is finished
 _COLUMNS = (("point", 32), ("GFLOPs", 8), ("params", 11), ("ms", 8), ("metric", 9))
@@ -106,8 +107,8 @@ def line(label: str, outcome: Mapping[str, Any]) -> str:
             label,
             f"{outcome['gflops']:.2f}",
             f"{outcome['params']:,}",
-            "-" if ms is None else f"{ms:.2f}",
-            "-" if metrics is None else f"{metrics[0]:.4f}",
+            text.figure(ms, ".2f"),
+            text.figure(None if metrics is None else metrics[0], ".4f"),
         ]
     )
 

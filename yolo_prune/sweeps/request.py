@@ -85,9 +85,17 @@ class Request:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What each trained model is exported in."""
+        """What each model is exported in at the end."""
         added = () if self.quantize is None else (formats.QUANTIZE[self.quantize],)
         return tuple(dict.fromkeys((self.base, *added)))
+
+    def is_last(self, stage: str) -> bool:
+        """Whether a stage of folder.STAGES ends the sweep: its models are proven and INT8 is validated as it is."""
+        return stage == "trained" or not self.epochs
+
+    def precisions_of(self, stage: str) -> tuple[str, ...]:
+        """What the models of a stage are exported in."""
+        return self.precisions if self.is_last(stage) else self.precisions[:1]
 
     @property
     def kind(self) -> str:
@@ -264,7 +272,7 @@ def _format(given: object) -> str | None:
 def identity(request: Request) -> dict[str, Any]:
     """What makes a sweep the one that it is; files by their content, so that a model trained anew is another one."""
     plain = {key: value for key, value in request.as_dict().items() if key not in _FREE}
-    contents = {name: _content(Path(name)) for name in files(request)}
+    contents = {name: digest(Path(name)) for name in files(request)}
     return {**plain, "files": {name: content for name, content in contents.items() if content is not None}}
 
 
@@ -316,7 +324,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _content(path: Path) -> str | None:
+def digest(path: Path) -> str | None:
     """A digest of a file; None of what is no file."""
     try:
         digest = hashlib.sha256()

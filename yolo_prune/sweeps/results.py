@@ -46,7 +46,8 @@ def row(
     timed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One row. outcome: of the point. artifact: of artifacts.py, empty where there is none. timed: its milliseconds."""
-    metrics = artifact.get("metrics") if precision == "int8" else outcome.get("metrics")
+    own = precision == "int8" and request.is_last(stage)  # before a training the artifact is timed alone
+    metrics = artifact.get("metrics") if own else outcome.get("metrics")
     first, second = metrics or (None, None)
     faults = list(artifact.get("faults") or [])
     return {
@@ -71,6 +72,7 @@ def row(
         "params": outcome.get("params"),
         "bytes": artifact.get("bytes"),
         "on_front": False,
+        "unproven": bool(faults) and not outcome.get("failed"),
         "failed": outcome.get("failed") or ("; ".join(faults) if faults else None),
         "note": outcome.get("note") or timed.get("note") or (None if stage == "trained" or metrics else _UNTRAINED),
         "weights": outcome.get("weights"),
@@ -95,11 +97,11 @@ def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
         {
             "": "*" if one["on_front"] else "",
             "model": one["label"],
-            metric_name: _figure(one["metric"], ".4f"),
-            "ms": _figure(one["ms"], ".2f") + ("~" if one["predicted"] and one["ms"] is not None else ""),
-            "MB": "-" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
-            "GFLOPs": _figure(one["gflops"], ".2f"),
-            "params": "-" if one["params"] is None else f"{one['params']:,}",
+            metric_name: text.figure(one["metric"], ".4f"),
+            "ms": text.figure(one["ms"], ".2f", "~" if one["predicted"] else ""),
+            "MB": text.megabytes(one["bytes"]),
+            "GFLOPs": text.figure(one["gflops"], ".2f"),
+            "params": text.figure(one["params"], ","),
         }
         for one in shown
     ]
@@ -107,10 +109,6 @@ def table(rows: Sequence[Mapping[str, Any]], metric_name: str) -> str:
     lines += [f"{one['label']} failed: {one['failed']}" for one in shown if one["failed"]]
     lines += [f"{one['label']}: {one['note']}" for one in shown if one["note"] and not one["failed"]]
     return "\n".join(lines)
-
-
-def _figure(value: float | None, how: str) -> str:
-    return "-" if value is None else f"{value:{how}}"
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -182,14 +180,17 @@ def _draw_points(axes: Any, record: Mapping[str, Any], palette: Palette) -> None
         axes.figure.legend(loc="outside lower center", ncols=3)  # no place among the points is free in every sweep
 
 
-def _others(record: Mapping[str, Any], most: int = 8) -> list[Mapping[str, Any]]:
+_NAMED = 8  # off the front, at most
+
+
+def _others(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What is off the front, what competes with pruning first (other models, and the model itself at other sizes); none
     where names would cover one another.
     """
     off = [one for one in _known(record) if not one["on_front"]]
     competing = [one for one in off if one["kind"] != "pruned"]
     pruned = [one for one in off if one["kind"] == "pruned"]
-    return next((some for some in ([*competing, *pruned], competing) if len(some) <= most), [])
+    return next((some for some in ([*competing, *pruned], competing) if len(some) <= _NAMED), [])
 
 
 # Where a name stands: points to the right of its point and above it, and which of its own sides is there.

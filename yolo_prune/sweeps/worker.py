@@ -123,7 +123,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
     from yolo_prune import _startup, install
     from yolo_prune.host import atomic_saving, canvases, checkpoint, console
     from yolo_prune.recipe.arguments import from_arguments
-    from yolo_prune.training import dense_alike, latency_of_run
+    from yolo_prune.training import dense_alike, deployment, latency_of_run
 
     run = Path(job["folder"]) / job["name"]
     words = _words(job, run)
@@ -139,6 +139,7 @@ def _train(job: Mapping[str, Any]) -> dict[str, Any]:
         recipe = from_arguments(job["trained_as"] or {})
         if recipe is not None:
             dense_alike.train_all_as(recipe)  # with as many steps, as long an average, and in frames
+        deployment.leave_out()
         latency_of_run.leave_timing("the models of a sweep are timed, or predicted, together at its end")
         print(f"yolo {' '.join(sys.argv[1:])}", flush=True)
         host()

@@ -22,6 +22,17 @@ from yolo_prune.training import ddp, kept_model
 
 _DENSE = "dense-trained.pt"  # in the run's folder `pruning`
 _USE = "the dense model, which the artifacts are to be compared with"
+_left_out: list[bool] = []  # True where no run of this process deploys
+
+
+def leave_out() -> None:
+    """Let no run of this process end with artifacts, or with a second stage, whatever its recipe says."""
+    _left_out[:] = [True]
+
+
+def asked(recipe: Recipe | None) -> Recipe | None:
+    """A recipe without `deploy:` and `qat:`, where these are left out."""
+    return recipe.model_copy(update={"deploy": (), "qat": None}) if recipe and _left_out else recipe
 
 
 def keep_dense(run: Run, recipe: Recipe) -> None:

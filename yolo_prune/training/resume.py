@@ -26,7 +26,7 @@ from yolo_prune.planning.baseline import Baseline, deployment_of
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.setting_names import REMOVED
 from yolo_prune.recipe.settings import Recipe, Settings
-from yolo_prune.training import resume_state
+from yolo_prune.training import deployment, resume_state
 
 
 def recipe_of(run: Run) -> Recipe | None:
@@ -36,9 +36,9 @@ def recipe_of(run: Run) -> Recipe | None:
     Raises:
         RecipeError: an argument or the recipe file is wrong, and no record tells what it was.
     """
-    began = _recipe_in_record(run) if run.is_resumed else None
+    began = deployment.asked(_recipe_in_record(run)) if run.is_resumed else None
     try:
-        now = from_arguments(run.settings)
+        now = deployment.asked(from_arguments(run.settings))
     except RecipeError:
         if began is None:
             raise
