@@ -16,7 +16,7 @@ from typing import Any
 
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, releases, yolo_methods
-from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.host.spec_key import noted
 
 
 def on_pretrain_routine_start(trainer: Any) -> None:
@@ -97,9 +97,7 @@ def _has_zeros(trainer: Any) -> bool:
 def _noted(trainer: Any) -> dict[str, Any]:
     """What the yaml of the model in training says of its pruning; empty where it says nothing."""
     model = getattr(trainer, "model", None)
-    yaml = getattr(getattr(model, "module", model), "yaml", None)
-    noted = yaml.get(SPEC_KEY) if isinstance(yaml, dict) else None
-    return noted if isinstance(noted, dict) else {}
+    return noted(getattr(model, "module", model))
 
 
 def install(base: ModuleType) -> None:

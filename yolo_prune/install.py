@@ -34,7 +34,7 @@ from typing import Any
 from yolo_prune import callbacks, log
 from yolo_prune.errors import HostError
 from yolo_prune.host import arguments, platform_report, releases, wrapped, yolo_methods
-from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.host.spec_key import SPEC_KEY, noted
 from yolo_prune.recipe.arguments import from_arguments
 from yolo_prune.recipe.schedule import step_epochs
 
@@ -244,8 +244,7 @@ def _install_tasks(tasks: Any) -> None:
     @functools.wraps(stock_load)
     def load(self: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
         source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
-        yaml = getattr(source, "yaml", None)
-        if isinstance(yaml, dict) and SPEC_KEY in yaml:
+        if noted(source):
             from yolo_prune.surgery import widths
 
             widths.adopt(self, source)

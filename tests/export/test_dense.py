@@ -19,7 +19,7 @@ def pruned_from(folder: Path, begun: Path) -> Path:
     """A checkpoint of widths of its own, whose training of 12 epochs began with the other one."""
     path = save(folder / "pruned.pt", 2)
     content = torch.load(path, weights_only=False)
-    content["model"].yaml[SPEC_KEY] = {}
+    content["model"].yaml[SPEC_KEY] = {"widths": {}}
     content["train_args"].update(model=str(begun), epochs=12)
     torch.save(content, path)
     return path

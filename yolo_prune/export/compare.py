@@ -21,6 +21,7 @@ from yolo_prune.device import runtimes
 from yolo_prune.errors import PruneError, first_line
 from yolo_prune.export import prove
 from yolo_prune.host import exporter, inference
+from yolo_prune.host.model_facts import task_of
 
 Call = Callable[[Tensor], list[Tensor]]  # a batch (n, channels, height, width) -> its outputs, each (n, ...)
 
@@ -101,7 +102,7 @@ def view(network: nn.Module, end2end: bool, side: int) -> prove.View:
     """How the outputs of a stock model are to be read, as `of_torch` makes them."""
     model: Any = network
     head = model.model[-1]
-    task = str(getattr(model, "task", "detect"))
+    task = task_of(model)
     if type(head).__name__ == "RTDETRDecoder":
         return prove.View("queries", None if hasattr(head, "postprocess") else int(head.nc), side=side)  # 8.4.0 has not
     if task in {"classify", "semantic", "depth"}:

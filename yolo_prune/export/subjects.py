@@ -14,8 +14,8 @@ from yolo_prune.cost.model_size import Size
 from yolo_prune.device.timing import Ratio, Timing
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import image_shape
-from yolo_prune.host import checkpoint, dataset_check, dataset_file, silence
-from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.host import checkpoint, dataset_check, dataset_file, model_facts, silence
+from yolo_prune.host.spec_key import noted
 
 
 @dataclass
@@ -42,13 +42,12 @@ class Subject:
     @property
     def task(self) -> str:
         """The task of the model, as the host names it."""
-        return str(getattr(self.network, "task", "detect"))
+        return model_facts.task_of(self.network)
 
     @property
     def class_names(self) -> list[str]:
         """The classes of the model in the order of their numbers."""
-        names = getattr(self.network, "names", None) or {}
-        return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+        return model_facts.class_names(self.network)
 
     @property
     def image_channels(self) -> int:
@@ -58,14 +57,14 @@ class Subject:
     @property
     def is_single_class(self) -> bool:
         """Whether it was trained with single_cls=True."""
-        return bool((self.ckpt.get("train_args") or {}).get("single_cls"))
+        return bool(model_facts.train_arguments(self.ckpt).get("single_cls"))
 
 
 def load(path: Path, role: str | None, safe: bool) -> Subject:
     """Load a checkpoint. role: "dense", or None for the model that is asked for."""
     network, ckpt = checkpoint.load(path, "model" if role is None else role, safe)
     checkpoint.require_supported(network, str(path))
-    own = "pruned" if SPEC_KEY in getattr(network, "yaml", {}) else "model"
+    own = "pruned" if noted(network) else "model"
     size = model_size.size_of(network)  # before quantizers: what counts FLOPs does not know their layers
     deployed = model_size.deployed_size(network, DEFAULT).gflops
     with silence.quiet():
@@ -110,7 +109,7 @@ def trained_longer(subjects: list[Subject]) -> str | None:
         A sentence, or None where the dense model is another one, such as one that has trained for as long.
     """
     dense, main = subjects[0], subjects[-1]
-    args = main.ckpt.get("train_args") or {}
+    args = model_facts.train_arguments(main.ckpt)
     begun, epochs = args.get("model"), args.get("epochs")
     if main.role != "pruned" or not begun or Path(str(begun)).resolve() != dense.path.resolve():
         return None

@@ -33,7 +33,7 @@ def record(subjects: Sequence[Subject], results: Sequence[Result], request: dict
         request: what was asked.
     """
     main = subjects[-1]
-    task = str(getattr(main.network, "task", "detect"))
+    task = main.task
     rows = [_torch_row(subject) for subject in subjects]
     rows += [_row(result, result.subject is main, request["imgsz"]) for result in results]
     kept = [result for result in results if result.subject is main]

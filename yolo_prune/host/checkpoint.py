@@ -28,6 +28,7 @@ from ultralytics.nn.modules import Conv, ConvTranspose
 from yolo_prune import files
 from yolo_prune.errors import HostError, PruneError, first_line
 from yolo_prune.host import error_text, foreign_code
+from yolo_prune.host.model_facts import train_arguments
 from yolo_prune.recipe.support import TASKS
 from yolo_prune.recipe.value_checks import shown
 
@@ -103,7 +104,7 @@ def of_this_run(path: Path) -> nn.Module:
 
 def image_size(ckpt: Mapping[str, Any]) -> int | None:
     """The image size in pixels that a checkpoint says it was trained with; of a list the largest."""
-    given = (ckpt.get("train_args") or {}).get("imgsz")
+    given = train_arguments(ckpt).get("imgsz")
     return int(max(given) if isinstance(given, (list, tuple)) else given) if given else None
 
 

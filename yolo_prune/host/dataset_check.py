@@ -19,6 +19,7 @@ from ultralytics.data.utils import img2label_paths
 from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import datasets
+from yolo_prune.host.model_facts import task_of
 
 _OUTLINED = {"segment": "outlines", "obb": "rotated boxes (four corners)"}
 _BOXES = ("detect", "segment", "pose", "obb")  # tasks whose labels are lines of numbers
@@ -34,7 +35,7 @@ def require(network: nn.Module, data: str | Path, splits: Sequence[str] = ("trai
         PruneError: there is no such data set, a split is missing or empty, its classes, its images' channels or its
             keypoints are not the model's, labels name classes that it does not have, or there are none of the task.
     """
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     validator = datasets.opened(network, data)
     info: dict[str, Any] = validator.data
     yaml: dict[str, Any] = getattr(network, "yaml", None) or {}
@@ -115,7 +116,7 @@ def _are_boxes(dataset: Any) -> bool:
 
 def _other_labels(validator: Any, network: nn.Module, data: str | Path, split: str) -> list[str]:
     """Of a data set that is refused already: that its labels are of another task as well, where they can be read."""
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     if task not in _OUTLINED or not validator.data.get(split):
         return []
     try:

@@ -26,6 +26,7 @@ from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, error_text, random_state
+from yolo_prune.host.model_facts import task_of
 from yolo_prune.host.run import Run
 
 _BATCH = 8
@@ -102,7 +103,7 @@ def opened(network: nn.Module, data: str | Path, imgsz: int = 64) -> Any:
     Raises:
         PruneError: the data set cannot be read.
     """
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     # Its table of classes alone: YOLO(...) would build a model, which draws random numbers and, of pose, fails.
     classes = vars(checkpoint.family(network))["task_map"].fget(None)
     arguments = {"mode": "val", "task": task, "imgsz": imgsz, "rect": False, "workers": 0, "batch": _BATCH}
@@ -123,7 +124,7 @@ def of_split(validator: Any, network: nn.Module, data: str | Path, split: str) -
         PruneError: it cannot be read.
     """
     with _one_line(network, data):
-        more = {} if getattr(network, "task", "detect") == "classify" else {"mode": "val", "batch": _BATCH}
+        more = {} if task_of(network) == "classify" else {"mode": "val", "batch": _BATCH}
         dataset: Dataset[Any] = validator.build_dataset(validator.data[split], **more)
         return dataset
 
@@ -134,7 +135,7 @@ def _one_line(network: nn.Module, data: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        task = getattr(network, "task", "detect")
+        task = task_of(network)
         raise PruneError(
             f"data={data}: not a data set that ultralytics can read for {task}. {error_text.quoted(error)}"
         ) from error

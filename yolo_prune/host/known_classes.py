@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 
+from yolo_prune.host.model_facts import class_names, train_arguments
 from yolo_prune.host.run import Run, student_of
 
 
@@ -25,13 +24,8 @@ def knows_its_classes(run: Run) -> bool:
     if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
         return False
     network, checkpoint = load_checkpoint(weights)
-    data = str((checkpoint.get("train_args") or {}).get("data"))
+    data = str(train_arguments(checkpoint).get("data"))
     if same_for_all and Path(data).resolve() != Path(str(run.arguments.data)).resolve():
         return False
-    trained_on = _class_names(student_of(network))
-    return bool(trained_on) and trained_on == _class_names(run.student)
-
-
-def _class_names(network: nn.Module) -> list[str]:
-    names: Any = getattr(network, "names", None) or {}
-    return list(names.values() if isinstance(names, dict) else names)
+    trained_on = class_names(student_of(network))
+    return bool(trained_on) and trained_on == class_names(run.student)

@@ -17,6 +17,7 @@ from torch import nn
 
 from yolo_prune.errors import PruneError
 from yolo_prune.graph import image_shape
+from yolo_prune.host.model_facts import task_of
 from yolo_prune.recipe import formats
 
 _NONE = ("semantic", "depth")  # the host reads a mask beside each image of these
@@ -33,7 +34,7 @@ def arguments(network: nn.Module, kind: str, precision: str, folder: Path, imgsz
     """
     if precision != "int8" or not formats.FORMATS[kind].calibrated:
         return {}
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     if task in _NONE:
         raise PruneError(f"INT8 files of the task {task} are not measured by this version: write precision=fp32")
     return {"data": str(_write(network, task, folder / "noise", imgsz)), "batch": 1}

@@ -21,7 +21,7 @@ from ultralytics.nn import tasks
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.graph import image_shape
 from yolo_prune.host import checkpoint
-from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.host.spec_key import noted
 
 
 def require_unfused(network: nn.Module, name: str = "", argument: str = "model") -> None:
@@ -149,7 +149,7 @@ def require_fitting(weights: nn.Module, network: nn.Module, name: str, argument:
         PruneError: as of `require`, of the weights; or fewer than half of them fit.
     """
     require(weights, name, argument)
-    if SPEC_KEY in (getattr(weights, "yaml", None) or {}):
+    if noted(weights):
         return
     given, own = _kernels(weights), _kernels(network)
     fit, most = sum(own.get(key) == shape for key, shape in given.items()), min(len(given), len(own))

@@ -11,6 +11,7 @@ from torch import nn
 from yolo_prune import log
 from yolo_prune.errors import PruneError
 from yolo_prune.host import checkpoint, error_text, exporter, silence
+from yolo_prune.host.model_facts import task_of
 
 # task -> keys of the host's results_dict (8.4.190, utils/metrics.py): the one that judges, and a second; their names.
 _METRICS = {
@@ -56,7 +57,7 @@ def figures(weights: Path, network: nn.Module, data: str, side: int, scratch: Pa
     Raises:
         PruneError: the host could not.
     """
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     settings: dict[str, Any] = {
         "data": data,
         "imgsz": side,

@@ -14,7 +14,8 @@ from typing import Any
 from yolo_prune import log
 from yolo_prune.errors import HostError, PruneError
 from yolo_prune.host import arguments, wrapped
-from yolo_prune.host.spec_key import SPEC_KEY
+from yolo_prune.host.model_facts import train_arguments
+from yolo_prune.host.spec_key import noted
 from yolo_prune.recipe.setting_names import REMOVED, RENAMED
 
 
@@ -87,8 +88,7 @@ def _take_back_cut(yolo: Any) -> None:
 
 def _widths(network: Any) -> dict[str, Any]:
     """What the yaml of a model says of its pruning, but of the run that did it."""
-    noted = (getattr(network, "yaml", None) or {}).get(SPEC_KEY) or {}
-    return {key: value for key, value in noted.items() if key != "run"}
+    return {key: value for key, value in noted(network).items() if key != "run"}
 
 
 def _require_unfinished(yolo: Any) -> None:
@@ -101,9 +101,8 @@ def _require_unfinished(yolo: Any) -> None:
         PruneError: in one line.
     """
     checkpoint = yolo.ckpt if isinstance(yolo.ckpt, dict) else {}
-    pruned = SPEC_KEY in (getattr(yolo.model, "yaml", None) or {})
-    if pruned and checkpoint.get("epoch") == -1:
-        data = (checkpoint.get("train_args") or {}).get("data") or "my.yaml"
+    if noted(yolo.model) and checkpoint.get("epoch") == -1:
+        data = train_arguments(checkpoint).get("data") or "my.yaml"
         raise PruneError(
             f"resume: nothing is left to resume of {yolo.ckpt_path}: its run has ended, or was stopped before it had "
             f"saved an epoch. To train its model further: yolo train model={yolo.ckpt_path} data={data} epochs=..."

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from yolo_prune.errors import NoisyError, PruneError
 from yolo_prune.export import variants
 from yolo_prune.graph import image_shape
 from yolo_prune.host import baselines, checkpoint, dataset_check, datasets, trainable_check
+from yolo_prune.host.model_facts import class_names, task_of
 from yolo_prune.recipe import arguments, formats, schedule
 from yolo_prune.recipe.bounds import BOUNDS
 from yolo_prune.report import latency
@@ -59,7 +59,7 @@ def check(request: Request) -> Checked:
     trainable_check.require(network, request.model)
     if ckpt.get("modelopt"):
         raise PruneError(f"model={request.model} was trained with quantize=8: name the model that it was trained from")
-    task = str(getattr(network, "task", "detect"))
+    task = task_of(network)
     _require_devices(request.devices)
     request = replace(request, data=datasets.converted(request.data))  # once, and not in each training
     _require_data(network, request)
@@ -78,7 +78,7 @@ def check(request: Request) -> Checked:
         _require_alike(name, model, network, task)
         _require_sizes(name, model, request.imgsz)
         _warn_of_no_milliseconds(name, model, request)
-        if Path(path).suffix == ".pt" and _names(model) == _names(network):
+        if Path(path).suffix == ".pt" and class_names(model) == class_names(network):
             measured.add(path)
     request = replace(request, baselines=tuple(found))
     _require_format(request)
@@ -142,7 +142,7 @@ def _with_single_class(network: nn.Module, request: Request) -> Request:
 def _require_alike(name: str, model: nn.Module, network: nn.Module, task: str) -> None:
     """Raise unless a baseline does the task of the model, on images of as many channels."""
     checkpoint.require_supported(model, name)
-    own = str(getattr(model, "task", "detect"))
+    own = task_of(model)
     if own != task:
         raise PruneError(f"baselines={name} is of task {own} and the model of {task}: name one of the same task")
     channels = image_shape.channels(network), image_shape.channels(model)
@@ -180,11 +180,6 @@ def _warn_of_no_milliseconds(name: str, model: nn.Module, request: Request) -> N
                 f"{reason.partition(';')[0]}. To compare the two, sweep on the device itself, without profile="
             )
             return
-
-
-def _names(model: nn.Module) -> list[str]:
-    names: Any = getattr(model, "names", None) or {}
-    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
 
 
 def _with_profiles(request: Request) -> Request:

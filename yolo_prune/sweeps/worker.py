@@ -20,6 +20,7 @@ from typing import Any
 
 from yolo_prune import files, folder_lock
 from yolo_prune.errors import PruneError, first_line
+from yolo_prune.host.model_facts import task_of, train_arguments
 
 _WAIT = 60.0  # seconds for a process of a killed sweep to be gone
 
@@ -157,7 +158,7 @@ def _words(job: Mapping[str, Any], run: Path) -> list[str]:
         return list(job["words"])
     try:
         _, ckpt = checkpoint.load(last, safe=_safe(job))
-        epochs = (ckpt.get("train_args") or {}).get("epochs")
+        epochs = train_arguments(ckpt).get("epochs")
         epoch = int(ckpt.get("epoch", -1))  # -1 where the host has stripped it, when all epochs were done
         if epoch >= 0 and (epochs is None or epoch + 1 < int(epochs)):
             return ["resume", f"model={last}"] if _lies_where_it_was(run, ckpt) else list(job["words"])
@@ -174,7 +175,7 @@ def _words(job: Mapping[str, Any], run: Path) -> list[str]:
 
 def _lies_where_it_was(run: Path, ckpt: Mapping[str, Any]) -> bool:
     """Whether a run was trained in this folder: the host would go on where it was, and not here."""
-    was = (ckpt.get("train_args") or {}).get("save_dir")
+    was = train_arguments(ckpt).get("save_dir")
     if was is None or Path(was).resolve() == run.resolve():
         return True
     print(f"{run} was moved, and was {was}: its training, which had not ended, begins anew", flush=True)
@@ -197,7 +198,7 @@ def _figures(
     metrics = None
     if measured:
         more: dict[str, Any] = {**job["val"], "device": job["device"]}
-        if (ckpt.get("train_args") or {}).get("single_cls"):
+        if train_arguments(ckpt).get("single_cls"):
             more["single_cls"] = True
         with scratch.folder() as place, exporter.restrained(_safe(job)):
             metrics = validation.figures(weights, network, job["data"], job["imgsz"], place, **more)
@@ -218,7 +219,7 @@ def _safe(job: Mapping[str, Any]) -> bool:
 
 def _train_args(ckpt: Mapping[str, Any], job: Mapping[str, Any], network: Any) -> dict[str, Any]:
     own = ckpt.get("train_args")
-    return dict(own) if isinstance(own, dict) else {"imgsz": job["imgsz"], "task": getattr(network, "task", "detect")}
+    return dict(own) if isinstance(own, dict) else {"imgsz": job["imgsz"], "task": task_of(network)}
 
 
 if __name__ == "__main__":
