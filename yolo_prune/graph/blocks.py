@@ -54,6 +54,8 @@ class Entry:
         adds: block -> whether its output is its input plus what it computes, so that without it its input flows on.
         concatenates: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, in this order.
         own_forward: whether its forward is a user's, so that nothing is known of what that does with the sizes.
+        approximate: whether any cut moves its output a little, as it does a mean over the channels. A trial
+            (planning/trial.py) does not compare what it computes, and lets its input go on in its place.
     """
 
     lesson: Lesson | None = None
@@ -65,6 +67,7 @@ class Entry:
     adds: Callable[[Any], bool] | None = None
     concatenates: bool = False
     own_forward: bool = False
+    approximate: bool = False
 
 
 class Removable(NamedTuple):

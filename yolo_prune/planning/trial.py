@@ -10,7 +10,7 @@ run before and after the cut, in evaluation and in training mode:
 - in evaluation the channels that go were made and read as 0 before (the oracle of tests/graph/test_oracle.py), so
   that every module must put out the same numbers after the cut, without the channels that went. The first that does
   not is at fault. What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
-  it.
+  it. A block that any cut moves a little (`approximate` in graph/blocks.py) hands its input on in both runs.
 
 A forward may change what a model remembers: running statistics in training mode, a size, a cache. Every run that is
 compared therefore starts from the same state, on a copy of its own. Modules that differ from themselves without any cut
@@ -222,6 +222,8 @@ def _run(
         module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
         if not isinstance(module, torch.jit.ScriptModule):
             handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+            if blocks.entry_of(module).approximate:
+                handles.append(module.register_forward_hook(_handed_on, with_kwargs=True))
             handles.append(module.register_forward_hook(leave(name)))
     torch.manual_seed(seed)
     try:
@@ -236,6 +238,14 @@ def _run(
         was, now = ([tuple(shape) for shape in shapes] for shapes in (earlier.shapes, run.shapes))
         run.fault = Fault("", f"puts out {now} in {_mode(training)} where it was {was}")
     return run
+
+
+def _handed_on(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
+    """In the place of what a block gives that any cut moves: its input, or ones where that has another shape."""
+    given = next(_tensors((args, kwargs)), None)
+    if not isinstance(out, torch.Tensor):
+        return out
+    return given if given is not None and given.shape == out.shape else torch.ones_like(out)
 
 
 def _mode(training: bool) -> str:
