@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.errors import first_line
 from yolo_prune.graph import blocks, image_shape
@@ -55,7 +56,7 @@ def examine(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | N
         graph: its groups. plan: what stays of them.
 
     Returns:
-        The first fault, or None. A model that does not run on an image of this size before the cut is not judged.
+        The first fault, or None. A model that runs on no small image before the cut is not judged, and that is said.
     """
     if not plan.keep and not plan.blocks and not plan.heads:
         return None
@@ -64,16 +65,13 @@ def examine(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | N
 
 
 def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
-    side = image_shape.tried(shadow)[0]
-    images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
             _silence(shadow, graph, plan)
-            # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
-            if any(_run(shadow, images, training).fault is not None for training in (False, True)):
-                return None
-            before = [_run_copy(shadow, images, training) for training in (False, True)]
+            images, before = _run_uncut(shadow)
         if any(run.fault is not None for run in before):
+            name, words = next(run.fault for run in before if run.fault is not None)
+            log.say(f"no cut can be tried on a copy first: uncut, {name or 'the model'} {words} on two random images")
             return None
         try:
             cut_channels.apply(shadow, graph, plan)
@@ -86,6 +84,19 @@ def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: Pru
             if fault is not None:
                 return fault
     return None
+
+
+def _run_uncut(shadow: nn.Module) -> tuple[torch.Tensor, list[_Pass]]:
+    """The smallest images that a copy runs on (on none: the largest tried), and its runs in both modes."""
+    for side in image_shape.tried(shadow):
+        images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
+        # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
+        runs = [_run(shadow, images, training) for training in (False, True)]
+        if all(run.fault is None for run in runs):
+            runs = [_run_copy(shadow, images, training) for training in (False, True)]
+        if all(run.fault is None for run in runs):
+            break
+    return images, runs
 
 
 @contextlib.contextmanager

@@ -1,0 +1,73 @@
+# yolo-prune, AGPL-3.0 license
+"""What a trial of a cut sees, and what it says where it sees nothing: planning/trial.py on models with small blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.nn import tasks
+from ultralytics.nn.tasks import DetectionModel
+
+import yolo_prune
+from tests.helpers.custom_blocks import Between, yaml_with
+from tests.helpers.oracle import lively
+from yolo_prune.graph import channel_groups
+from yolo_prune.planning import dry_cut, trial
+
+BLOCK = 5  # its place in yaml_with
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A detector with a block of a class in it, that answers to its input."""
+
+    def make(block: type[nn.Module]) -> Any:
+        monkeypatch.setattr(tasks, block.__name__, block, raising=False)
+        torch.manual_seed(0)
+        return lively(DetectionModel(yaml_with(block.__name__), verbose=False).eval())
+
+    return make
+
+
+def pruned(model: Any, **asked: Any) -> dict[str, tuple[int, int]]:
+    """Widths of the block's layers before and after a cut of half."""
+    record = yolo_prune.prune(model, **{"flops": "50%", "round": 4, "min_channels": 4, **asked})
+    layers = {layer["name"]: (layer["before"], layer["after"]) for layer in record["layers"]}
+    return {name: widths for name, widths in layers.items() if name.startswith(f"model.{BLOCK}.")}
+
+
+def is_whole(widths: dict[str, tuple[int, int]]) -> bool:
+    """Whether all layers of the block have the width that they had."""
+    return bool(widths) and all(before == after for before, after in widths.values())
+
+
+class Tall(Between):
+    """Scales by a number that its layer tells, and runs on maps of a least size alone."""
+
+    least = 1
+
+    def between(self, y: Tensor) -> Tensor:
+        assert y.shape[-1] >= self.least
+        return y * (self.a.conv.out_channels / 8)
+
+
+def test_a_model_that_runs_on_no_image_of_64_pixels_is_tried_on_a_larger_one(network: Any, caplog: Any) -> None:
+    model = network(Tall)
+    model.model[BLOCK].least = 8  # at stride 16
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert is_whole(pruned(model))
+    assert [line for line in caplog.messages if f"model.{BLOCK} (Tall) computes something else" in line]
+
+
+def test_that_no_cut_can_be_tried_is_said(network: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    model = network(Tall)
+    found = channel_groups.build(model)
+    plan = dry_cut._halves(found)
+    fails = trial._Pass(False, fault=trial.Fault("model.3", "fails in evaluation (words)"))
+    monkeypatch.setattr(trial, "_run", lambda *_, **__: fails)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert trial.examine(model, found, plan) is None
+    assert [line for line in caplog.messages if "uncut, model.3 fails in evaluation (words)" in line]
