@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.modules import C2f, Detect
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import C2f, Detect, GhostConv
+from ultralytics.nn.modules.block import Attention
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
@@ -125,6 +127,46 @@ def test_a_cut_c2f_with_a_forward_of_its_own_runs_as_the_exporter_runs_it() -> N
     x = torch.rand(1, block.cv1.conv.in_channels, 8, 8)
     torch.testing.assert_close(block.forward_split(x), block(x))
     assert blocks.sizes(model)["model.2"] == {"c": block.c}, "a checkpoint carries it, for the class builds it wide"
+
+
+class OfGhosts(C2f):
+    """A C2f whose first part is another: what makes its halves is nowhere its entry looks."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 1, True)
+        self.cv1 = GhostConv(c, 2 * self.c)
+
+
+class PlainQueries(Attention):
+    """An attention whose queries come of a bare convolution."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, 4)
+        self.qkv = nn.Conv2d(c, self.qkv.conv.out_channels, 1)
+
+
+@pytest.mark.parametrize(("block", "part"), [(OfGhosts, "cv1, a GhostConv"), (PlainQueries, "qkv, a Conv2d")])
+def test_a_subclass_with_another_part_is_pruned_around_and_named(
+    block: type[nn.Module], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, block.__name__, block, raising=False)
+    model = network(block)
+    assert channel_groups.build(model).operations == {f"model.{BLOCK}": part}
+    told = yolo_prune.prune(model, flops="70%")
+    assert told["final"]["gflops"] <= 0.705 * told["baseline"]["gflops"]
+    assert all(one["before"] == one["after"] for one in told["layers"] if one["name"].startswith(f"model.{BLOCK}."))
+
+
+def test_sizes_that_an_entry_cannot_set_protect_the_block(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def wrong(block: Any, kept: Any) -> None:
+        block.c = len(kept["cv1.conv"]) if kept else block.c
+
+    monkeypatch.setitem(blocks.BLOCKS, custom_blocks.Keywords, blocks.Entry(set_sizes=wrong))
+    model = network(custom_blocks.Keywords)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        told = yolo_prune.prune(model, flops="50%", round=4, min_channels=4)
+    assert [line for line in caplog.messages if f"model.{BLOCK} (Keywords) cannot be cut" in line]
+    assert told["final"]["gflops"] <= 0.505 * told["baseline"]["gflops"]
 
 
 def test_a_users_own_head_is_no_decoder() -> None:

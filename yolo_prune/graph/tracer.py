@@ -50,6 +50,7 @@ class Known:
         sized: blocks whose sizes follow a cut, so that they may split by them.
         uneven: blocks that split by sizes of their own, where others need equal parts.
         decoders: blocks that turn the last layers' outputs into predictions by operations of their own.
+        unlike: blocks of a known class that have another part than it -> that part: nothing around them is cut.
     """
 
     lessons: Mapping[nn.Module, Lesson] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Known:
     sized: frozenset[str] = frozenset()
     uneven: frozenset[str] = frozenset()
     decoders: frozenset[str] = frozenset()
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Mode(TorchFunctionMode):
@@ -255,6 +257,9 @@ def _passes(model: nn.Module, trace: Trace, known: Known, names: Mapping[nn.Modu
             if other is not None and other != name:
                 trace.used_elsewhere[name] = trace.used_elsewhere[other] = f"{other} and {name} share their weights"
                 trace.untaught.setdefault(name, f"weights of {other}")
+    for name, part in known.unlike.items():
+        trace.opaque[name] = f"comes to {name}, where {part}, stands in the place of a Conv of ultralytics"
+        trace.untaught[name] = part
     for number, size in enumerate(trace.sizes):
         for module in names:
             _set_training(module, number == 1 and not isinstance(module, nn.modules.batchnorm._BatchNorm))

@@ -31,7 +31,7 @@ from torch import nn
 
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.errors import first_line
+from yolo_prune.errors import LayerError, first_line
 from yolo_prune.graph import blocks, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first
@@ -75,7 +75,7 @@ def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: Pru
             return None
         try:
             cut_channels.apply(shadow, graph, plan)
-        except cut_channels.LayerError as error:
+        except LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
             fault = _run_copy(shadow, images, run.training, run).fault
