@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import C2f, Detect, GhostConv
+from ultralytics.nn.modules import C2f, Detect, GhostConv, RepConv
 from ultralytics.nn.modules.block import Attention
 from ultralytics.nn.tasks import DetectionModel
 
@@ -167,6 +167,40 @@ def test_sizes_that_an_entry_cannot_set_protect_the_block(monkeypatch: pytest.Mo
         told = yolo_prune.prune(model, flops="50%", round=4, min_channels=4)
     assert [line for line in caplog.messages if f"model.{BLOCK} (Keywords) cannot be cut" in line]
     assert told["final"]["gflops"] <= 0.505 * told["baseline"]["gflops"]
+
+
+class RepX(RepConv):
+    """A RepConv whose forward is written out by a user; the host fuses it all the same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = 0 if self.bn is None else self.bn(x)
+        return self.act(self.conv1(x) + self.conv2(x) + given)
+
+
+class WithRep(custom_blocks.Between):
+    """Between two convolutions a RepConv with an identity branch."""
+
+    def make(self, c: int) -> None:
+        self.m = RepConv(c, c, bn=True)
+
+    def between(self, y: torch.Tensor) -> torch.Tensor:
+        return self.m(y)
+
+
+@pytest.mark.parametrize(("kind", "deep"), [(RepConv, True), (RepX, False), (RepX, True)])
+def test_a_cut_repconv_with_an_identity_branch_is_fused_by_the_host(
+    kind: Any, deep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WithRep, "make", lambda self, c: setattr(self, "m", kind(c, c, g=c if deep else 1, bn=True)))
+    monkeypatch.setattr(tasks, "WithRep", WithRep, raising=False)
+    model = network(WithRep)
+    found = channel_groups.build(model)
+    cut_channels.apply(model, found, random_plan(found, 0, 0.8))
+    assert model.model[BLOCK].m.conv1.conv.out_channels < 32
+    x = torch.rand(1, 3, 64, 64)
+    before = list(flat(model(x)))
+    for was, now in zip(before, flat(model.fuse(verbose=False)(x)), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-3, atol=1e-2)
 
 
 def test_a_users_own_head_is_no_decoder() -> None:

@@ -166,7 +166,8 @@ def _sizes_of_down(block: Any, kept: KeptOutputs | None) -> None:
 def _sizes_of_rep(block: Any, kept: KeptOutputs | None) -> None:
     """What the identity branch is as wide as when the host fuses it into one convolution."""
     if hasattr(block, "conv1"):  # not fused yet
-        block.c1, block.c2 = block.conv1.conv.in_channels, block.conv1.conv.out_channels
+        conv = block.conv1.conv
+        block.c1, block.c2, block.g = conv.in_channels, conv.out_channels, conv.groups
 
 
 def _sizes_of_parts(block: Any, kept: KeptOutputs | None) -> None:
@@ -211,6 +212,7 @@ BLOCKS: dict[type, Entry] = {
     getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
 }  # not every host has them all
 _OWN_C2F = Entry(set_sizes=_size_of_halves, convs=("cv1",), sizes=("c",), own_forward=True)
+_OWN_REP = Entry(set_sizes=_sizes_of_rep, convs=("conv1",), own_forward=True)  # the host fuses subclasses too
 BLOCKS[nn.PReLU] = Entry(set_sizes=_sizes_of_slopes, vectors=("weight",))  # of one slope a channel
 
 
@@ -239,8 +241,11 @@ def _no_conv(block: nn.Module, entry: Entry) -> str:
 def _entry_by_class(block: nn.Module) -> Entry:
     for kind in type(block).__mro__:
         if kind in BLOCKS:
-            own = _OWN_C2F if kind is host.C2f and isinstance(getattr(block, "c", None), int) else Entry()
-            return BLOCKS[kind] if _runs_as(block, kind) else own
+            if _runs_as(block, kind):
+                return BLOCKS[kind]
+            if kind is host.C2f and isinstance(getattr(block, "c", None), int):
+                return _OWN_C2F
+            return _OWN_REP if kind is host.RepConv else Entry()
     return Entry()
 
 
