@@ -336,8 +336,9 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
             mode.mark_opaque(name, strange)
         if isinstance(out, torch.Tensor) and out.ndim > 2:
             trace.channels[name] = out.shape[-3] if out.ndim == 4 else out.shape[-1]
-            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and args:
-                trace.area.setdefault(name, [0.0] * len(trace.sizes))[number] += _area(module, args[0], out)
+            given = next(tensors_in((args, kwargs)), None)
+            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and given is not None:
+                trace.area.setdefault(name, [0.0] * len(trace.sizes))[number] += _area(module, given, out)
 
     hooks = []
     for module in names:
