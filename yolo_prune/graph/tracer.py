@@ -99,7 +99,7 @@ class _Mode(TorchFunctionMode):
             return False
         whole = tensor if tensor._base is None else tensor._base
         mark, version = getattr(whole, _VERSION, (None, 0))
-        return label is None or mark is not self.mark or version == tensor._version
+        return label is None or mark is not self.mark or version == _version_of(tensor)
 
     def put(self, tensor: torch.Tensor, ids: np.ndarray, dim: int) -> None:
         setattr(tensor, _LABEL, (self.mark, Label(ids, dim)))
@@ -113,7 +113,7 @@ class _Mode(TorchFunctionMode):
         """How often these tensors have been changed in place by now."""
         for tensor in tensors:
             whole = tensor if tensor._base is None else tensor._base
-            setattr(whole, _VERSION, (self.mark, tensor._version))
+            setattr(whole, _VERSION, (self.mark, _version_of(tensor)))
 
     def mark_opaque(self, where: str, tensors: Iterable[torch.Tensor]) -> None:
         """What comes of a function that torch does not show, or was changed by one, may hold any channel around."""
@@ -149,6 +149,8 @@ class _Mode(TorchFunctionMode):
             goes_on = self._followed(call._replace(uneven=where in known.uneven))
             if not goes_on:
                 self._stop(name, [label for label in labels if label is not None])
+                if name.endswith("_") and isinstance(out, torch.Tensor):  # in place: its channels may lie elsewhere now
+                    setattr(out, _LABEL, (self.mark, None))
         if not (goes_on and name in SHAPES):  # these rules have looked at the counts
             for number in counts_in((args, kwargs)):
                 self._counted(number.ids, name)
@@ -210,6 +212,14 @@ class _Mode(TorchFunctionMode):
                 self.trace.untaught.setdefault(self.where, name)
         for label in labels:
             self.trace.fix(label.ids, why)
+
+
+def _version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; torch does not count it of those that are made in inference mode."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
 
 
 def follow(model: nn.Module, known: Known) -> Trace:

@@ -340,3 +340,16 @@ class TwiceBesideItself(Between):
     def between(self, y: Tensor) -> Tensor:
         one, two = (torch.cat((y, y), 1) + self.wide(y)).chunk(2, 1)
         return self.mix(torch.cat((self.twice(one), self.twice(one * two)), 1))
+
+
+@followed
+class InferenceTower(Between):
+    """A tower that is not trained, in inference mode: torch counts no changes of what is made there."""
+
+    def make(self, c: int) -> None:
+        self.tower, self.mix = Conv(c, c, 3), Conv(2 * c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        with torch.inference_mode():
+            z = self.tower(y.detach())
+        return self.mix(torch.cat((y, z.clone()), 1))

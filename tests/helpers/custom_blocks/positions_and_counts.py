@@ -227,3 +227,10 @@ class ByShapeOfAnother(Between):
     def between(self, y: Tensor) -> Tensor:
         z = self.m(y)
         return torch.cat((y[:, : z.shape[1]] + z, y[:, z.shape[1] :]), 1)
+
+
+@named
+class SqueezedInPlace(Between):
+    def between(self, y: Tensor) -> Tensor:
+        z = y.mean((2, 3), keepdim=True).clone().squeeze_()
+        return y * z.view(len(y), z.shape[-1], 1, 1)
