@@ -157,6 +157,24 @@ class Res2Chunks(Between):
 
 
 @followed
+class SwappedHalves(Between):
+    """The second split has the parts of the first, the other way round."""
+
+    def between(self, y: Tensor) -> Tensor:
+        a, b = y.chunk(2, 1)
+        c, d = torch.cat((b, a), 1).chunk(2, 1)
+        return torch.cat((c.relu(), d), 1)
+
+
+@followed
+class TreeOfChunks(Between):
+    def between(self, y: Tensor) -> Tensor:
+        a, b = y.chunk(2, 1)
+        (a1, a2), (b1, b2) = a.chunk(2, 1), b.chunk(2, 1)
+        return torch.cat((a1 + b2, a2.relu(), b1, b2), 1)
+
+
+@followed
 class Twice(Between):
     def make(self, c: int) -> None:
         self.m = Conv(c, c, 3)
