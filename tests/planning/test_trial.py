@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
@@ -71,3 +72,23 @@ def test_that_no_cut_can_be_tried_is_said(network: Any, monkeypatch: pytest.Monk
     with caplog.at_level("INFO", logger="ultralytics"):
         assert trial.examine(model, found, plan) is None
     assert [line for line in caplog.messages if "uncut, model.3 fails in evaluation (words)" in line]
+
+
+class Scaled(Conv):
+    """Its activation is the one object that all convolutions of the host have."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)) * (32 / self.conv.out_channels))
+
+
+def test_what_shows_in_an_activation_that_all_share_is_said_of_the_block_that_ran_it(network: Any, caplog: Any) -> None:
+    model = network(Scaled)
+    assert model.model[BLOCK].act is model.model[0].act
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert is_whole(pruned(model))
+    said = [line for line in caplog.messages if "cut in a trial" in line]
+    assert len(said) == 1
+    assert f"model.{BLOCK} (Scaled) computes something else" in said[0]

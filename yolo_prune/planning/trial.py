@@ -20,6 +20,7 @@ compared therefore starts from the same state, on a copy of its own. Modules tha
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -206,6 +207,7 @@ def _run(
     path: list[str] = []
     calls: dict[str, int] = {}
     run.numbers = set() if training else _judged(shadow)
+    shared = _shared(shadow)
 
     def enter(name: str) -> Callable[..., None]:
         return lambda module, args: path.append(name)
@@ -221,10 +223,11 @@ def _run(
             if earlier is None:
                 run.given[name, calls[name]] = [tensor.clone() for tensor in tensors]
                 return
-            words = _difference(earlier.given.get((name, calls[name])), tensors, name in run.numbers)
+            block = _unshared(name, path, shared)
+            words = _difference(earlier.given.get((name, calls[name])), tensors, block in run.numbers)
             if words and name:
                 run.different.add(name)
-                run.fault = run.fault or Fault(name, words)
+                run.fault = run.fault or Fault(block, words)
 
         return look
 
@@ -241,7 +244,8 @@ def _run(
         result = shadow(images)
         run.shapes = [tensor.shape for tensor in _tensors(result, feats=False)]
     except Exception as error:  # whatever a block raises, it is that block's fault
-        run.fault = Fault(path[-1] if path else "", f"fails in {_mode(training)} ({first_line(error)[:160]})")
+        block = _unshared(path[-1] if path else "", path, shared)
+        run.fault = Fault(block, f"fails in {_mode(training)} ({first_line(error)[:160]})")
     finally:
         for handle in handles:
             handle.remove()
@@ -249,6 +253,17 @@ def _run(
         was, now = ([tuple(shape) for shape in shapes] for shapes in (earlier.shapes, run.shapes))
         run.fault = Fault("", f"puts out {now} in {_mode(training)} where it was {was}")
     return run
+
+
+def _shared(shadow: nn.Module) -> set[str]:
+    """Modules that stand at several places, by their first: one activation may be all convolutions' (`default_act`)."""
+    places = Counter(module for _, module in shadow.named_modules(remove_duplicate=False))
+    return {name for name, module in shadow.named_modules() if places[module] > 1}
+
+
+def _unshared(name: str, path: list[str], shared: Collection[str]) -> str:
+    """The module, or, where its name does not tell the place, the innermost block on the way whose name does."""
+    return next((one for one in (name, *reversed(path)) if one not in shared), "")
 
 
 def _handed_on(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
