@@ -74,6 +74,47 @@ def test_that_no_cut_can_be_tried_is_said(network: Any, monkeypatch: pytest.Monk
     assert [line for line in caplog.messages if "uncut, model.3 fails in evaluation (words)" in line]
 
 
+class BehindDropout(Between):
+    """Draws in evaluation too, and scales by a number that its layer tells."""
+
+    def between(self, y: Tensor) -> Tensor:
+        return nn.functional.dropout(y, 0.1) * (self.a.conv.out_channels / 8)
+
+
+class InTraining(Between):
+    """The same, in training mode alone, where a dropout draws."""
+
+    def make(self, c: int) -> None:
+        self.drop = nn.Dropout2d(0.1)
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.drop(y) * (self.a.conv.out_channels / 8) if self.training else y * 4
+
+
+@pytest.mark.parametrize(("block", "where"), [(BehindDropout, "than before:"), (InTraining, "in training mode")])
+def test_what_dropout_hides_and_what_training_mode_does_is_seen(
+    block: type[nn.Module], where: str, network: Any, caplog: Any
+) -> None:
+    model = network(block)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert is_whole(pruned(model))
+    said = [line for line in caplog.messages if "cut in a trial" in line]
+    assert len(said) == 1
+    assert f"model.{BLOCK} ({block.__name__}) computes something else" in said[0]
+    assert where in said[0]
+
+
+class NoiseInTraining(Between):
+    """Legal: it draws a slope for each value in training mode, and so others after a cut."""
+
+    def between(self, y: Tensor) -> Tensor:
+        return nn.functional.rrelu(y, 0.1, 0.9, training=self.training)
+
+
+def test_noise_in_training_mode_is_no_fault(network: Any) -> None:
+    assert not is_whole(pruned(network(NoiseInTraining)))
+
+
 class Scaled(Conv):
     """Its activation is the one object that all convolutions of the host have."""
 

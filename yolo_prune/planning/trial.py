@@ -7,14 +7,14 @@ run before and after the cut, in evaluation and in training mode:
 
 - where the cut copy fails, the deepest module that was entered and not left is at fault;
 - where the predictions change their shape, or a module's output in more than its channels, that module is;
-- in evaluation the channels that go were made and read as 0 before (the oracle of tests/graph/test_oracle.py), so
-  that every module must put out the same numbers after the cut, without the channels that went. The first that does
-  not is at fault. What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
+- the channels that go were made and read as 0 before (the oracle of tests/graph/test_oracle.py), so that every module
+  must put out the same numbers after the cut, without the channels that went. The first that does not is at fault.
+  What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
   it. A block that any cut moves a little (`approximate` in graph/blocks.py) hands its input on in both runs.
 
 A forward may change what a model remembers: running statistics in training mode, a size, a cache. Every run that is
 compared therefore starts from the same state, on a copy of its own. Modules that differ from themselves without any cut
-(noise) are not compared.
+(noise) are not compared; dropout, which is noise of which we know that it is no fault, is left out of all runs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
@@ -37,6 +38,7 @@ from yolo_prune.graph import blocks, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.graph.model_state import copy_of, release
+from yolo_prune.graph.operations import name_of
 from yolo_prune.surgery import cut_channels
 
 _APART = 1e-2  # of the root mean square of what a module puts out: numbers that differ by more are not rounding
@@ -81,7 +83,7 @@ def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: Pru
         for run in before:
             fault = _run_copy(shadow, images, run.training, run).fault
             if fault is not None and fault.name in run.numbers:
-                fault = _run_copy(shadow, images, run.training, run, _unsteady(model, images)).fault
+                fault = _run_copy(shadow, images, run.training, run, _unsteady(model, images, run.training)).fault
             if fault is not None:
                 return fault
     return None
@@ -111,12 +113,21 @@ def _copied(model: nn.Module) -> Iterator[nn.Module]:
         release(modules)
 
 
-def _unsteady(model: nn.Module, images: torch.Tensor) -> set[str]:
-    """Modules that put out something else each time in evaluation, uncut: noise tells nothing of a cut."""
+def _unsteady(model: nn.Module, images: torch.Tensor, training: bool) -> set[str]:
+    """Modules that put out something else each time in a mode, uncut: noise tells nothing of a cut."""
     with _copied(model) as shadow:
-        first = _run_copy(shadow, images, False)
-        _run_copy(shadow, images, True)  # what it changes outside the copy, such as a class's attribute, shows below
-        return _run_copy(shadow, images, False, first, seed=1).different
+        first = _run_copy(shadow, images, training)
+        _run_copy(shadow, images, not training)  # what it changes outside the copy, as in a class, shows below
+        return _run_copy(shadow, images, training, first, seed=1).different
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """Lets dropout of any kind hand its input on, also where a block calls it in evaluation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "dropout" in name_of(func):
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
@@ -206,7 +217,7 @@ def _run(
     run = _Pass(training)
     path: list[str] = []
     calls: dict[str, int] = {}
-    run.numbers = set() if training else _judged(shadow)
+    run.numbers = _judged(shadow)
     shared = _shared(shadow)
 
     def enter(name: str) -> Callable[..., None]:
@@ -227,7 +238,7 @@ def _run(
             words = _difference(earlier.given.get((name, calls[name])), tensors, block in run.numbers)
             if words and name:
                 run.different.add(name)
-                run.fault = run.fault or Fault(block, words)
+                run.fault = run.fault or Fault(block, words + " in training mode" * training)
 
         return look
 
@@ -241,7 +252,8 @@ def _run(
             handles.append(module.register_forward_hook(leave(name)))
     torch.manual_seed(seed)
     try:
-        result = shadow(images)
+        with _WithoutDropout():
+            result = shadow(images)
         run.shapes = [tensor.shape for tensor in _tensors(result, feats=False)]
     except Exception as error:  # whatever a block raises, it is that block's fault
         block = _unshared(path[-1] if path else "", path, shared)
@@ -279,7 +291,7 @@ def _mode(training: bool) -> str:
 
 
 def _judged(shadow: nn.Module) -> set[str]:
-    """Modules whose numbers a cut must not change in evaluation.
+    """Modules whose numbers a cut must not change.
 
     Inside a block that has been taught, a cut may move a factor from one layer to another (graph/blocks.py). What
     picks the best predictions picks others where two are almost equal, so decoders are not judged, nor what follows a
