@@ -115,6 +115,34 @@ def test_noise_in_training_mode_is_no_fault(network: Any) -> None:
     assert not is_whole(pruned(network(NoiseInTraining)))
 
 
+class OfAFork(nn.Module):
+    """A residual block that remembers its width."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b, self.width = Conv(c, c, 1), Conv(c, c, 1), c
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        assert y.shape[1] == self.width
+        return x + self.b(y)
+
+
+def test_blocks_of_a_class_that_a_fork_put_into_the_host_go_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(OfAFork, "__module__", "ultralytics.nn.extra_modules.block")
+    monkeypatch.setattr(tasks, "OfAFork", OfAFork, raising=False)
+    spec = yaml_with("OfAFork")
+    spec["backbone"][BLOCK : BLOCK + 1] *= 12
+    spec["head"] = [[[3, BLOCK + 12], 1, "Detect", ["nc"]]]
+    with caplog.at_level("INFO", logger="ultralytics"):
+        assert is_whole(pruned(lively(DetectionModel(spec, verbose=False).eval())))
+    said = [line for line in caplog.messages if "cut in a trial" in line]
+    assert len(said) == 2
+    assert "10 more of its class" in said[1]
+
+
 class Scaled(Conv):
     """Its activation is the one object that all convolutions of the host have."""
 
