@@ -218,6 +218,21 @@ def test_a_users_own_head_is_no_decoder() -> None:
     check(model, found)
 
 
+def test_what_a_forks_head_does_to_what_comes_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Normalizing(Detect):
+        """A head of a fork, in the host's own package, that normalizes what it reads."""
+
+        def forward(self, x: list[torch.Tensor]) -> Any:
+            return super().forward([nn.functional.normalize(y, dim=1) for y in x])
+
+    monkeypatch.setattr(Normalizing, "__module__", Detect.__module__)
+    model = network(custom_blocks.Keywords)
+    model.model[-1].__class__ = Normalizing
+    found = channel_groups.build(model)
+    assert found.operations == {f"model.{len(model.model) - 1}": "normalize"}
+    assert "normalize" in found.protected["model.3.conv"]
+
+
 @pytest.mark.parametrize("name", ["NoScale", "NoStatistics", "NeitherScaleNorStatistics", "NoShift"])
 def test_a_norm_that_lacks_something_is_counted_cut_and_built_again(name: str) -> None:
     model = DetectionModel(custom_blocks.yaml_with(name), verbose=False)

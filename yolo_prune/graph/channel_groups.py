@@ -224,6 +224,7 @@ def _known(shadow: nn.Module) -> Known:
         frozenset(name for name, (_, entry) in entries.items() if entry.set_sizes and not entry.own_forward),
         frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
         frozenset(blocks.decoders(shadow)),
+        f"model.{len(shadow.model) - 1}",  # type: ignore[arg-type]
         blocks.unlike_their_class(shadow),
     )
 

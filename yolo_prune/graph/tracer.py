@@ -50,6 +50,7 @@ class Known:
         sized: blocks whose sizes follow a cut, so that they may split by them.
         uneven: blocks that split by sizes of their own, where others need equal parts.
         decoders: blocks that turn the last layers' outputs into predictions by operations of their own.
+        head: that of them which is the model's last layer; what comes into it is no output yet.
         unlike: blocks of a known class that have another part than it -> that part: nothing around them is cut.
     """
 
@@ -58,6 +59,7 @@ class Known:
     sized: frozenset[str] = frozenset()
     uneven: frozenset[str] = frozenset()
     decoders: frozenset[str] = frozenset()
+    head: str = ""
     unlike: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -204,7 +206,8 @@ class _Mode(TorchFunctionMode):
     def _stop(self, name: str, labels: list[Label]) -> None:
         """Fix what goes into an operation that nobody has taught."""
         where = self.where or "the model"
-        if where in self.known.decoders:
+        given = self.trace.entered.get(where, set()) if where == self.known.head else set()
+        if where in self.known.decoders and not any(i in given for label in labels for i in label.ids.tolist()):
             why = f"output of the model, which {where} decodes"
         else:
             why = f"goes through {name} in {where}, which the tracer does not follow"
