@@ -37,6 +37,7 @@ from yolo_prune.graph.operations import Call, Label, followed, name_of, tensors_
 from yolo_prune.graph.trace import LAYERS, NONE, Lesson, Trace, is_layer, layer, why_none
 
 _LABEL = "yolo_prune_label"  # the attribute of a tensor that holds its label, so that both are freed together
+_OF_TORCH = frozenset(vars(nn.Module()))  # the attributes that every module has
 _VERSION = "yolo_prune_version"  # that of a tensor, not of its views, which counts its changes in place
 
 
@@ -292,8 +293,9 @@ def _set_training(module: nn.Module, training: bool) -> None:
 def _pass(model: nn.Module, mode: _Mode, names: Mapping[nn.Module, str], number: int, size: int) -> None:
     trace = mode.trace
     for module in names:  # a model's own constants, registered or not
-        for tensor in tensors_in([value for key, value in vars(module).items() if not key.startswith("_")]):
-            mode.plain(tensor)
+        for tensor in tensors_in([value for key, value in vars(module).items() if key not in _OF_TORCH]):
+            if getattr(tensor, _LABEL, (None, None))[1] is None:  # else a block keeps what it made in the pass before
+                mode.plain(tensor)
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             mode.plain(tensor)
     for name in mode.known.vectors:

@@ -175,6 +175,19 @@ class TreeOfChunks(Between):
 
 
 @followed
+class CachedGrid(Between):
+    """Coordinates that it keeps for the size that came last."""
+
+    def make(self, c: int) -> None:
+        self.mix, self._grid = Conv(c + 1, c, 1), None
+
+    def between(self, y: Tensor) -> Tensor:
+        if self._grid is None or self._grid.shape[-2:] != y.shape[-2:]:
+            self._grid = torch.linspace(-1, 1, y.shape[-1]).expand(1, 1, *y.shape[-2:])
+        return self.mix(torch.cat((y, self._grid.expand(len(y), -1, -1, -1)), 1))
+
+
+@followed
 class Twice(Between):
     def make(self, c: int) -> None:
         self.m = Conv(c, c, 3)
