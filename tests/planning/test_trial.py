@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Conv
+from ultralytics.nn.modules import Bottleneck, C2f, Conv, GhostConv
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
@@ -141,6 +141,40 @@ def test_blocks_of_a_class_that_a_fork_put_into_the_host_go_together(
     said = [line for line in caplog.messages if "cut in a trial" in line]
     assert len(said) == 2
     assert "10 more of its class" in said[1]
+
+
+class OwnLast(C2f):
+    """Its last part is no Conv: the columns that read a block's output are elsewhere."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 2, True)
+        self.cv2 = GhostConv(4 * self.c, c)
+
+
+class ByIndex(Between):
+    """Runs a list of residual blocks, and one of them once more."""
+
+    def make(self, c: int) -> None:
+        self.m = nn.Sequential(*(Bottleneck(c, c) for _ in range(3)))
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y) + self.m[0](y)
+
+
+class ByAttribute(ByIndex):
+    """Reads an attribute of one of them."""
+
+    def between(self, y: Tensor) -> Tensor:
+        return self.m(y) * (1 if self.m[1].cv1.conv.stride == (1, 1) else 2)
+
+
+@pytest.mark.parametrize("block", [OwnLast, ByIndex, ByAttribute])
+def test_blocks_that_cannot_be_removed_whole_stay_and_the_rest_is_cut(block: type[nn.Module], network: Any) -> None:
+    model = network(block)
+    record = yolo_prune.prune(model, flops="30%", round=4, min_channels=4, depth=1.0)
+    assert record["final"]["gflops"] <= 0.305 * record["baseline"]["gflops"]
+    assert not [name for name in record["removed"]["blocks"] if name.startswith(f"model.{BLOCK}.")]
+    model(torch.rand(2, 3, 64, 64))
 
 
 class Scaled(Conv):

@@ -348,6 +348,8 @@ def removable(model: nn.Module) -> list[Removable]:
         if any(places[module] > 1 for module in entries.modules()):
             continue
         if entry_of(block).concatenates:
+            if type(block.cv2).forward is not host.Conv.forward:
+                continue  # a user's: it has no columns that would read the input twice
             for key, item in block.m.named_children():
                 if _adds(item):
                     removable.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))

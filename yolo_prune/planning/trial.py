@@ -74,6 +74,8 @@ def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: Pru
             images, before = _run_uncut(shadow)
         if any(run.fault is not None for run in before):
             name, words = next(run.fault for run in before if run.fault is not None)
+            if plan.blocks and all(run.fault is None for run in _run_uncut(shadow)[1]):
+                return Fault(name, f"{words} without {', '.join(plan.blocks)}")
             log.say(f"no cut can be tried on a copy first: uncut, {name or 'the model'} {words} on two random images")
             return None
         try:
