@@ -41,6 +41,14 @@ class NoisyError(PruneError):
         self.record = record
 
 
+class LayerError(ValueError):
+    """A layer that cannot be cut: its name, and why. A trial on a copy finds it, and what goes into it is protected."""
+
+    def __init__(self, layer: str, why: str) -> None:
+        super().__init__(f"{layer}: {why}")
+        self.layer = layer
+
+
 def without_colors(text: str) -> str:
     """A text without the codes that colour it in a terminal."""
     return _COLORS.sub("", text)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.modules import C2f, Detect
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import C2f, Detect, GhostConv, RepConv
+from ultralytics.nn.modules.block import Attention
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
@@ -127,6 +129,80 @@ def test_a_cut_c2f_with_a_forward_of_its_own_runs_as_the_exporter_runs_it() -> N
     assert blocks.sizes(model)["model.2"] == {"c": block.c}, "a checkpoint carries it, for the class builds it wide"
 
 
+class OfGhosts(C2f):
+    """A C2f whose first part is another: what makes its halves is nowhere its entry looks."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 1, True)
+        self.cv1 = GhostConv(c, 2 * self.c)
+
+
+class PlainQueries(Attention):
+    """An attention whose queries come of a bare convolution."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, 4)
+        self.qkv = nn.Conv2d(c, self.qkv.conv.out_channels, 1)
+
+
+@pytest.mark.parametrize(("block", "part"), [(OfGhosts, "cv1, a GhostConv"), (PlainQueries, "qkv, a Conv2d")])
+def test_a_subclass_with_another_part_is_pruned_around_and_named(
+    block: type[nn.Module], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, block.__name__, block, raising=False)
+    model = network(block)
+    assert channel_groups.build(model).operations == {f"model.{BLOCK}": part}
+    told = yolo_prune.prune(model, flops="70%")
+    assert told["final"]["gflops"] <= 0.705 * told["baseline"]["gflops"]
+    assert all(one["before"] == one["after"] for one in told["layers"] if one["name"].startswith(f"model.{BLOCK}."))
+
+
+def test_sizes_that_an_entry_cannot_set_protect_the_block(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def wrong(block: Any, kept: Any) -> None:
+        block.c = len(kept["cv1.conv"]) if kept else block.c
+
+    monkeypatch.setitem(blocks.BLOCKS, custom_blocks.Keywords, blocks.Entry(set_sizes=wrong))
+    model = network(custom_blocks.Keywords)
+    with caplog.at_level("INFO", logger="ultralytics"):
+        told = yolo_prune.prune(model, flops="50%", round=4, min_channels=4)
+    assert [line for line in caplog.messages if f"model.{BLOCK} (Keywords) cannot be cut" in line]
+    assert told["final"]["gflops"] <= 0.505 * told["baseline"]["gflops"]
+
+
+class RepX(RepConv):
+    """A RepConv whose forward is written out by a user; the host fuses it all the same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = 0 if self.bn is None else self.bn(x)
+        return self.act(self.conv1(x) + self.conv2(x) + given)
+
+
+class WithRep(custom_blocks.Between):
+    """Between two convolutions a RepConv with an identity branch."""
+
+    def make(self, c: int) -> None:
+        self.m = RepConv(c, c, bn=True)
+
+    def between(self, y: torch.Tensor) -> torch.Tensor:
+        return self.m(y)
+
+
+@pytest.mark.parametrize(("kind", "deep"), [(RepConv, True), (RepX, False), (RepX, True)])
+def test_a_cut_repconv_with_an_identity_branch_is_fused_by_the_host(
+    kind: Any, deep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WithRep, "make", lambda self, c: setattr(self, "m", kind(c, c, g=c if deep else 1, bn=True)))
+    monkeypatch.setattr(tasks, "WithRep", WithRep, raising=False)
+    model = network(WithRep)
+    found = channel_groups.build(model)
+    cut_channels.apply(model, found, random_plan(found, 0, 0.8))
+    assert model.model[BLOCK].m.conv1.conv.out_channels < 32
+    x = torch.rand(1, 3, 64, 64)
+    before = list(flat(model(x)))
+    for was, now in zip(before, flat(model.fuse(verbose=False)(x)), strict=True):
+        torch.testing.assert_close(now, was, rtol=1e-3, atol=1e-2)
+
+
 def test_a_users_own_head_is_no_decoder() -> None:
     class Mixing(Detect):
         """Swaps the halves of what it reads."""
@@ -140,6 +216,21 @@ def test_a_users_own_head_is_no_decoder() -> None:
     assert found.untaught[f"model.{len(model.model) - 1}"] == "Mixing"
     assert {"model.3.conv", "model.6.cv2.conv"} <= set(found.protected)
     check(model, found)
+
+
+def test_what_a_forks_head_does_to_what_comes_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Normalizing(Detect):
+        """A head of a fork, in the host's own package, that normalizes what it reads."""
+
+        def forward(self, x: list[torch.Tensor]) -> Any:
+            return super().forward([nn.functional.normalize(y, dim=1) for y in x])
+
+    monkeypatch.setattr(Normalizing, "__module__", Detect.__module__)
+    model = network(custom_blocks.Keywords)
+    model.model[-1].__class__ = Normalizing
+    found = channel_groups.build(model)
+    assert found.operations == {f"model.{len(model.model) - 1}": "normalize"}
+    assert "normalize" in found.protected["model.3.conv"]
 
 
 @pytest.mark.parametrize("name", ["NoScale", "NoStatistics", "NeitherScaleNorStatistics", "NoShift"])

@@ -18,7 +18,7 @@ from yolo_prune.cost.latency_model import Row
 from yolo_prune.errors import HostError
 from yolo_prune.graph import image_shape
 from yolo_prune.graph.convolutions import is_depthwise
-from yolo_prune.graph.model_state import copy_of
+from yolo_prune.graph.model_state import copy_of, given
 from yolo_prune.host import exporter
 
 Operation = Literal["conv", "depthwise", "deconv", "linear"]
@@ -122,14 +122,15 @@ def layers_of(model: nn.Module, imgsz: int, end2end: bool | None = None) -> list
     places = {module: name for name, module in model.named_modules() if isinstance(module, _Counted)}
     layers: list[LayerShape] = []
 
-    def note(module: _Counted, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def note(module: _Counted, args: Any, kwargs: Any, output: torch.Tensor) -> None:
         block, _, last = places[module].rpartition(".")
         act = getattr(model.get_submodule(block), "act", None) if last == "conv" else None
         activation = _ACTIVATIONS.get(type(act).__name__, "none")
-        layers.append(_shape(module, own_name(places[module], own), inputs[0], output, activation, image=not layers))
+        taken = given(args, kwargs)
+        layers.append(_shape(module, own_name(places[module], own), taken, output, activation, image=not layers))
 
     for module in places:
-        module.register_forward_hook(note)
+        module.register_forward_hook(note, with_kwargs=True)
     first = next(model.parameters())
     with torch.no_grad():
         model(torch.zeros(1, image_shape.channels(model), imgsz, imgsz, device=first.device, dtype=first.dtype))

@@ -33,6 +33,7 @@ import numpy as np
 from torch import nn
 from ultralytics.nn.modules import block as host
 
+from yolo_prune.errors import LayerError, first_line
 from yolo_prune.graph.trace import LAYERS, Lesson, Trace, layer
 
 KeptOutputs = Mapping[str, np.ndarray]  # layer's name in its block -> positions of its outputs that were kept
@@ -47,6 +48,7 @@ class Entry:
         set_sizes: (block, kept) -> None: set the sizes that it keeps beside its layers to what its layers have. Where
             weights were just cut, `kept` has, by the layer's name in the block, the positions of its outputs that were
             kept, and a factor may be moved; where it is None, the block is rebuilt, and only attributes change.
+        convs: its parts that are the host's Conv; where one is another class, nothing is known of the block.
         sizes: its attributes that its layers do not tell (plain data); a checkpoint carries them.
         heads: that of `sizes` which holds its number of attention heads, which the lesson has told apart.
         uneven: whether it splits by sizes of its own; the parts of every other split keep equal counts.
@@ -54,10 +56,13 @@ class Entry:
         adds: block -> whether its output is its input plus what it computes, so that without it its input flows on.
         concatenates: whether its `cv2` reads all that `cv1` and each entry of its list `m` give, in this order.
         own_forward: whether its forward is a user's, so that nothing is known of what that does with the sizes.
+        approximate: whether any cut moves its output a little, as it does a mean over the channels. A trial
+            (planning/trial.py) does not compare what it computes, and lets its input go on in its place.
     """
 
     lesson: Lesson | None = None
     set_sizes: Callable[[Any, KeptOutputs | None], None] | None = None
+    convs: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
     heads: str = ""
     uneven: bool = False
@@ -65,6 +70,7 @@ class Entry:
     adds: Callable[[Any], bool] | None = None
     concatenates: bool = False
     own_forward: bool = False
+    approximate: bool = False
 
 
 class Removable(NamedTuple):
@@ -160,7 +166,8 @@ def _sizes_of_down(block: Any, kept: KeptOutputs | None) -> None:
 def _sizes_of_rep(block: Any, kept: KeptOutputs | None) -> None:
     """What the identity branch is as wide as when the host fuses it into one convolution."""
     if hasattr(block, "conv1"):  # not fused yet
-        block.c1, block.c2 = block.conv1.conv.in_channels, block.conv1.conv.out_channels
+        conv = block.conv1.conv
+        block.c1, block.c2, block.g = conv.in_channels, conv.out_channels, conv.groups
 
 
 def _sizes_of_parts(block: Any, kept: KeptOutputs | None) -> None:
@@ -182,18 +189,19 @@ def _always(block: Any) -> bool:
     return True
 
 
+_ATTENTION = ("qkv", "pe", "proj")
 _ENTRIES = {
-    "Attention": Entry(lesson=_attention, set_sizes=_sizes_of_attention, sizes=("num_heads",), heads="num_heads"),
-    "AAttn": Entry(lesson=_area_attention, set_sizes=_sizes_of_area_attention, sizes=("num_heads",), heads="num_heads"),
-    "C2f": Entry(set_sizes=_sizes_of_half, concatenates=True),  # C3k2, C2fCIB and C2fPSA are C2f
+    "Attention": Entry(_attention, _sizes_of_attention, _ATTENTION, sizes=("num_heads",), heads="num_heads"),
+    "AAttn": Entry(_area_attention, _sizes_of_area_attention, _ATTENTION, sizes=("num_heads",), heads="num_heads"),
+    "C2f": Entry(set_sizes=_sizes_of_half, convs=("cv1",), concatenates=True),  # C3k2, C2fCIB and C2fPSA are C2f
     "A2C2f": Entry(vectors=("gamma",), concatenates=True),
-    "C2": Entry(set_sizes=_sizes_of_half),
-    "C2PSA": Entry(set_sizes=_sizes_of_half),
-    "PSA": Entry(set_sizes=_sizes_of_half),
-    "RepNCSPELAN4": Entry(set_sizes=_sizes_of_half),
-    "C2fAttn": Entry(set_sizes=_sizes_of_half),
-    "ADown": Entry(set_sizes=_sizes_of_down),
-    "RepConv": Entry(set_sizes=_sizes_of_rep),
+    "C2": Entry(set_sizes=_sizes_of_half, convs=("cv1",)),
+    "C2PSA": Entry(set_sizes=_sizes_of_half, convs=("cv1",)),
+    "PSA": Entry(set_sizes=_sizes_of_half, convs=("cv1",)),
+    "RepNCSPELAN4": Entry(set_sizes=_sizes_of_half, convs=("cv1",)),
+    "C2fAttn": Entry(set_sizes=_sizes_of_half, convs=("cv1",)),
+    "ADown": Entry(set_sizes=_sizes_of_down, convs=("cv1",)),
+    "RepConv": Entry(set_sizes=_sizes_of_rep, convs=("conv1",)),
     "CBLinear": Entry(set_sizes=_sizes_of_parts, sizes=("c2s",), uneven=True),
     "Bottleneck": Entry(adds=_has_shortcut),
     "CIB": Entry(adds=_has_shortcut),
@@ -203,16 +211,41 @@ _ENTRIES = {
 BLOCKS: dict[type, Entry] = {
     getattr(host, name): entry for name, entry in _ENTRIES.items() if hasattr(host, name)
 }  # not every host has them all
-_OWN_C2F = Entry(set_sizes=_size_of_halves, sizes=("c",), own_forward=True)
+_OWN_C2F = Entry(set_sizes=_size_of_halves, convs=("cv1",), sizes=("c",), own_forward=True)
+_OWN_REP = Entry(set_sizes=_sizes_of_rep, convs=("conv1",), own_forward=True)  # the host fuses subclasses too
 BLOCKS[nn.PReLU] = Entry(set_sizes=_sizes_of_slopes, vectors=("weight",))  # of one slope a channel
 
 
 def entry_of(block: nn.Module) -> Entry:
     """A block's entry: its class's, or that of the class whose forward it inherits; an empty one for other blocks."""
+    entry = _entry_by_class(block)
+    return Entry() if _no_conv(block, entry) else entry
+
+
+def unlike_their_class(model: nn.Module) -> dict[str, str]:
+    """Blocks of a known class that were built of other parts than its entry takes -> which part it is."""
+    found = {name: _no_conv(block, _entry_by_class(block)) for name, block in model.named_modules()}
+    parts = {name: (part, model.get_submodule(f"{name}.{part}")) for name, part in found.items() if part}
+    return {name: f"{part}, a {type(module).__name__}" for name, (part, module) in parts.items()}
+
+
+def _no_conv(block: nn.Module, entry: Entry) -> str:
+    """The first of the entry's `convs` that is in the block another class, or one with a forward of its own."""
+    for name in entry.convs:
+        part = getattr(block, name, None)
+        if part is not None and getattr(type(part), "forward", None) is not host.Conv.forward:
+            return name
+    return ""
+
+
+def _entry_by_class(block: nn.Module) -> Entry:
     for kind in type(block).__mro__:
         if kind in BLOCKS:
-            own = _OWN_C2F if kind is host.C2f and isinstance(getattr(block, "c", None), int) else Entry()
-            return BLOCKS[kind] if _runs_as(block, kind) else own
+            if _runs_as(block, kind):
+                return BLOCKS[kind]
+            if kind is host.C2f and isinstance(getattr(block, "c", None), int):
+                return _OWN_C2F
+            return _OWN_REP if kind is host.RepConv else Entry()
     return Entry()
 
 
@@ -276,13 +309,19 @@ def set_sizes(model: nn.Module, kept: KeptOutputs | None = None) -> None:
         model: a stock model, or a part of one. kept: layer -> positions of its outputs that were kept, where weights
             were just cut; where a block derives the scale of its softmax from a size, its queries take over the
             difference. None where it is rebuilt.
+
+    Raises:
+        LayerError: a block has not what its entry reads.
     """
     for name, block in model.named_modules():
         set_own = entry_of(block).set_sizes
         if set_own is not None:
             prefix = f"{name}." if name else ""
             own = None if kept is None else {k[len(prefix) :]: rows for k, rows in kept.items() if k.startswith(prefix)}
-            set_own(block, own)
+            try:
+                set_own(block, own)
+            except Exception as error:  # a block of a user's that is not as its entry takes it
+                raise LayerError(name, first_line(error)) from error
     for top in getattr(model, "model", ()):
         top.np = sum(p.numel() for p in top.parameters())
 
@@ -309,6 +348,8 @@ def removable(model: nn.Module) -> list[Removable]:
         if any(places[module] > 1 for module in entries.modules()):
             continue
         if entry_of(block).concatenates:
+            if type(block.cv2).forward is not host.Conv.forward:
+                continue  # a user's: it has no columns that would read the input twice
             for key, item in block.m.named_children():
                 if _adds(item):
                     removable.append(Removable(f"{name}.m.{key}", f"{name}.cv2.conv"))

@@ -206,7 +206,9 @@ def build(
         tuple(
             block
             for block in residual.find(trace, shadow, made_by)
-            if not _holds(block.name, frozen) and not _is_protected(block.name, makers, protect, parts)
+            if not _holds(block.name, frozen)
+            and not any(f"{block.name}.".startswith(f"{name}.") for name in avoid or {})
+            and not _is_protected(block.name, makers, protect, parts)
         ),
         blocks.heads(shadow),
         {where: type(modules[where]).__name__ for where in trace.untaught if where in modules},
@@ -224,6 +226,8 @@ def _known(shadow: nn.Module) -> Known:
         frozenset(name for name, (_, entry) in entries.items() if entry.set_sizes and not entry.own_forward),
         frozenset(name for name, (_, entry) in entries.items() if entry.uneven),
         frozenset(blocks.decoders(shadow)),
+        f"model.{len(shadow.model) - 1}",  # type: ignore[arg-type]
+        blocks.unlike_their_class(shadow),
     )
 
 

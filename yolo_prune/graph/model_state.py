@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,6 +66,11 @@ def removed_after(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """The tensor that a layer was called with, be it by position or by name: `self.conv(input=x)`."""
+    return next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
 
 
 def home_of(hook: object) -> str:

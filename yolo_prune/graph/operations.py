@@ -255,10 +255,11 @@ def _split_into_parts(call: Call) -> bool:
     )
     if not counted and not call.sized:
         return False  # by sizes that the block may remember
+    split = call.trace.split(call.where, label.ids)
     for index, (part, (dim, positions)) in enumerate(zip(call.out, places, strict=True)):
         ids = label.ids[positions]
         call.put(part, ids, dim)
-        call.trace.tag(ids, f"{call.where}|split", index)
+        call.trace.tag(ids, split, index)
     if not call.uneven:
         call.trace.equal.append((call.where, [(label.ids[positions], 1) for _, positions in places]))
     return True

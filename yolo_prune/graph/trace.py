@@ -48,6 +48,7 @@ class Trace:
         products: attention's matrix products: name -> (ids, multiply-adds for each of them in each pass).
         entered: module name -> ids of the tensors that it was called with.
         opaque: block -> why nothing that goes into it or is made in it is cut: a function in it hides what it does.
+        splits: (block, ids of a tensor that it splits) -> the number of this split.
         used_elsewhere: layer -> why neither its outputs nor its inputs are cut: something besides it uses its weights.
     """
 
@@ -67,6 +68,7 @@ class Trace:
     entered: dict[str, set[int]] = field(default_factory=dict)
     opaque: dict[str, str] = field(default_factory=dict)
     used_elsewhere: dict[str, str] = field(default_factory=dict)
+    splits: dict[tuple[str, bytes], int] = field(default_factory=dict)
     parent: list[int] = field(default_factory=list)
     number: int = 0  # of the pass, while a lesson runs
     pixels: int = 0  # of the taught block's output
@@ -126,6 +128,10 @@ class Trace:
         for i in ids.tolist():
             if i != NONE and (name, part) not in self.tags.setdefault(i, []):
                 self.tags[i].append((name, part))
+
+    def split(self, where: str, ids: np.ndarray) -> str:
+        """The name of the marks of one split: a block may split a tensor, and the parts of it once more."""
+        return f"{where}|split {self.splits.setdefault((where, ids.tobytes()), len(self.splits))}"
 
     def head(self, ids: np.ndarray, name: str, number: int, side: Literal["key", "value"]) -> None:
         """These are the queries and keys, or the values, of one head of an attention."""

@@ -37,6 +37,7 @@ from yolo_prune.graph.operations import Call, Label, followed, name_of, tensors_
 from yolo_prune.graph.trace import LAYERS, NONE, Lesson, Trace, is_layer, layer, why_none
 
 _LABEL = "yolo_prune_label"  # the attribute of a tensor that holds its label, so that both are freed together
+_OF_TORCH = frozenset(vars(nn.Module()))  # the attributes that every module has
 _VERSION = "yolo_prune_version"  # that of a tensor, not of its views, which counts its changes in place
 
 
@@ -50,6 +51,8 @@ class Known:
         sized: blocks whose sizes follow a cut, so that they may split by them.
         uneven: blocks that split by sizes of their own, where others need equal parts.
         decoders: blocks that turn the last layers' outputs into predictions by operations of their own.
+        head: that of them which is the model's last layer; what comes into it is no output yet.
+        unlike: blocks of a known class that have another part than it -> that part: nothing around them is cut.
     """
 
     lessons: Mapping[nn.Module, Lesson] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class Known:
     sized: frozenset[str] = frozenset()
     uneven: frozenset[str] = frozenset()
     decoders: frozenset[str] = frozenset()
+    head: str = ""
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Mode(TorchFunctionMode):
@@ -97,7 +102,7 @@ class _Mode(TorchFunctionMode):
             return False
         whole = tensor if tensor._base is None else tensor._base
         mark, version = getattr(whole, _VERSION, (None, 0))
-        return label is None or mark is not self.mark or version == tensor._version
+        return label is None or mark is not self.mark or version == _version_of(tensor)
 
     def put(self, tensor: torch.Tensor, ids: np.ndarray, dim: int) -> None:
         setattr(tensor, _LABEL, (self.mark, Label(ids, dim)))
@@ -111,7 +116,7 @@ class _Mode(TorchFunctionMode):
         """How often these tensors have been changed in place by now."""
         for tensor in tensors:
             whole = tensor if tensor._base is None else tensor._base
-            setattr(whole, _VERSION, (self.mark, tensor._version))
+            setattr(whole, _VERSION, (self.mark, _version_of(tensor)))
 
     def mark_opaque(self, where: str, tensors: Iterable[torch.Tensor]) -> None:
         """What comes of a function that torch does not show, or was changed by one, may hold any channel around."""
@@ -147,6 +152,8 @@ class _Mode(TorchFunctionMode):
             goes_on = self._followed(call._replace(uneven=where in known.uneven))
             if not goes_on:
                 self._stop(name, [label for label in labels if label is not None])
+                if name.endswith("_") and isinstance(out, torch.Tensor):  # in place: its channels may lie elsewhere now
+                    setattr(out, _LABEL, (self.mark, None))
         if not (goes_on and name in SHAPES):  # these rules have looked at the counts
             for number in counts_in((args, kwargs)):
                 self._counted(number.ids, name)
@@ -200,7 +207,8 @@ class _Mode(TorchFunctionMode):
     def _stop(self, name: str, labels: list[Label]) -> None:
         """Fix what goes into an operation that nobody has taught."""
         where = self.where or "the model"
-        if where in self.known.decoders:
+        given = self.trace.entered.get(where, set()) if where == self.known.head else set()
+        if where in self.known.decoders and not any(i in given for label in labels for i in label.ids.tolist()):
             why = f"output of the model, which {where} decodes"
         else:
             why = f"goes through {name} in {where}, which the tracer does not follow"
@@ -208,6 +216,14 @@ class _Mode(TorchFunctionMode):
                 self.trace.untaught.setdefault(self.where, name)
         for label in labels:
             self.trace.fix(label.ids, why)
+
+
+def _version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; torch does not count it of those that are made in inference mode."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
 
 
 def follow(model: nn.Module, known: Known) -> Trace:
@@ -255,6 +271,9 @@ def _passes(model: nn.Module, trace: Trace, known: Known, names: Mapping[nn.Modu
             if other is not None and other != name:
                 trace.used_elsewhere[name] = trace.used_elsewhere[other] = f"{other} and {name} share their weights"
                 trace.untaught.setdefault(name, f"weights of {other}")
+    for name, part in known.unlike.items():
+        trace.opaque[name] = f"comes to {name}, where {part}, stands in the place of a Conv of ultralytics"
+        trace.untaught[name] = part
     for number, size in enumerate(trace.sizes):
         for module in names:
             _set_training(module, number == 1 and not isinstance(module, nn.modules.batchnorm._BatchNorm))
@@ -274,8 +293,9 @@ def _set_training(module: nn.Module, training: bool) -> None:
 def _pass(model: nn.Module, mode: _Mode, names: Mapping[nn.Module, str], number: int, size: int) -> None:
     trace = mode.trace
     for module in names:  # a model's own constants, registered or not
-        for tensor in tensors_in([value for key, value in vars(module).items() if not key.startswith("_")]):
-            mode.plain(tensor)
+        for tensor in tensors_in([value for key, value in vars(module).items() if key not in _OF_TORCH]):
+            if getattr(tensor, _LABEL, (None, None))[1] is None:  # else a block keeps what it made in the pass before
+                mode.plain(tensor)
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             mode.plain(tensor)
     for name in mode.known.vectors:
@@ -331,8 +351,9 @@ def _hooked(mode: _Mode, names: Mapping[nn.Module, str], number: int) -> Iterato
             mode.mark_opaque(name, strange)
         if isinstance(out, torch.Tensor) and out.ndim > 2:
             trace.channels[name] = out.shape[-3] if out.ndim == 4 else out.shape[-1]
-            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and args:
-                trace.area.setdefault(name, [0.0] * len(trace.sizes))[number] += _area(module, args[0], out)
+            given = next(tensors_in((args, kwargs)), None)
+            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and given is not None:
+                trace.area.setdefault(name, [0.0] * len(trace.sizes))[number] += _area(module, given, out)
 
     hooks = []
     for module in names:

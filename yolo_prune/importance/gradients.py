@@ -34,6 +34,7 @@ from torch import nn
 from yolo_prune.graph.channel_groups import ChannelGraph, ChannelGroup
 from yolo_prune.graph.channel_vector import LayerChannels, LayerPositions, VectorLayout, along
 from yolo_prune.graph.convolutions import inputs_first
+from yolo_prune.graph.model_state import given
 from yolo_prune.host.memory import precise
 
 GRADIENT_IMPORTANCES = ("activation", "fisher", "obdc", "taylor")
@@ -100,7 +101,7 @@ class Gates:
                 readers.setdefault(module, []).append(share)
         for number, (module, some) in enumerate(readers.items()):
             hook = self._looking(self._modules[module], some, number == 0)
-            self._handles.append(self._modules[module].register_forward_pre_hook(hook))
+            self._handles.append(self._modules[module].register_forward_pre_hook(hook, with_kwargs=True))
 
     def detach(self) -> None:
         """Look no more; what was seen is kept."""
@@ -228,15 +229,15 @@ class Gates:
         groups[-1] = first
 
         @torch.no_grad()
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             nonlocal groups
             if not module.training and not self._always:
                 return  # a validation
             self._passes += first
             if (self._passes - 1) % (_PASSES_PER_LOOK * self._every) == 0:
-                x = inputs[0].detach().float().abs()
+                x = given(args, kwargs).detach().float().abs()
                 conv = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-                means = x.mean((0, 2, 3)) if conv else x.flatten(0, -2).mean(0)
+                means = x.mean((0, 2, 3)) if conv else x.reshape(-1, x.shape[-1]).mean(0)
                 value = places.collect([torch.nan_to_num(means, nan=0.0, posinf=0.0)])
                 self._follow(value.device)
                 groups = groups.to(value.device)

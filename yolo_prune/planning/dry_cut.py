@@ -122,7 +122,8 @@ def _blocks_to_protect(model: nn.Module, name: str, avoid: Mapping[str, str]) ->
     """Which block to protect for a fault: the smallest that is none of the plain layers and not protected yet.
 
     It is the module itself or one that holds it; after these, what the layer of the model's own list reads. Blocks of
-    a user's class go together. Empty where nothing is left.
+    a user's class go together; of a class in the host's package, where a fork may have put its own, from the second
+    that fails on. Empty where nothing is left.
     """
     modules = dict(model.named_modules())
     parts = name.split(".")
@@ -134,7 +135,8 @@ def _blocks_to_protect(model: nn.Module, name: str, avoid: Mapping[str, str]) ->
     for one in around:
         if one not in avoid:
             kind = type(modules[one])
-            if kind.__module__.startswith(("ultralytics.", "torch.")):
+            known = kind.__module__.startswith(("ultralytics.", "torch."))
+            if known and (_plain(modules[one]) or not any(type(modules.get(other)) is kind for other in avoid)):
                 return [one]
             return [one, *(other for other, m in modules.items() if type(m) is kind and other not in (one, *avoid))]
     number = int(top.rpartition(".")[2])

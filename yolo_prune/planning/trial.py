@@ -7,19 +7,20 @@ run before and after the cut, in evaluation and in training mode:
 
 - where the cut copy fails, the deepest module that was entered and not left is at fault;
 - where the predictions change their shape, or a module's output in more than its channels, that module is;
-- in evaluation the channels that go were made and read as 0 before (the oracle of tests/graph/test_oracle.py), so
-  that every module must put out the same numbers after the cut, without the channels that went. The first that does
-  not is at fault. What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
-  it.
+- the channels that go were made and read as 0 before (the oracle of tests/graph/test_oracle.py), so that every module
+  must put out the same numbers after the cut, without the channels that went. The first that does not is at fault.
+  What is computed from them (the activation of a 0 need not be 0) does not matter, for nobody reads
+  it. A block that any cut moves a little (`approximate` in graph/blocks.py) hands its input on in both runs.
 
 A forward may change what a model remembers: running statistics in training mode, a size, a cache. Every run that is
 compared therefore starts from the same state, on a copy of its own. Modules that differ from themselves without any cut
-(noise) are not compared.
+(noise) are not compared; dropout, which is noise of which we know that it is no fault, is left out of all runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -28,13 +29,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.errors import first_line
+from yolo_prune.errors import LayerError, first_line
 from yolo_prune.graph import blocks, image_shape
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first
 from yolo_prune.graph.model_state import copy_of, release
+from yolo_prune.graph.operations import name_of
 from yolo_prune.surgery import cut_channels
 
 _APART = 1e-2  # of the root mean square of what a module puts out: numbers that differ by more are not rounding
@@ -55,7 +59,7 @@ def examine(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | N
         graph: its groups. plan: what stays of them.
 
     Returns:
-        The first fault, or None. A model that does not run on an image of this size before the cut is not judged.
+        The first fault, or None. A model that runs on no small image before the cut is not judged, and that is said.
     """
     if not plan.keep and not plan.blocks and not plan.heads:
         return None
@@ -64,28 +68,40 @@ def examine(model: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | N
 
 
 def _examine(model: nn.Module, shadow: nn.Module, graph: ChannelGraph, plan: PrunePlan) -> Fault | None:
-    side = image_shape.tried(shadow)[0]
-    images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with _removed(shadow, plan):
             _silence(shadow, graph, plan)
-            # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
-            if any(_run(shadow, images, training).fault is not None for training in (False, True)):
-                return None
-            before = [_run_copy(shadow, images, training) for training in (False, True)]
+            images, before = _run_uncut(shadow)
         if any(run.fault is not None for run in before):
+            name, words = next(run.fault for run in before if run.fault is not None)
+            if plan.blocks and all(run.fault is None for run in _run_uncut(shadow)[1]):
+                return Fault(name, f"{words} without {', '.join(plan.blocks)}")
+            log.say(f"no cut can be tried on a copy first: uncut, {name or 'the model'} {words} on two random images")
             return None
         try:
             cut_channels.apply(shadow, graph, plan)
-        except cut_channels.LayerError as error:
+        except LayerError as error:
             return Fault(error.layer, f"cannot be cut: {error}")
         for run in before:
             fault = _run_copy(shadow, images, run.training, run).fault
             if fault is not None and fault.name in run.numbers:
-                fault = _run_copy(shadow, images, run.training, run, _unsteady(model, images)).fault
+                fault = _run_copy(shadow, images, run.training, run, _unsteady(model, images, run.training)).fault
             if fault is not None:
                 return fault
     return None
+
+
+def _run_uncut(shadow: nn.Module) -> tuple[torch.Tensor, list[_Pass]]:
+    """The smallest images that a copy runs on (on none: the largest tried), and its runs in both modes."""
+    for side in image_shape.tried(shadow):
+        images = torch.rand(2, image_shape.channels(shadow), side, side, generator=torch.Generator().manual_seed(0))
+        # Once in each mode first: what a block remembers of the uncut model's forward is there before the cut.
+        runs = [_run(shadow, images, training) for training in (False, True)]
+        if all(run.fault is None for run in runs):
+            runs = [_run_copy(shadow, images, training) for training in (False, True)]
+        if all(run.fault is None for run in runs):
+            break
+    return images, runs
 
 
 @contextlib.contextmanager
@@ -99,12 +115,21 @@ def _copied(model: nn.Module) -> Iterator[nn.Module]:
         release(modules)
 
 
-def _unsteady(model: nn.Module, images: torch.Tensor) -> set[str]:
-    """Modules that put out something else each time in evaluation, uncut: noise tells nothing of a cut."""
+def _unsteady(model: nn.Module, images: torch.Tensor, training: bool) -> set[str]:
+    """Modules that put out something else each time in a mode, uncut: noise tells nothing of a cut."""
     with _copied(model) as shadow:
-        first = _run_copy(shadow, images, False)
-        _run_copy(shadow, images, True)  # what it changes outside the copy, such as a class's attribute, shows below
-        return _run_copy(shadow, images, False, first, seed=1).different
+        first = _run_copy(shadow, images, training)
+        _run_copy(shadow, images, not training)  # what it changes outside the copy, as in a class, shows below
+        return _run_copy(shadow, images, training, first, seed=1).different
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """Lets dropout of any kind hand its input on, also where a block calls it in evaluation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "dropout" in name_of(func):
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
@@ -194,7 +219,8 @@ def _run(
     run = _Pass(training)
     path: list[str] = []
     calls: dict[str, int] = {}
-    run.numbers = set() if training else _judged(shadow)
+    run.numbers = _judged(shadow)
+    shared = _shared(shadow)
 
     def enter(name: str) -> Callable[..., None]:
         return lambda module, args: path.append(name)
@@ -210,10 +236,11 @@ def _run(
             if earlier is None:
                 run.given[name, calls[name]] = [tensor.clone() for tensor in tensors]
                 return
-            words = _difference(earlier.given.get((name, calls[name])), tensors, name in run.numbers)
+            block = _unshared(name, path, shared)
+            words = _difference(earlier.given.get((name, calls[name])), tensors, block in run.numbers)
             if words and name:
                 run.different.add(name)
-                run.fault = run.fault or Fault(name, words)
+                run.fault = run.fault or Fault(block, words + " in training mode" * training)
 
         return look
 
@@ -222,13 +249,17 @@ def _run(
         module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
         if not isinstance(module, torch.jit.ScriptModule):
             handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+            if blocks.entry_of(module).approximate:
+                handles.append(module.register_forward_hook(_handed_on, with_kwargs=True))
             handles.append(module.register_forward_hook(leave(name)))
     torch.manual_seed(seed)
     try:
-        result = shadow(images)
+        with _WithoutDropout():
+            result = shadow(images)
         run.shapes = [tensor.shape for tensor in _tensors(result, feats=False)]
     except Exception as error:  # whatever a block raises, it is that block's fault
-        run.fault = Fault(path[-1] if path else "", f"fails in {_mode(training)} ({first_line(error)[:160]})")
+        block = _unshared(path[-1] if path else "", path, shared)
+        run.fault = Fault(block, f"fails in {_mode(training)} ({first_line(error)[:160]})")
     finally:
         for handle in handles:
             handle.remove()
@@ -238,12 +269,31 @@ def _run(
     return run
 
 
+def _shared(shadow: nn.Module) -> set[str]:
+    """Modules that stand at several places, by their first: one activation may be all convolutions' (`default_act`)."""
+    places = Counter(module for _, module in shadow.named_modules(remove_duplicate=False))
+    return {name for name, module in shadow.named_modules() if places[module] > 1}
+
+
+def _unshared(name: str, path: list[str], shared: Collection[str]) -> str:
+    """The module, or, where its name does not tell the place, the innermost block on the way whose name does."""
+    return next((one for one in (name, *reversed(path)) if one not in shared), "")
+
+
+def _handed_on(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
+    """In the place of what a block gives that any cut moves: its input, or ones where that has another shape."""
+    given = next(_tensors((args, kwargs)), None)
+    if not isinstance(out, torch.Tensor):
+        return out
+    return given if given is not None and given.shape == out.shape else torch.ones_like(out)
+
+
 def _mode(training: bool) -> str:
     return "training mode" if training else "evaluation"
 
 
 def _judged(shadow: nn.Module) -> set[str]:
-    """Modules whose numbers a cut must not change in evaluation.
+    """Modules whose numbers a cut must not change.
 
     Inside a block that has been taught, a cut may move a factor from one layer to another (graph/blocks.py). What
     picks the best predictions picks others where two are almost equal, so decoders are not judged, nor what follows a

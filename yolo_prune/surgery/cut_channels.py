@@ -15,18 +15,10 @@ import torch
 from torch import nn
 
 from yolo_prune.allocation.allocate import PrunePlan
-from yolo_prune.errors import first_line
+from yolo_prune.errors import LayerError, first_line
 from yolo_prune.graph import blocks
 from yolo_prune.graph.channel_groups import ChannelGraph
 from yolo_prune.graph.convolutions import inputs_first, is_depthwise
-
-
-class LayerError(ValueError):
-    """A layer that cannot be cut: its name, and why."""
-
-    def __init__(self, layer: str, why: str) -> None:
-        super().__init__(f"{layer}: {why}")
-        self.layer = layer
 
 
 @dataclass(frozen=True)

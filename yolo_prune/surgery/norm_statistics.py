@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolo_prune.graph.model_state import removed_after
+from yolo_prune.graph.model_state import given, removed_after
 
 _FAR = 10.0  # a mean square of what reaches a norm, by which running statistics are judged
 
@@ -64,15 +64,16 @@ def untrue(model: nn.Module, images: torch.Tensor) -> list[str]:
     """The norms that read something whose mean square is far from 1 by their running statistics, or no number."""
     squares: list[tuple[str, torch.Tensor]] = []
 
-    def looking(name: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
-        def look(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    def looking(name: str) -> Callable[[Any, Any, Any], None]:
+        def look(module: Any, args: Any, kwargs: Any) -> None:
             shape = (1, -1, 1, 1)
             middle, spread = module.running_mean.view(shape), (module.running_var + module.eps).view(shape)
-            squares.append((name, ((inputs[0].detach() - middle) ** 2 / spread).mean()))
+            squares.append((name, ((given(args, kwargs).detach() - middle) ** 2 / spread).mean()))
 
         return look
 
-    handles = [module.register_forward_pre_hook(looking(name)) for name, module in norms_of(model).items()]
+    norms = norms_of(model).items()
+    handles = [module.register_forward_pre_hook(looking(name), with_kwargs=True) for name, module in norms]
     with removed_after(handles):
         model(images)
     far = torch.stack([~(square < _FAR) for _, square in squares]).tolist() if squares else []

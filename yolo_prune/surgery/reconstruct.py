@@ -34,7 +34,7 @@ from torch.nn import functional
 from yolo_prune import log
 from yolo_prune.allocation.allocate import PrunePlan
 from yolo_prune.graph.channel_groups import ChannelGraph
-from yolo_prune.graph.model_state import removed_after, undisturbed
+from yolo_prune.graph.model_state import given, removed_after, undisturbed
 from yolo_prune.host.memory import give_back, is_out_of_memory
 from yolo_prune.surgery import cut_channels, least_squares, norm_statistics
 from yolo_prune.surgery.norm_statistics import Standing
@@ -88,9 +88,13 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     count = max(1, _PLACES // len(images))
 
     def hook(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            x, y = inputs[0].detach(), _rows(module, output.detach())
+        def look(module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
+            x = given(args, kwargs).detach()
             calls[name] += 1
+            if x.ndim < 2:  # one vector of one image: as a layer that is run more than once
+                calls[name] += 1
+                return
+            y = _rows(module, output.detach())
             made[id(output)] = (name, weakref.ref(output))
             if kept[name][1] is not None and name not in merged:
                 is_map = isinstance(module, nn.Conv2d)
@@ -108,14 +112,15 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
         model.eval()
         untrue = norm_statistics.untrue(model, images[:_FEW])
         before.true = not untrue
-        handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+        handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in layers.items()]
         norms = norm_statistics.norms_of(model).items()
         if untrue:  # early in a training: outputs by them would be of no use
             _say_untrue(untrue, len(norms))
             norm_statistics.be_of_images(model, momentum=0.0)
         noted = before.true and method != "bias"
         handles += [
-            module.register_forward_pre_hook(_norm_hook(name, before, made, calls, noted)) for name, module in norms
+            module.register_forward_pre_hook(_norm_hook(name, before, made, calls, noted), with_kwargs=True)
+            for name, module in norms
         ]
         with removed_after(handles):
             model(images)
@@ -141,14 +146,15 @@ def _say_untrue(names: list[str], of: int) -> None:
 def _norm_hook(name: str, before: DenseOutputs, made: Made, calls: dict[str, int], noted: bool) -> Callable[..., None]:
     """A hook of a norm that counts its calls, notes whose output it reads and, if asked, how its statistics stand."""
 
-    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        layer, output = made.get(id(inputs[0]), ("", None))
-        if output is not None and output() is inputs[0]:
+    def look(module: nn.Module, args: Any, kwargs: Any) -> None:
+        x = given(args, kwargs)
+        layer, output = made.get(id(x), ("", None))
+        if output is not None and output() is x:
             before.followed[layer] = name
         calls[name] = calls.get(name, 0) + 1
         if noted:
             rows, _ = before.kept.get(name, (None, None))
-            before.norms[name] = norm_statistics.standing(module, inputs[0]).of_rows(rows)
+            before.norms[name] = norm_statistics.standing(module, x).of_rows(rows)
 
     return look
 
@@ -181,8 +187,8 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
     progress = log.Progress("fitting layers", len(solving))
 
     def hook(name: str) -> Callable[..., None]:
-        def solve(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0].detach()
+        def solve(module: nn.Module, args: Any, kwargs: Any) -> None:
+            x = given(args, kwargs).detach()
             read, wanted = _read(module, x, before.places[name].to(x.device)), before.outputs[name].to(x.device)
             settled = name in before.followed and before.followed[name] not in held  # by the norm behind it
             centred = getattr(module, "bias", None) is not None or settled
@@ -192,10 +198,10 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
         return solve
 
     def follow(before: Standing) -> Callable[..., None]:
-        return lambda module, inputs: norm_statistics.follow(module, inputs[0], before)
+        return lambda module, args, kwargs: norm_statistics.follow(module, given(args, kwargs), before)
 
     with undisturbed(model), torch.no_grad():
-        handles = [module.register_forward_pre_hook(hook(name)) for name, module in solving.items()]
+        handles = [module.register_forward_pre_hook(hook(name), with_kwargs=True) for name, module in solving.items()]
         with removed_after(handles):
             if before.true:  # a norm that is run more than once keeps what it has
                 model.eval()
@@ -203,7 +209,7 @@ def _fit_weights(model: nn.Module, before: DenseOutputs, images: torch.Tensor, h
                 norm_statistics.be_of_images(model, momentum=1.0, held=held)
             for name in before.norms.keys() & modules.keys() - held:
                 modules[name].eval()
-                handles.append(modules[name].register_forward_pre_hook(follow(before.norms[name])))
+                handles.append(modules[name].register_forward_pre_hook(follow(before.norms[name]), with_kwargs=True))
             model(images)
 
 

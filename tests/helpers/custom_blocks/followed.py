@@ -157,6 +157,37 @@ class Res2Chunks(Between):
 
 
 @followed
+class SwappedHalves(Between):
+    """The second split has the parts of the first, the other way round."""
+
+    def between(self, y: Tensor) -> Tensor:
+        a, b = y.chunk(2, 1)
+        c, d = torch.cat((b, a), 1).chunk(2, 1)
+        return torch.cat((c.relu(), d), 1)
+
+
+@followed
+class TreeOfChunks(Between):
+    def between(self, y: Tensor) -> Tensor:
+        a, b = y.chunk(2, 1)
+        (a1, a2), (b1, b2) = a.chunk(2, 1), b.chunk(2, 1)
+        return torch.cat((a1 + b2, a2.relu(), b1, b2), 1)
+
+
+@followed
+class CachedGrid(Between):
+    """Coordinates that it keeps for the size that came last."""
+
+    def make(self, c: int) -> None:
+        self.mix, self._grid = Conv(c + 1, c, 1), None
+
+    def between(self, y: Tensor) -> Tensor:
+        if self._grid is None or self._grid.shape[-2:] != y.shape[-2:]:
+            self._grid = torch.linspace(-1, 1, y.shape[-1]).expand(1, 1, *y.shape[-2:])
+        return self.mix(torch.cat((y, self._grid.expand(len(y), -1, -1, -1)), 1))
+
+
+@followed
 class Twice(Between):
     def make(self, c: int) -> None:
         self.m = Conv(c, c, 3)
@@ -340,3 +371,16 @@ class TwiceBesideItself(Between):
     def between(self, y: Tensor) -> Tensor:
         one, two = (torch.cat((y, y), 1) + self.wide(y)).chunk(2, 1)
         return self.mix(torch.cat((self.twice(one), self.twice(one * two)), 1))
+
+
+@followed
+class InferenceTower(Between):
+    """A tower that is not trained, in inference mode: torch counts no changes of what is made there."""
+
+    def make(self, c: int) -> None:
+        self.tower, self.mix = Conv(c, c, 3), Conv(2 * c, c, 1)
+
+    def between(self, y: Tensor) -> Tensor:
+        with torch.inference_mode():
+            z = self.tower(y.detach())
+        return self.mix(torch.cat((y, z.clone()), 1))

@@ -227,3 +227,23 @@ class ByShapeOfAnother(Between):
     def between(self, y: Tensor) -> Tensor:
         z = self.m(y)
         return torch.cat((y[:, : z.shape[1]] + z, y[:, z.shape[1] :]), 1)
+
+
+@named
+class Remembered(Between):
+    """Reads what it made at the call before, where that was of the same size."""
+
+    def make(self, c: int) -> None:
+        self.mix, self._last = Conv(2 * c, c, 1), None
+
+    def between(self, y: Tensor) -> Tensor:
+        last = y if self._last is None or self._last.shape != y.shape else self._last
+        self._last = y
+        return self.mix(torch.cat((y, last), 1))
+
+
+@named
+class SqueezedInPlace(Between):
+    def between(self, y: Tensor) -> Tensor:
+        z = y.mean((2, 3), keepdim=True).clone().squeeze_()
+        return y * z.view(len(y), z.shape[-1], 1, 1)
