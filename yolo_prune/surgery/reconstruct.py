@@ -90,15 +90,13 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
     def hook(name: str) -> Callable[..., None]:
         def look(module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
             x = given(args, kwargs).detach()
-            calls[name] += 1
-            if x.ndim < 2:  # one vector of one image: as a layer that is run more than once
-                calls[name] += 1
+            calls[name] += 1 if x.ndim > 1 else 2  # one vector is of one image: as a layer that is run twice
+            if x.ndim < 2:
                 return
             y = _rows(module, output.detach())
             made[id(output)] = (name, weakref.ref(output))
             if kept[name][1] is not None and name not in merged:
-                is_map = isinstance(module, nn.Conv2d)
-                means[name] = x.float().mean((0, 2, 3)) if is_map else x.float().flatten(0, -2).mean(0)
+                means[name] = _mean_of_inputs(module, x.float())
             if method == "weights" and name in fitted:
                 order = torch.Generator().manual_seed(len(before.places))
                 before.places[name] = torch.randperm(y.shape[1], generator=order)[:count].to(y.device)
@@ -118,10 +116,9 @@ def observe(model: nn.Module, graph: ChannelGraph, plan: PrunePlan, images: torc
             _say_untrue(untrue, len(norms))
             norm_statistics.be_of_images(model, momentum=0.0)
         noted = before.true and method != "bias"
-        handles += [
-            module.register_forward_pre_hook(_norm_hook(name, before, made, calls, noted), with_kwargs=True)
-            for name, module in norms
-        ]
+        for name, module in norms:
+            look = _norm_hook(name, before, made, calls, noted)
+            handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
         with removed_after(handles):
             model(images)
     for name in [name for name, number in calls.items() if number != 1]:  # run twice, or by other means than a call
@@ -271,6 +268,11 @@ def _rows(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     if isinstance(module, nn.Conv2d):
         return output.flatten(2).transpose(1, 2)
     return output.reshape(len(output), -1, output.shape[-1])
+
+
+def _mean_of_inputs(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """(inputs,) over images and places."""
+    return x.mean((0, 2, 3)) if isinstance(module, nn.Conv2d) else x.flatten(0, -2).mean(0)
 
 
 def _output_of_removed_inputs(module: Any, columns: np.ndarray | None, mean: torch.Tensor) -> torch.Tensor:
