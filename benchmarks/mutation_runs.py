@@ -45,7 +45,7 @@ RUNS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "known_classes",
-        "if run.arguments.single_cls and",
+        "if same_for_all and",
         "if False and",
         ("again::test_one_class_for_all_is_known_of_the_data_it_was_trained_on_alone",),
     ),

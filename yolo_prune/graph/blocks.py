@@ -230,10 +230,10 @@ def unlike_their_class(model: nn.Module) -> dict[str, str]:
 
 
 def _no_conv(block: nn.Module, entry: Entry) -> str:
-    """The first of the entry's `convs` that is in the block another class, or one with a forward of its own."""
+    """The first of the entry's `convs` that is in the block another class."""
     for name in entry.convs:
         part = getattr(block, name, None)
-        if part is not None and getattr(type(part), "forward", None) is not host.Conv.forward:
+        if part is not None and not isinstance(part, host.Conv):
             return name
     return ""
 
