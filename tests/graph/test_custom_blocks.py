@@ -15,6 +15,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import C2f, Detect, GhostConv, RepConv
 from ultralytics.nn.modules.block import Attention
+from ultralytics.nn.modules.conv import Conv2
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_prune
@@ -143,6 +144,24 @@ class PlainQueries(Attention):
     def __init__(self, c: int) -> None:
         super().__init__(c, 4)
         self.qkv = nn.Conv2d(c, self.qkv.conv.out_channels, 1)
+
+
+class OfConv2(C2f):
+    """A C2f whose first part is a kind of Conv with a forward of its own."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 1, True)
+        self.cv1 = Conv2(c, 2 * self.c)
+
+
+def test_a_subclass_with_a_kind_of_conv_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "OfConv2", OfConv2, raising=False)
+    model = network(OfConv2)
+    found = channel_groups.build(model)
+    assert not found.operations
+    assert not held(found, f"model.{BLOCK}.cv1.conv")
+    told = yolo_prune.prune(model, flops="50%", round=4, min_channels=4)
+    assert any(one["before"] > one["after"] for one in told["layers"] if one["name"] == f"model.{BLOCK}.cv1.conv")
 
 
 @pytest.mark.parametrize(("block", "part"), [(OfGhosts, "cv1, a GhostConv"), (PlainQueries, "qkv, a Conv2d")])
