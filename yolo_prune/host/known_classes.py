@@ -18,13 +18,13 @@ def knows_its_classes(run: Run) -> bool:
     `setup_model`). The host hands a head's classes on by name as well (`cls_remap`). With `single_cls`, and in task
     depth, any data have one name, so that the data must be those that the weights were trained on.
     """
-    same_for_all = run.arguments.single_cls or run.arguments.task == "depth"
     pretrained = run.arguments.pretrained
     weights = Path(str(pretrained if isinstance(pretrained, (str, Path)) else run.arguments.model))
     if pretrained is False or weights.suffix.lower() != ".pt" or not weights.is_file():
         return False
     network, checkpoint = load_checkpoint(weights)
     data = str(train_arguments(checkpoint).get("data"))
+    same_for_all = run.arguments.single_cls or run.arguments.task == "depth"
     if same_for_all and Path(data).resolve() != Path(str(run.arguments.data)).resolve():
         return False
     trained_on = class_names(student_of(network))
