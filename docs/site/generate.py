@@ -113,7 +113,9 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "steps": ("docs/profiles.md", channel_steps.table),
     "sweep": ("docs/sweep.md", partial(sweep, "demo")),
     "sweep of BCCD": ("docs/sweep.md", partial(sweep, "bccd-yolo11n")),
-    "sweep of BCCD, yolov8n": ("docs/sweep.md", partial(sweep, "bccd-yolov8n")),
+    "sweep of BCCD in OpenVINO": ("docs/sweep.md", partial(sweep, "bccd-yolo11n-openvino")),
+    "sweep of BCCD in OpenVINO, yolov8n": ("docs/sweep.md", partial(sweep, "bccd-yolov8n-openvino")),
+    "sweep of BCCD in OpenVINO, yolo26n": ("docs/sweep.md", partial(sweep, "bccd-yolo26n-openvino")),
     "sweep of BCCD, yolo26n": ("docs/sweep.md", partial(sweep, "bccd-yolo26n")),
     "support": ("README.md", support.table),
 }
