@@ -33,6 +33,7 @@ from yolo_prune.recipe.settings import Recipe
 LOOKED_AT = ("onnx", "openvino")  # runtimes of machines such as this one; ncnn and TensorRT are of other devices
 _SECONDS = 0.9  # of one pair; there are eight at most
 _ROUNDS = 12  # of one pair, at least
+_THREADS = 1  # that are timed with
 _SIDES = {1: 40, 3: 20}  # kernel -> pixels of a side: a call takes some tenths of a millisecond, so few are interrupted
 _FULL = 64  # channels of the side that does not shrink
 _PAIRS = {16: (24, 32), 32: (48, 64)}  # step -> channels that differ in time only where the runtime works in fewer
@@ -101,9 +102,6 @@ def _of_this_machine(kind: str) -> ChannelMultiple | None:
         return _of_table(kind, "fp32", "the machine is too busy to be measured; ")
     keep(kind, step, seconds)
     return ChannelMultiple(step, f"{name}, measured in {seconds:.1f} s")
-
-
-_THREADS = 1
 
 
 def look(kind: str) -> int | None:
